@@ -1,0 +1,1 @@
+"""visionsweep: experiments and sweeps for PyTorch image classification."""
