@@ -8,6 +8,19 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from visionsweep.losses.class_weights import ClassWeights, compute_class_weights
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Return (N, K) log-probabilities, float32 for the reduced precisions and the input's dtype otherwise.
+
+    float16 and bfloat16 round a probability near 1 to 1, and with it the loss to 0.
+    """
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return F.log_softmax(logits, dim=1)
 
 
 class Loss(nn.Module, abc.ABC):
@@ -22,7 +35,7 @@ class Loss(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return (S,) float32 sums over the batch.
+        """Return (S,) sums over the batch, float32 (float64 for float64 logits).
 
         ``logits``: (N, K) unnormalized, any float dtype. ``targets``: (N,) int64 class indices, or (N, K)
         float probabilities.
@@ -48,13 +61,21 @@ class SampleLoss(Loss):
     is_sum_over_samples = True
     class_weights: Tensor | None
 
-    def __init__(self, class_weights: Tensor | None = None) -> None:
+    def __init__(
+        self, class_weights: ClassWeights = "none", *, beta: float = 0.999, class_counts: Tensor | None = None
+    ) -> None:
+        """``class_weights``, ``beta``, ``class_counts``: see ``compute_class_weights``, which may raise."""
         super().__init__()
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        weights = compute_class_weights(class_weights, class_counts, beta)
+        self.register_buffer("class_weights", weights, persistent=False)
 
     @abc.abstractmethod
     def class_losses(self, logits: Tensor) -> Tensor:
-        """Return (N, K) float32: the weighted loss of each sample if its target were class k."""
+        """Return (N, K), at least float32: the weighted loss of each sample if its target were class k."""
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Return (N, K) losses with column k multiplied by the weight of class k."""
+        return losses if self.class_weights is None else losses * self.class_weights
 
     def sample_losses(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the (N,) weighted losses."""
@@ -69,7 +90,8 @@ class SampleLoss(Loss):
             return torch.ones(len(targets), device=targets.device)
         if targets.ndim == 1:
             return self.class_weights[targets]
-        return targets @ self.class_weights
+        # Not `targets @ class_weights`: autocast would round a matrix product to bfloat16.
+        return (targets * self.class_weights).sum(dim=1)
 
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (2,): the sum of losses and the sum of weights."""

@@ -1,0 +1,33 @@
+# Two commands do everything on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint types check ui clean
+
+train: .venv/ready          ## train on the bundled digits
+	$(BIN)/python train.py
+
+test: .venv/ready           ## all tests; T="-m 'not slow'" for the fast ones
+	$(BIN)/python -m pytest $(T)
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+check: lint types test
+
+ui: .venv/ready             ## the MLflow page, on http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("visionsweep needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv

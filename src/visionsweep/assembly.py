@@ -1,0 +1,250 @@
+"""From a resolved config to the objects of one run: data, batches, model, loss, optimizer, scheduler.
+
+Every check of a setting that needs another setting or the data happens here, before anything is written.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from visionsweep.build import build, require_number
+from visionsweep.data.batches import EvalBatches, Normalization, TrainBatches
+from visionsweep.data.dataset import ImageDataset, ImageSet
+from visionsweep.data.labels import check_labels
+from visionsweep.data.splits import split_indices
+from visionsweep.devices import choose_device, choose_memory_format, choose_precision, choose_threads
+from visionsweep.ema import EMA
+from visionsweep.errors import ConfigError
+from visionsweep.losses.base import Loss, SampleLoss
+from visionsweep.metrics import METRIC_DIRECTIONS
+from visionsweep.optim.param_groups import param_groups
+from visionsweep.reproducibility import seed_everything, set_deterministic
+from visionsweep.training import Settings, TrainState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that `fit` needs, and what a checkpoint needs to be used without the config."""
+
+    dataset: ImageDataset
+    train_indices: np.ndarray
+    val_indices: np.ndarray
+    train: TrainBatches
+    val: EvalBatches
+    test: EvalBatches | None
+    state: TrainState
+    settings: Settings
+    inference: dict[str, Any]
+
+
+def assemble(config: dict[str, Any]) -> Experiment:
+    """Build one run from its resolved config (plain containers). Raises `ConfigError` or `DataError`."""
+    trainer = config["trainer"]
+    _check_trainer(trainer)
+    device, precision, memory_format = _prepare_machine(trainer)
+    dataset: ImageDataset = build(config["data"], "data")
+    train_indices, val_indices = split_indices(
+        dataset.train.targets.numpy(), dataset.train.groups, seed=config["seed"], **config["split"]
+    )
+    _check_data(dataset, train_indices, trainer)
+    _check_objective(config["objective"], dataset)
+
+    seed_everything(config["seed"])
+    model = build(
+        config["model"],
+        "model",
+        num_classes=dataset.num_classes,
+        in_channels=dataset.preprocessing.channels,
+        in_chans=dataset.preprocessing.channels,
+        image_size=dataset.preprocessing.image_size,
+    )
+    train_rows = torch.from_numpy(train_indices)
+    normalization = _normalization(config["model"], model, dataset, train_rows)
+    model = model.to(device, memory_format=memory_format)
+    placement = {"normalization": normalization, "device": device, "memory_format": memory_format}
+    train = TrainBatches(
+        dataset.train.images,
+        dataset.train.targets,
+        trainer["batch_size"],
+        indices=train_rows,
+        augment=build(config["augment"], "augment", num_classes=dataset.num_classes, flips=dataset.flips),
+        seed=config["seed"],
+        balanced=trainer["sampler"] == "balanced",
+        **placement,
+    )
+    state = _state(config, model, dataset, train, device, precision)
+
+    def evaluation(images: ImageSet, indices: torch.Tensor) -> EvalBatches:
+        size = trainer["eval_batch_size"] or 4 * trainer["batch_size"]
+        return EvalBatches(images.images, images.targets, size, indices=indices, **placement)
+
+    return Experiment(
+        dataset=dataset,
+        train_indices=train_indices,
+        val_indices=val_indices,
+        train=train,
+        val=evaluation(dataset.train, torch.from_numpy(val_indices)),
+        test=None if dataset.test is None else evaluation(dataset.test, torch.arange(len(dataset.test))),
+        state=state,
+        settings=Settings(
+            epochs=trainer["epochs"],
+            accumulate=trainer["accumulate"],
+            clip_norm=trainer["clip_norm"],
+            precision=precision,
+            device=device,
+            class_names=dataset.class_names,
+            absent_classes=config["metrics"]["absent_classes"],
+            objective=config["objective"]["metric"],
+        ),
+        inference=_inference(dataset, normalization),
+    )
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    for key in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+        value = trainer[key]
+        if value is not None and value < 1:
+            raise ConfigError(f"trainer.{key}: expected a whole number from 1 up, got {value}")
+    if trainer["clip_norm"] is not None and trainer["clip_norm"] <= 0:
+        raise ConfigError(f"trainer.clip_norm: expected a positive number or null (off), got {trainer['clip_norm']}")
+    if trainer["ema"] is not None and not 0 < trainer["ema"] < 1:
+        raise ConfigError(f"trainer.ema: expected a decay in (0, 1) or null (off), got {trainer['ema']}")
+    patience, min_delta = trainer["early_stopping"]["patience"], trainer["early_stopping"]["min_delta"]
+    if patience is not None and patience < 1:
+        raise ConfigError(f"trainer.early_stopping.patience: expected epochs from 1 up or null (off), got {patience}")
+    if min_delta < 0:
+        raise ConfigError(f"trainer.early_stopping.min_delta: expected a number from 0 up, got {min_delta}")
+
+
+def _prepare_machine(trainer: dict[str, Any]) -> tuple[torch.device, Any, torch.memory_format]:
+    name, device_reason = choose_device(trainer["device"])
+    device = torch.device(name)
+    threads, threads_reason = choose_threads(trainer["threads"])
+    precision, precision_reason = choose_precision(trainer["precision"], device)
+    memory_format, (format_name, format_reason) = choose_memory_format(trainer["memory_format"], device)
+    log.info(
+        "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",
+        name,
+        device_reason,
+        threads,
+        threads_reason,
+        precision,
+        precision_reason,
+        format_name,
+        format_reason,
+    )
+    torch.set_num_threads(threads)
+    set_deterministic(trainer["deterministic"])
+    return device, precision, memory_format
+
+
+def _check_data(dataset: ImageDataset, train_indices: np.ndarray, trainer: dict[str, Any]) -> None:
+    check_labels(dataset.train.targets, dataset.num_classes, "train")
+    if dataset.test is not None:
+        check_labels(dataset.test.targets, dataset.num_classes, "test")
+    if trainer["batch_size"] > len(train_indices):
+        raise ConfigError(
+            f"trainer.batch_size: {trainer['batch_size']} is more than the {len(train_indices):,} training images "
+            f"of {dataset.name}; set it to {len(train_indices)} or less"
+        )
+
+
+def _check_objective(objective: dict[str, Any], dataset: ImageDataset) -> None:
+    metric, direction = objective["metric"], objective["direction"]
+    known = {f"val/{name}": way for name, way in METRIC_DIRECTIONS.items()}
+    known |= {f"val/f1_class/{name}": "maximize" for name in dataset.class_names}
+    if dataset.num_classes <= 5:
+        del known["val/top5_accuracy"]
+    if metric not in known:
+        hint = "the test split is never an objective; " if metric.startswith("test/") else ""
+        names = ", ".join(name for name in known if "/f1_class/" not in name)
+        raise ConfigError(f"objective.metric: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS")
+    if direction != known[metric]:
+        raise ConfigError(f"objective.direction: {metric} is to {known[metric]}, got {direction}")
+
+
+def _normalization(
+    node: dict[str, Any], model: torch.nn.Module, dataset: ImageDataset, indices: torch.Tensor
+) -> Normalization:
+    pretrained_cfg = getattr(model, "pretrained_cfg", None)
+    if node.get("pretrained") and pretrained_cfg and len(pretrained_cfg["mean"]) == dataset.preprocessing.channels:
+        log.info("normalization: mean and std that the pretrained weights were trained with")
+        return Normalization(tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"]))
+    return Normalization.of(dataset.train.images, indices)
+
+
+def _state(
+    config: dict[str, Any],
+    model: torch.nn.Module,
+    dataset: ImageDataset,
+    train: TrainBatches,
+    device: torch.device,
+    precision: str,
+) -> TrainState:
+    trainer = config["trainer"]
+    counts = torch.bincount(dataset.train.targets[train.indices], minlength=dataset.num_classes)
+    loss = build(config["loss"], "loss", class_counts=counts, num_classes=dataset.num_classes)
+    if not isinstance(loss, Loss):
+        raise ConfigError(
+            f"loss._target_: {type(loss).__name__} is no visionsweep Loss (one value and one weight a sample); "
+            "derive it from visionsweep.losses.base.SampleLoss"
+        )
+    if train.balanced and isinstance(loss, SampleLoss) and loss.class_weights is not None:
+        log.warning("trainer.sampler=balanced and class weights both correct for rare classes: twice is too much")
+    optimizer = build_optimizer(config["optim"], model)
+    updates_per_epoch = -(-len(train) // trainer["accumulate"])
+    scheduler = build(
+        config["scheduler"],
+        "scheduler",
+        optimizer=optimizer,
+        total_updates=trainer["epochs"] * updates_per_epoch,
+        updates_per_epoch=updates_per_epoch,
+        direction=config["objective"]["direction"],
+    )
+    log.info(
+        "an update sees %d images (trainer.batch_size %d x trainer.accumulate %d); %d updates an epoch",
+        trainer["batch_size"] * trainer["accumulate"],
+        trainer["batch_size"],
+        trainer["accumulate"],
+        updates_per_epoch,
+    )
+    return TrainState(
+        model=model,
+        loss=loss.to(device),
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        ema=None if trainer["ema"] is None else EMA(model, trainer["ema"]),
+    )
+
+
+def build_optimizer(node: dict[str, Any], model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return the optimizer over parameter groups that follow one rule: no weight decay on biases and norms."""
+    node = dict(node)
+    lr = require_number(node.get("lr"), "optim.lr")
+    weight_decay = require_number(node.get("weight_decay", 0.0), "optim.weight_decay")
+    if lr <= 0:
+        raise ConfigError(f"optim.lr: expected a positive number, got {lr}")
+    layer_decay = node.pop("layer_decay", None)
+    if layer_decay is not None:
+        layer_decay = require_number(layer_decay, "optim.layer_decay")
+    groups = param_groups(model, weight_decay=weight_decay, lr=lr, layer_decay=layer_decay)
+    optimizer: torch.optim.Optimizer = build(node, "optim", params=groups)
+    return optimizer
+
+
+def _inference(dataset: ImageDataset, normalization: Normalization) -> dict[str, Any]:
+    return {
+        "class_names": dataset.class_names,
+        "image_size": list(dataset.preprocessing.image_size),
+        "channels": dataset.preprocessing.channels,
+        "fit": dataset.preprocessing.fit,
+        "mean": list(normalization.mean),
+        "std": list(normalization.std),
+        "flips": dataset.flips,
+    }

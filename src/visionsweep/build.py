@@ -1,0 +1,214 @@
+"""Config node -> object: the only user of Hydra's `instantiate`, and the guard in front of it.
+
+A node is plain YAML with a `_target_`. Here it is checked against an allow-list and against the target's
+signature, so that a misspelt key or a wrong type is one line that names the key, and never a TypeError from
+inside a library or, worse, nothing at all.
+"""
+
+import collections.abc
+import importlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union
+
+from visionsweep.errors import ConfigError
+
+ALLOWED_TARGETS = (
+    "visionsweep.models.*",
+    "visionsweep.losses.*",
+    "visionsweep.optim.*",
+    "visionsweep.schedulers.*",
+    "visionsweep.data.*",
+    "torch.nn.*",
+    "torch.optim.*",  # never all of torch: torch.load and torch.hub.load run any code
+    "torchvision.transforms.*",
+    "timm.create_model",
+    "timm.optim.*",
+    "adamp.AdamP",
+)
+# What Hydra itself instantiates from our configs, besides components.
+HYDRA_TARGETS = (
+    "visionsweep.callback.RunCallback",
+    "hydra_plugins.*",
+    "optuna.samplers.*",
+    "logging.StreamHandler",
+    "logging.FileHandler",
+)
+
+
+def allowed_targets() -> list[str]:
+    """Return the patterns that a `_target_` may match; `VISIONSWEEP_ALLOW=mypkg.*,other.Loss` adds to them.
+
+    The environment decides, never the config: a config may come from a stranger.
+    """
+    own = os.environ.get("VISIONSWEEP_ALLOW", "")
+    return [*ALLOWED_TARGETS, *HYDRA_TARGETS, *(entry.strip() for entry in own.split(",") if entry.strip())]
+
+
+def build(node: Any, key: str, **runtime: Any) -> Any:
+    """Return the object that `node` describes.
+
+    ``node``: a mapping of plain values with `_target_`; nested mappings with a `_target_` are built first.
+    ``key``: where the node stands in the config, for messages. ``runtime``: keyword arguments that only the
+    program knows (number of classes, parameters, ...); a target gets those that its signature names.
+    Raises `ConfigError` for a target, key or value that cannot be honoured.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ConfigError(f"{key}: expected a mapping with `_target_`, got {node!r}")
+    target = _locate(node["_target_"], key)
+    arguments = {name: value for name, value in node.items() if name != "_target_"}
+    name = getattr(target, "__name__", node["_target_"])
+    parameters = _parameters(target)
+    if parameters is not None:
+        _check_names(arguments, parameters, key, name, runtime)
+        runtime = {k: v for k, v in runtime.items() if k in parameters or _takes_any(parameters)}
+        hints = _hints(target)
+        for argument, value in arguments.items():
+            if argument in parameters:
+                _check_type(value, hints.get(argument), parameters[argument].default, f"{key}.{argument}")
+    built = {k: _build_nested(v, f"{key}.{k}", runtime) for k, v in arguments.items()}
+    return _call(target, node["_target_"], built, runtime)
+
+
+def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return build(value, key, **runtime)
+        return {k: _build_nested(v, f"{key}.{k}", runtime) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_build_nested(v, f"{key}.{i}", runtime) for i, v in enumerate(value)]
+    return value
+
+
+def _locate(path: Any, key: str) -> Callable[..., Any]:
+    if not isinstance(path, str) or not _is_allowed(path):
+        raise ConfigError(
+            f"{key}._target_: {path!r} is not allowed; allowed are {', '.join(ALLOWED_TARGETS)}, "
+            "and what the environment variable VISIONSWEEP_ALLOW names"
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        target: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{key}._target_: cannot import '{path}' ({error})") from error
+    return target
+
+
+def _is_allowed(path: str) -> bool:
+    return any(
+        path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern for pattern in allowed_targets()
+    )
+
+
+def _call(target: Callable[..., Any], path: str, arguments: dict[str, Any], runtime: dict[str, Any]) -> Any:
+    from hydra.utils import instantiate
+
+    factory = instantiate({"_target_": path}, _partial_=True, _convert_="all", _execution_whitelist_=allowed_targets())
+    return factory(**arguments, **runtime)
+
+
+def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
+    """Return the target's parameters, or None where Python cannot tell (some C callables)."""
+    try:
+        return inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def _check_names(
+    arguments: Mapping[str, Any],
+    parameters: Mapping[str, inspect.Parameter],
+    key: str,
+    name: str,
+    runtime: Mapping[str, Any],
+) -> None:
+    known = [
+        n
+        for n, p in parameters.items()
+        if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) and n not in runtime
+    ]
+    if not _takes_any(parameters):
+        for argument in arguments:
+            if argument not in known:
+                raise ConfigError(f"{key}.{argument}: {name} takes {', '.join(known) or 'no settings'}")
+    for parameter in known:
+        if parameters[parameter].default is inspect.Parameter.empty and parameter not in arguments:
+            raise ConfigError(f"{key}.{parameter}: {name} needs it and it is not set")
+
+
+def require_number(value: Any, key: str) -> float:
+    """Return `value` if it is a number; raise `ConfigError` naming `key` otherwise."""
+    _check_type(value, float, None, key)
+    return float(value)
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
+        return {}
+
+
+def _check_type(value: Any, hint: Any, default: Any, key: str) -> None:
+    """Raise `ConfigError` if a plain value does not fit the annotation or, without one, the default's type."""
+    if isinstance(value, Mapping):
+        return
+    if hint is None and isinstance(default, bool | int | float | str):
+        # `weight_decay=0` stands for a number, not for an integer
+        hint = type(default) if isinstance(default, bool | str) else float
+    if hint is None or _fits(value, hint):
+        return
+    raise ConfigError(f"{key}: expected {_describe(hint)}, got {value!r}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if hint is type(None):
+        return value is None
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple, collections.abc.Sequence):
+        items = [a for a in typing.get_args(hint) if a is not Ellipsis]
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return False
+        if origin is tuple and len(items) > 1 and len(items) != len(value):
+            return False
+        return all(any(_fits(v, item) for item in items) for v in value) if items else True
+    if isinstance(hint, type) and not isinstance(value, bool | int | float | str | list | type(None)):
+        return True  # an object that was built already
+    # A plain value where a library wants an object of its own (torch's `Tensor`): it is no match.
+    return not isinstance(hint, type) or isinstance(value, hint)
+
+
+_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+
+
+def _describe(hint: Any) -> str:
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        plain = [_describe(a) for a in typing.get_args(hint)]
+        return " or ".join(dict.fromkeys(plain))
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in typing.get_args(hint))
+    if origin in (list, tuple, collections.abc.Sequence):
+        inner = [_describe(a) for a in typing.get_args(hint) if a is not Ellipsis]
+        return f"a list of ({' and '.join(dict.fromkeys(inner))})" if inner else "a list"
+    return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,0 +1,86 @@
+"""The command line around Hydra: what it does before Hydra reads the arguments, and how errors reach the user."""
+
+import json
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+import visionsweep.config  # noqa: F401 - registers the schema before Hydra composes
+from visionsweep.callback import fail
+from visionsweep.errors import UserError
+from visionsweep.paths import quote, quote_path_override
+
+
+def prepare_arguments(arguments: list[str]) -> list[str]:
+    """Return the arguments for Hydra: paths quoted, `resume=DIR` turned into the overrides of that run.
+
+    Ends the command with one line where the arguments cannot be meant.
+    """
+    arguments = [quote_path_override(argument) for argument in arguments]
+    is_multirun = any(a in ("-m", "--multirun") or a == "hydra.mode=MULTIRUN" for a in arguments)
+    is_info = any(a in ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help") for a in arguments)
+    if not is_multirun and not is_info:
+        for argument in arguments:
+            if argument.partition("=")[0] in ("sweep", "study"):
+                fail(f"{argument}: belongs to a sweep; add --multirun")
+    given = [a for a in arguments if a.startswith("resume=")]
+    if not given or given[-1] == "resume=null":
+        return arguments
+    if is_multirun:
+        fail(f"{given[-1]}: resumes one run, without --multirun")
+    others = [a for a in arguments if not a.startswith("resume=")]
+    return [*_stored_overrides(_unquote(given[-1].partition("=")[2])), *others]
+
+
+def _stored_overrides(directory: str) -> list[str]:
+    """Return the overrides that compose the run in `directory` again, in its directory."""
+    run_dir = Path(directory).absolute()
+    config, environment, result = (run_dir / n for n in ("config.yaml", "environment.json", "result.json"))
+    if not config.is_file() or not environment.is_file():
+        reason = "does not exist" if not run_dir.exists() else "holds no run (no config.yaml and environment.json)"
+        fail(f"resume: {directory} {reason}; give the directory that a run printed, e.g. resume=outputs/NAME")
+    if result.is_file() and json.loads(result.read_text(encoding="utf-8"))["state"] == "finished":
+        print(f"{directory} is finished already: nothing to resume (its result: {result})")  # noqa: T201
+        raise SystemExit(0)
+    import yaml
+
+    stored = yaml.safe_load(config.read_text(encoding="utf-8"))
+    overrides = [
+        quote_path_override(override)
+        for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
+        if override.partition("=")[0] not in ("name", "study", "resume", "hydra.run.dir")
+    ]
+    return [
+        *overrides,
+        f"name={quote(stored['name'])}",
+        f"study={quote(stored['study'])}",
+        f"resume={quote(str(run_dir))}",
+        f"hydra.run.dir={quote(str(run_dir))}",
+    ]
+
+
+def _unquote(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value
+
+
+def run_experiment(cfg: DictConfig) -> float:
+    """Run one job and return its objective.
+
+    A mistake of the user's ends a single run with one line and exit code 1; in a sweep it is raised, since an exit
+    would end the whole sweep. Ctrl-C ends either with 128 + the signal's number.
+    """
+    from visionsweep.run import Stopped, run
+
+    try:
+        return run(cfg)
+    except Stopped as stopped:
+        print(stopped)  # noqa: T201
+        raise SystemExit(128 + stopped.signal_number) from None
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        fail(str(error))

@@ -1,0 +1,63 @@
+"""Where pixels go: mirror image and shifted crop."""
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from visionsweep.data.augment.ranges import require_range
+
+logger = logging.getLogger(__name__)
+
+
+class Flip:
+    """Mirrors each image left to right with the given probability; the identity where labels forbid it."""
+
+    def __init__(self, probability: float, flips: bool) -> None:
+        require_range(self, "probability", probability, 0, 1)
+        self.probability = probability
+        self.flips = flips
+        if not flips:
+            logger.info("augment: flip left out: mirrored images do not keep their label here (data.flips=false)")
+
+    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Same shape and dtype; targets unchanged."""
+        if not self.flips:
+            return images, targets
+        # Chosen on the CPU, so that a device does not have to wait for the number of them.
+        chosen = torch.nonzero(torch.rand(len(images), generator=generator) < self.probability).flatten()
+        chosen = chosen.to(images.device)
+        flipped = images.clone()
+        flipped[chosen] = images[chosen].flip(-1)
+        return flipped, targets
+
+
+class ShiftedCrop:
+    """Moves each image by up to `padding` of its side in both directions; black comes in at the edges.
+
+    The usual crop of a zero-padded image (He et al., arXiv 1512.03385, section 4.2: 4 pixels of 32), at least
+    one pixel unless `padding` is 0.
+    """
+
+    def __init__(self, padding: float) -> None:
+        require_range(self, "padding", padding, 0, 0.5)
+        self.padding = padding
+
+    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Same shape and dtype; targets unchanged."""
+        if self.padding == 0:
+            return images, targets
+        pad_y, pad_x = (max(1, round(self.padding * side)) for side in images.shape[-2:])
+        tops = torch.randint(2 * pad_y + 1, (len(images),), generator=generator)
+        lefts = torch.randint(2 * pad_x + 1, (len(images),), generator=generator)
+        padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y))
+        return crop_windows(padded, tops, lefts, images.shape[-2], images.shape[-1]), targets
+
+
+def crop_windows(images: Tensor, tops: Tensor, lefts: Tensor, height: int, width: int) -> Tensor:
+    """Window (height, width) of each image (B, C, H, W) at its own top and left, (B,) int64."""
+    # A view of every possible window, of which one gather takes one an image: no loop, no index a pixel.
+    windows = images.unfold(2, height, 1).unfold(3, width, 1)
+    rows = torch.arange(len(images), device=images.device)
+    return windows[rows, :, tops.to(images.device), lefts.to(images.device)]

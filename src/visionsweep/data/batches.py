@@ -1,0 +1,190 @@
+"""Micro-batches for training and evaluation: one gather from the uint8 images, augmentation, normalization.
+
+Every random choice follows from (seed, epoch, batch), so an epoch can be entered anywhere and gives the same
+batches, and a resumed run needs no generator state for its data.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from visionsweep.reproducibility import derive_seed
+
+Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch, ready for the model."""
+
+    images: Tensor  # (B, C, H, W) float32, normalized, in the model's memory format
+    targets: Tensor  # (B,) int64, or (B, K) float32 after mixup or cutmix
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Per-channel mean and standard deviation of pixel values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, images: Tensor, indices: Tensor) -> "Normalization":
+        """Measure ``images[indices]``, (N, C, H, W) uint8, exactly: sums of integers, a few images at a time."""
+        total = torch.zeros(images.shape[1], dtype=torch.int64)
+        squares = torch.zeros_like(total)
+        for chunk in indices.split(4096):
+            pixels = images[chunk].to(torch.int32)
+            total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
+            squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
+        count = len(indices) * images.shape[2] * images.shape[3]
+        mean = total.double() / count
+        variance = squares.double() / count - mean**2
+        # a constant channel would divide by zero
+        std = variance.clamp(min=0).sqrt().clamp(min=1.0)
+        return cls(tuple((mean / 255).tolist()), tuple((std / 255).tolist()))
+
+    def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return (1, C, 1, 1) scale and shift that take pixel values in [0, 255] to normalized ones."""
+        mean = torch.tensor(self.mean, dtype=torch.float64) * 255
+        std = torch.tensor(self.std, dtype=torch.float64) * 255
+        scale, shift = (1 / std).float(), (-mean / std).float()
+        return scale.view(1, -1, 1, 1).to(device), shift.view(1, -1, 1, 1).to(device)
+
+
+class Batches:
+    """What training and evaluation share: images on (or near) the device, and how a batch reaches the model."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        *,
+        normalization: Normalization,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
+        self.batch_size = batch_size
+        self.device = device
+        self.memory_format = memory_format
+        self.images = images.to(device) if _fits_on(device, images) else images
+        self.targets = targets.to(self.images.device)
+        self._scale, self._shift = normalization.affine(device)
+
+    def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the uint8 images and int64 targets of `indices`, on the device."""
+        indices = indices.to(self.images.device)
+        images, targets = self.images[indices], self.targets[indices]
+        return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return normalized float32 images of (B, C, H, W) pixel values in [0, 255], uint8 or float."""
+        normalized = images.to(torch.float32).mul(self._scale).add_(self._shift)
+        return normalized.contiguous(memory_format=self.memory_format)
+
+
+class TrainBatches(Batches):
+    """The training images in a new order each epoch."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        *,
+        indices: Tensor,
+        augment: Augment,
+        seed: int,
+        balanced: bool,
+        normalization: Normalization,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
+        """``indices``: (n,) int64, which of the images train. ``balanced``: draw each class equally often."""
+        super().__init__(
+            images,
+            targets,
+            batch_size,
+            normalization=normalization,
+            device=device,
+            memory_format=memory_format,
+        )
+        self.indices = indices
+        self.augment = augment
+        self.seed = seed
+        self.balanced = balanced
+        self._weights = _balanced_weights(targets[indices]) if balanced else None
+
+    @property
+    def num_images(self) -> int:
+        """Images an epoch."""
+        return len(self.indices)
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the (n,) int64 image indices of `epoch`, in order."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        if self._weights is None:
+            return self.indices[torch.randperm(self.num_images, generator=generator)]
+        # An inverse-CDF draw: torch.multinomial stops at 2^24 categories.
+        edges = self._weights.cumsum(0)
+        draws = torch.rand(self.num_images, generator=generator, dtype=torch.float64) * edges[-1]
+        return self.indices[torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)]
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the micro-batches of `epoch`, from micro-batch `start` on."""
+        generator = torch.Generator()
+        for number, indices in enumerate(self.order(epoch).split(self.batch_size)):
+            if number < start:
+                continue
+            generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
+            images, targets = self.augment(*self.gather(indices), generator)
+            yield Batch(self.normalize(images), targets)
+
+
+class EvalBatches(Batches):
+    """Images once each, in their own order, not augmented."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        *,
+        indices: Tensor,
+        normalization: Normalization,
+        device: torch.device,
+        memory_format: torch.memory_format,
+    ) -> None:
+        super().__init__(
+            images,
+            targets,
+            batch_size,
+            normalization=normalization,
+            device=device,
+            memory_format=memory_format,
+        )
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self.indices.split(self.batch_size):
+            images, targets = self.gather(indices)
+            yield Batch(self.normalize(images), targets)
+
+
+def _balanced_weights(targets: Tensor) -> Tensor:
+    counts = torch.bincount(targets)
+    return 1.0 / counts[targets].double()
+
+
+def _fits_on(device: torch.device, images: Tensor) -> bool:
+    """Whether the whole set may live on the device: it then never waits for a copy."""
+    if device.type != "cuda":
+        return False
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.numel() < free // 4

@@ -1,0 +1,142 @@
+"""Images sorted into one folder a class: root/CLASS/**/IMAGE, or root/{train,test}/CLASS/**/IMAGE."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from visionsweep.data.cache import OnBadImage
+from visionsweep.data.dataset import ImageDataset
+from visionsweep.data.decode import IMAGE_SUFFIXES, Fit, make_preprocessing
+from visionsweep.data.image_files import ImageFiles, check_disjoint, load_files
+from visionsweep.data.labels import nearest, warn_empty_classes
+from visionsweep.data.paths import require_folder
+from visionsweep.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+PART_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+
+
+def load_image_folder(
+    root: str | None,
+    image_size: int | Sequence[int],
+    channels: int = 3,
+    fit: Fit = "crop",
+    on_bad_image: OnBadImage = "error",
+    cache_dir: str | None = None,
+    flips: bool = True,
+) -> ImageDataset:
+    """The images below `root`, classes in the order of their folders' names.
+
+    Where root/train and root/test hold class folders, test is the official test split. A class folder without
+    an image keeps its number and is warned of; DataError for no image at all or files in both parts.
+    """
+    preprocessing = make_preprocessing(image_size, channels, fit)
+    folder = require_folder("data.root", root, "the folder with one sub-folder a class")
+    train_folder, test_folder = _find_parts(folder)
+    class_names = [path.name for path in _sub_folders(train_folder)]
+    if len(class_names) < 2:
+        raise DataError(_explain_no_classes(train_folder, class_names))
+    train_files = _list_files(folder, train_folder, class_names)
+    if test_folder is not None:
+        test_files = _list_files(folder, test_folder, class_names)
+        check_disjoint(train_files, test_files, "data.root")
+    train, bad = load_files(train_files, preprocessing, on_bad_image, cache_dir)
+    warn_empty_classes(class_names, train.targets, str(train_folder))
+    test = None
+    if test_folder is not None:
+        test, test_bad = load_files(test_files, preprocessing, on_bad_image, cache_dir)
+        warn_empty_classes(class_names, test.targets, str(test_folder))
+        bad = bad + test_bad
+    return ImageDataset(
+        name=folder.name,
+        class_names=class_names,
+        train=train,
+        preprocessing=preprocessing,
+        test=test,
+        flips=flips,
+        bad_images=bad,
+    )
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    # os.walk would leave an unreadable folder out silently.
+    raise DataError(f"data.root: cannot list {error.filename} ({error.strerror}). Correct its permissions") from error
+
+
+def _find_parts(folder: Path) -> tuple[Path, Path | None]:
+    """Folders of the classes for training, and for the official test split if there is one."""
+    names = {path.name for path in _sub_folders(folder)}
+    if not names or not names <= PART_NAMES or not all(_sub_folders(folder / name) for name in names):
+        return folder, None
+    if not {"train", "test"} <= names:
+        raise DataError(
+            f"data.root: {folder} holds {', '.join(sorted(names))}: expected class folders, or train and test. "
+            f"Set data.root={folder / min(names)} to use that part"
+        )
+    unused = sorted(names - {"train", "test"})
+    if unused:
+        logger.warning("%s is not used: validation is cut from train (split.val_fraction)", folder / unused[0])
+    return folder / "train", folder / "test"
+
+
+def _explain_no_classes(folder: Path, class_names: Sequence[str]) -> str:
+    if class_names:
+        found = f"only the class folder {class_names[0]}"
+    else:
+        num_images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+        found = f"{num_images:,} images but no class folder" if num_images else "no class folder"
+    return (
+        f"data.root: {folder} holds {found}; expected two or more: {folder}/CLASS/IMAGE. "
+        "Sort the images into folders, or list them with data=csv"
+    )
+
+
+def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFiles:
+    """The images of a part, by class and then by path; ids are relative to `root`."""
+    unknown = sorted({path.name for path in _sub_folders(folder)} - set(class_names))
+    if unknown:
+        raise DataError(
+            f"data.root: class {unknown[0]} of {folder} is not among the {len(class_names)} classes of train"
+            f"{nearest(unknown[0], class_names)} Rename or remove the folder"
+        )
+    paths: list[Path] = []
+    targets: list[int] = []
+    num_others = 0
+    for target, name in enumerate(class_names):
+        found, others = _walk(folder / name)
+        paths += found
+        targets += [target] * len(found)
+        num_others += others
+    if not paths:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(f"data.root: no image in the class folders of {folder}; expected files named {suffixes}")
+    if num_others:
+        logger.info("%s: ignored %s files that are not named as images", folder, f"{num_others:,}")
+    return ImageFiles(paths, [path.relative_to(root).as_posix() for path in paths], targets)
+
+
+def _walk(folder: Path) -> tuple[list[Path], int]:
+    """Sorted image files below a folder, and the number of other files; hidden ones are in neither."""
+    images: list[Path] = []
+    num_others = 0
+    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith("."):  # among them ._NAME, which macOS leaves in archives
+                continue
+            path = Path(parent, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(path)
+            else:
+                num_others += 1
+    return sorted(images), num_others

@@ -1,0 +1,219 @@
+"""Training and validation: who goes where, and the manifest that records it. The test split is not cut here."""
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from visionsweep.data.dataset import ImageDataset, ImageSet
+from visionsweep.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+Indices = npt.NDArray[np.int64]
+NUM_ORDERS = 8  # random orders of the groups that are tried; the most even result is taken
+
+
+class SplitRow(NamedTuple):
+    """One image of the manifest; `split` is train, val or test."""
+
+    split: str
+    id: str
+    class_name: str
+    group: str
+
+
+def split_indices(
+    targets: Indices,
+    groups: Sequence[str] | None,
+    *,
+    val_fraction: float,
+    fold: int | None,
+    num_folds: int,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+) -> tuple[Indices, Indices]:
+    """Sorted indices for training and for validation: disjoint, complete, the classes spread evenly.
+
+    `fold` k of `num_folds` when set, else a share of `val_fraction`. No group lies on both sides. A class of
+    one image or one group stays in training. The result depends on nothing but the arguments. DataError when a
+    side would be empty.
+    """
+    _check_settings(val_fraction, fold, num_folds, seed)
+    targets = np.asarray(targets, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    if groups is None:
+        is_val = _split_images(targets, val_fraction, fold, num_folds, rng)
+    else:
+        is_val = _split_groups(targets, groups, val_fraction, fold, num_folds, rng)
+    train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    how = f"split.val_fraction={val_fraction:g}" if fold is None else f"split.fold={fold} of {num_folds}"
+    if len(train) == 0 or len(val) == 0:
+        units = "" if groups is None else f" in {len(set(groups)):,} groups"
+        raise DataError(
+            f"{how} of {len(targets):,} images{units}, {len(np.unique(targets))} classes, leaves "
+            f"{len(train):,} for training and {len(val):,} for validation. Change split.*, or add images: "
+            f"a class needs two{'' if groups is None else ' groups'} to be on both sides"
+        )
+    _warn_missing_classes(targets, val, class_names)
+    return train, val
+
+
+def _check_settings(val_fraction: float, fold: int | None, num_folds: int, seed: int) -> None:
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"split.val_fraction: expected a share between 0 and 1, got {val_fraction}")
+    if num_folds < 2:
+        raise ConfigError(f"split.num_folds: expected 2 or more, got {num_folds}")
+    if fold is not None and not 0 <= fold < num_folds:
+        raise ConfigError(f"split.fold: expected 0..{num_folds - 1} (split.num_folds={num_folds}), got {fold}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected 0 or more, got {seed}")
+
+
+def _split_images(
+    targets: Indices, val_fraction: float, fold: int | None, num_folds: int, rng: np.random.Generator
+) -> npt.NDArray[np.bool_]:
+    """Mask (N,) of the validation images, each class shared out by itself."""
+    counts = np.bincount(targets)
+    order = rng.permutation(len(targets))
+    order = order[np.argsort(targets[order], kind="stable")]
+    order = order[counts[targets[order]] > 1]
+    is_val = np.zeros(len(targets), dtype=np.bool_)
+    if fold is not None:
+        # Dealt like cards in class order: folds differ by one image at most, in all and in each class.
+        is_val[order[fold::num_folds]] = True
+        return is_val
+    num_val = _share_out(counts, val_fraction)
+    rank = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])
+    is_val[order[rank < num_val[targets[order]]]] = True
+    return is_val
+
+
+def _share_out(counts: Indices, fraction: float) -> Indices:
+    """Images of each class for validation: largest remainders, but at least one on each side if it has two."""
+    exact = counts * fraction
+    num_val = np.floor(exact).astype(np.int64)
+    missing = round(int(counts.sum()) * fraction) - int(num_val.sum())
+    num_val[np.argsort(num_val - exact, kind="stable")[:missing]] += 1
+    return np.where(counts > 1, np.clip(num_val, 1, np.maximum(counts - 1, 1)), 0)
+
+
+def _split_groups(
+    targets: Indices,
+    groups: Sequence[str],
+    val_fraction: float,
+    fold: int | None,
+    num_folds: int,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """Mask (N,) of the validation images; every group is on one side as a whole."""
+    names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    table = np.zeros((len(names), int(targets.max(initial=0)) + 1), dtype=np.int64)
+    np.add.at(table, (group_of, targets), 1)
+    num_groups_of_class = (table > 0).sum(axis=0)
+    # The only group of a class stays in training: a class that was never trained cannot be validated.
+    movable = np.flatnonzero(~(table[:, num_groups_of_class == 1] > 0).any(axis=1))
+    shares = [val_fraction, 1 - val_fraction] if fold is None else [1 / num_folds] * num_folds
+    part_of = _assign_groups(table[movable], np.array(shares), rng)
+    in_val = np.zeros(len(names), dtype=np.bool_)
+    in_val[movable[part_of == (0 if fold is None else fold)]] = True
+    is_val: npt.NDArray[np.bool_] = in_val[group_of]
+    assert not set(names[group_of[is_val]]) & set(names[group_of[~is_val]])
+    return is_val
+
+
+def _assign_groups(table: Indices, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Indices:
+    """Part (G,) of each group, so that every class of `table` (G, K) counts is spread by `shares` (P,).
+
+    Greedy, as scikit-learn's StratifiedGroupKFold, for parts of any size: large groups first, each to the part
+    where the squared relative error of the class counts grows least. The best of NUM_ORDERS random orders.
+    """
+    # Like one more class, the total keeps the parts' sizes even.
+    counts = np.column_stack([table, table.sum(axis=1)]).astype(np.float64)
+    totals = np.maximum(counts.sum(axis=0), 1)
+    wanted = shares[:, None] * totals
+    best, best_error = np.zeros(len(table), dtype=np.int64), np.inf
+    for _ in range(NUM_ORDERS):
+        order = rng.permutation(len(table))
+        order = order[np.argsort(-counts[order, -1], kind="stable")]
+        lacking = wanted.copy()
+        part_of = np.zeros(len(table), dtype=np.int64)
+        for group in order:
+            part = int(np.argmax(lacking @ (counts[group] / totals**2)))
+            part_of[group] = part
+            lacking[part] -= counts[group]
+        error = float(np.abs(lacking / totals).max(initial=0))
+        if error < best_error:
+            best, best_error = part_of, error
+    return best
+
+
+def _warn_missing_classes(targets: Indices, val: Indices, class_names: Sequence[str] | None) -> None:
+    counts = np.bincount(targets)
+    missing = np.flatnonzero((counts > 0) & (np.bincount(targets[val], minlength=len(counts)) == 0))
+    if len(missing):
+        named = [str(label) if class_names is None else class_names[label] for label in missing[:5]]
+        shown = ", ".join(f"{name} ({counts[label]})" for name, label in zip(named, missing, strict=False))
+        logger.warning(
+            "split: %d of %d classes have no image in validation: %s%s; a class of one image or one group "
+            "stays in training",
+            len(missing),
+            int((counts > 0).sum()),
+            shown,
+            ", ..." if len(missing) > 5 else "",
+        )
+
+
+def write_split(path: Path, dataset: ImageDataset, train: Indices, val: Indices) -> None:
+    """Write the manifest: one row an image (split, id, class, group), the file complete or not there at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        # A file name need not be valid UTF-8: surrogateescape keeps its bytes.
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(["split", "id", "class", "group"])
+            writer.writerows(split_rows(dataset, train, val))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def split_rows(dataset: ImageDataset, train: Indices, val: Indices) -> list[SplitRow]:
+    """Return the rows of the manifest: training images, validation images, then the official test split."""
+    rows = _rows("train", dataset.train, train, dataset.class_names)
+    rows += _rows("val", dataset.train, val, dataset.class_names)
+    if dataset.test is not None:
+        rows += _rows("test", dataset.test, np.arange(len(dataset.test)), dataset.class_names)
+    return rows
+
+
+def _rows(name: str, image_set: ImageSet, indices: Indices, class_names: Sequence[str]) -> list[SplitRow]:
+    targets = image_set.targets.tolist()
+    return [
+        SplitRow(
+            name,
+            image_set.ids[index],
+            class_names[targets[index]],
+            "" if image_set.groups is None else image_set.groups[index],
+        )
+        for index in indices.tolist()
+    ]
+
+
+def read_split(path: Path) -> list[SplitRow]:
+    """The rows of a manifest; DataError when it is missing or no manifest."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            header, *rows = csv.reader(stream)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"cannot read {path} ({error}); expected the split.csv of a run") from error
+    if header != ["split", "id", "class", "group"] or any(len(row) != 4 for row in rows):
+        raise DataError(f"{path} is no split manifest: expected the columns split,id,class,group")
+    return [SplitRow(*row) for row in rows]

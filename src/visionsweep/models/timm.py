@@ -1,0 +1,57 @@
+"""Models of timm, with the mistakes that people make told in one line."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from visionsweep.errors import ConfigError
+
+
+def create_model(
+    name: str,
+    pretrained: bool | str = False,
+    drop_rate: float = 0.0,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+) -> nn.Module:
+    """Return the timm model `name` with a new head of ``num_classes``.
+
+    ``pretrained``: true fetches timm's weights, a string is a file of weights in timm's names (the head is
+    replaced when the number of classes differs). The first layer is adapted to ``in_channels``.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = (
+            f"; did you mean {', '.join(near)}?"
+            if near
+            else "; python -c 'import timm; print(timm.list_models())'"
+        )
+        raise ConfigError(f"model.name: timm has no model '{name}'{hint}")
+    kwargs: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "drop_rate": drop_rate}
+    pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
+        kwargs["img_size"] = image_size
+    if isinstance(pretrained, str):
+        path = Path(pretrained).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"model.pretrained: {pretrained} is no file; give true, false or a file of weights"
+            )
+        kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=bool(pretrained), **kwargs)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model.pretrained: cannot load weights of {name} ({reason}); "
+            "set model.pretrained=false, or to a file of weights"
+        ) from error
+    return model

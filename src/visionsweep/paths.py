@@ -1,0 +1,64 @@
+"""Keys that hold paths: how they are quoted for Hydra's grammar, and how they become absolute."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PATH_KEYS = ("data.root", "data.path", "data.test_path", "data.cache_dir", "model.pretrained", "resume")
+
+# A value of these characters needs no quotes in Hydra's override grammar.
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
+_WORDS = ("null", "true", "false", "none")  # `none`: data.cache_dir=none
+
+
+def quote_path_override(argument: str) -> str:
+    """Return the command-line argument with its path quoted, so that `data.root=~/my photos (old)` works.
+
+    Arguments of other keys, quoted values and interpolations are returned as they are.
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+~") not in PATH_KEYS or value[:1] in ("'", '"') or "${" in value:
+        return argument
+    expanded = os.path.expanduser(value)
+    if _PLAIN.fullmatch(expanded):
+        return f"{key}={expanded}"
+    if "," in value and not Path(expanded).exists() and "/" not in value.split(",")[0]:
+        return argument  # a sweep over choices
+    return f"{key}={quote(expanded)}"
+
+
+def quote(value: str) -> str:
+    """Return `value` as a quoted string of Hydra's override grammar."""
+    # In a quoted string only a backslash before a quote (or at its end) is special.
+    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def absolute(path: str, directory: Path) -> str:
+    """Return `path` with `~` expanded, relative to `directory`."""
+    return os.path.normpath(directory / Path(path).expanduser())
+
+
+def resolve_paths(config: dict[str, Any], directory: Path) -> None:
+    """Make every path of the resolved `config` absolute, in place."""
+    for key in PATH_KEYS:
+        group, _, name = key.partition(".")
+        node = config.get(group)
+        if not name or not isinstance(node, Mapping):
+            continue
+        value = node.get(name)
+        if isinstance(value, str) and value not in _WORDS:
+            node[name] = absolute(value, directory)  # type: ignore[index]
+
+
+def difference(stored: Any, composed: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
+    """Return ``{dotted key: (stored value, composed value)}`` for every leaf in which two configs differ."""
+    if isinstance(stored, Mapping) and isinstance(composed, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for name in [*stored, *(n for n in composed if n not in stored)]:
+            below = f"{key}.{name}" if key else str(name)
+            found |= difference(stored.get(name, "(not set)"), composed.get(name, "(not set)"), below)
+        return found
+    return {} if stored == composed and type(stored) is type(composed) else {key: (stored, composed)}

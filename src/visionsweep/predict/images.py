@@ -1,0 +1,90 @@
+"""The image files to predict: all below a folder, or those that a CSV file lists."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from visionsweep.data.decode import IMAGE_SUFFIXES
+from visionsweep.data.paths import require_folder
+from visionsweep.errors import ConfigError, DataError
+from visionsweep.predict.table import Table, read_table
+
+# Names of the column with the paths, in lower case, the likeliest first.
+IMAGE_COLUMNS = ("path", "image", "image_path", "file", "filename", "file_name", "image_id", "imageid", "id")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file, and how its folder or CSV file names it: a path with slashes."""
+
+    path: Path
+    name: str
+
+
+def find_images(source: Path, image_column: str | None, root: Path | None) -> list[ImageFile]:
+    """Return the images of `source`: a folder's, sorted by path, or a CSV file's, in its order.
+
+    ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that they start
+    from. Raises `ConfigError` or `DataError` when there is none, or one that does not exist.
+    """
+    if source.is_dir():
+        for key, value in (("data.image", image_column), ("data.root", root)):
+            if value is not None:
+                raise ConfigError(f"{key}: is for a CSV file, but data.predict={source} is a folder; leave it out")
+        images = _images_below(source)
+        if not images:
+            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+            raise DataError(f"data.predict: no image below {source}; expected files named {suffixes}")
+    else:
+        images = _images_listed(read_table("data.predict", source), image_column, root)
+    for image in images:
+        if not _is_unicode(image.name):
+            raise DataError(
+                f"data.predict: the file name {image.name!a} is not UTF-8, so no CSV can hold it; rename it"
+            )
+    return images
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _images_below(folder: Path) -> list[ImageFile]:
+    """Image files below `folder`, without hidden ones (among them ._NAME, which macOS leaves in archives)."""
+    paths = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(parent, name) for name in names if not name.startswith(".")]
+    paths = sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+    return [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]
+
+
+def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:
+    column = table.index("data.image", image_column) if image_column is not None else _guess_column(table)
+    folder = table.path.parent if root is None else require_folder("data.root", str(root), "the folder of the images")
+    images = []
+    for row in table.rows:
+        name = row[column].strip()
+        images.append(ImageFile(folder / name, str(PurePosixPath(name))))
+    missing = [image.path for image in images if not image.path.is_file()]
+    if missing:
+        raise DataError(
+            f"data.predict: {len(missing):,} of {len(images):,} images of {table.path} do not exist, "
+            f"e.g. {missing[0]} (column '{table.header[column]}'); set data.root=FOLDER or data.image=COLUMN"
+        )
+    return images
+
+
+def _guess_column(table: Table) -> int:
+    names = [name.strip().lower() for name in table.header]
+    for name in IMAGE_COLUMNS:
+        if name in names:
+            return names.index(name)
+    raise ConfigError(
+        f"data.image: not set, and no column of {table.path} is named {', '.join(IMAGE_COLUMNS)}; "
+        f"set it to one of {', '.join(table.header)}"
+    )

@@ -1,0 +1,52 @@
+"""A CSV file with a header, as text: every cell is kept as it is written."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionsweep.data.labels import nearest
+from visionsweep.data.paths import require_file
+from visionsweep.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows below a header of distinct names; every row has a cell for each of them."""
+
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+
+    def index(self, key: str, column: str) -> int:
+        """Return the position of `column`; `ConfigError` names the setting `key` that asked for it."""
+        if column not in self.header:
+            raise ConfigError(
+                f"{key}: {self.path} has no column '{column}'{nearest(column, self.header)} "
+                f"(columns: {', '.join(self.header)})"
+            )
+        return self.header.index(column)
+
+
+def read_table(key: str, path: Path) -> Table:
+    """Read the UTF-8 file that the setting `key` names; blank lines are skipped. `DataError` for any other."""
+    require_file(key, str(path), "a CSV file with a header")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream)
+            header = next(reader, [])
+            rows = []
+            for row in reader:
+                if row and len(row) != len(header):
+                    raise DataError(
+                        f"{key}: {path} line {reader.line_num} has {len(row)} cells, the header {len(header)}"
+                    )
+                if row:
+                    rows.append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{key}: cannot read {path} as a UTF-8 CSV file ({error})") from error
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{key}: {path} has more than one column '{repeated[0]}'; rename all but one")
+    if not rows:
+        raise DataError(f"{key}: {path} has no row below its header")
+    return Table(path, header, rows)

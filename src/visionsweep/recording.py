@@ -1,0 +1,174 @@
+"""What happens at the end of an epoch: the best is kept, the checkpoint and the record are written, a line is shown.
+
+Owns the order of writes. Weights first, then `last.pt`, then the journal: whenever the process dies, the journal
+holds no epoch that a resumed run would train again.
+"""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from visionsweep import checkpoint
+from visionsweep.tracking.journal import Journal, last_step, read_journal
+from visionsweep.training import EpochResult, TrainState
+
+log = logging.getLogger(__name__)
+
+BEST = "checkpoints/best.pt"
+LAST = "checkpoints/last.pt"
+
+
+class Best:
+    """The best objective so far, and whether it is time to give up."""
+
+    def __init__(self, direction: Literal["maximize", "minimize"], patience: int | None, min_delta: float) -> None:
+        self._sign = 1.0 if direction == "maximize" else -1.0
+        self._patience = patience
+        self._min_delta = min_delta
+        self.value: float | None = None
+        self.epoch = 0
+        self._reference = -math.inf  # signed; what early stopping compares with, moves by min_delta or more
+        self._reference_epoch = 0
+
+    def update(self, epoch: int, value: float) -> bool:
+        """Take an epoch's objective; return whether it is the best. A tie keeps the earlier epoch."""
+        signed = self._sign * value
+        if signed > self._reference + self._min_delta:
+            self._reference, self._reference_epoch = signed, epoch
+        if self.value is None or signed > self._sign * self.value:
+            self.value, self.epoch = value, epoch
+            return True
+        return False
+
+    def give_up(self, epoch: int) -> str | None:
+        """Return why the run should end after `epoch`, or None."""
+        waited = epoch - self._reference_epoch
+        if self._patience is None or waited < self._patience:
+            return None
+        return f"no better objective for {waited} epochs (trainer.early_stopping.patience={self._patience})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "value": self.value,
+            "epoch": self.epoch,
+            "reference": self._reference,
+            "reference_epoch": self._reference_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned."""
+        self.value, self.epoch = state["value"], state["epoch"]
+        self._reference, self._reference_epoch = state["reference"], state["reference_epoch"]
+
+
+class Recorder:
+    """`fit`'s `on_epoch_end`: keeps the history of the run, and writes it down."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        state: TrainState,
+        best: Best,
+        journal: Journal,
+        *,
+        epochs: int,
+        inference: dict[str, Any],
+    ) -> None:
+        self.history: list[dict[str, Any]] = []  # one entry a finished epoch
+        self.best = best
+        self.journal = journal
+        self._run_dir = run_dir
+        self._state = state
+        self._epochs = epochs
+        self._inference = inference
+        self._epoch_started = time.perf_counter()
+
+    def __call__(self, result: EpochResult) -> str | None:
+        """Record one epoch; return why the run should end early, or None."""
+        is_best = self.best.update(result.epoch, result.objective)
+        now = time.perf_counter()
+        self.history.append(
+            {
+                "epoch": result.epoch,
+                "time_ms": time.time_ns() // 1_000_000,
+                "seconds": now - self._epoch_started,
+                "train_seconds": result.train_seconds,
+                "num_images": result.num_images,
+                "metrics": result.metrics,
+            }
+        )
+        self._epoch_started = now
+        if is_best:
+            self._save_best(result)
+        self.save_last()
+        self._write_metrics(self.history[-1])
+        self.journal.sync()
+        log.info("%s", epoch_line(result.epoch, self._epochs, result.metrics, is_best))
+        return self.best.give_up(result.epoch)
+
+    def _save_best(self, result: EpochResult) -> None:
+        contents = {
+            "model": self._state.evaluated_model().state_dict(),
+            "epoch": result.epoch,
+            "metrics": result.metrics,
+            "matrix": result.matrix,
+            "inference": self._inference,
+        }
+        checkpoint.save(contents, self._run_dir / BEST)
+
+    def save_last(self) -> None:
+        """Write everything that the run needs to go on."""
+        contents = {
+            "state": self._state.state_dict(),
+            "best": self.best.state_dict(),
+            "history": self.history,
+            "rng": checkpoint.rng_state(),
+        }
+        checkpoint.save(contents, self._run_dir / LAST)
+
+    def resume(self) -> None:
+        """Go on from `last.pt`, if the run got that far; otherwise from the start."""
+        path = self._run_dir / LAST
+        if not path.exists():
+            log.info("resume: no epoch was finished; starting at the first")
+            return
+        contents = checkpoint.load(path)
+        self._state.load_state_dict(contents["state"])
+        self.best.load_state_dict(contents["best"])
+        self.history = contents["history"]
+        checkpoint.restore_rng_state(contents["rng"])
+        # The process may have died between `last.pt` and the journal.
+        written = last_step(read_journal(self._run_dir)) or 0
+        for entry in self.history:
+            if entry["epoch"] > written:
+                self._write_metrics(entry)
+        log.info("resume: %d of %d epochs are done", self._state.epoch, self._epochs)
+
+    def _write_metrics(self, entry: dict[str, Any]) -> None:
+        self.journal.metrics(entry["epoch"], entry["metrics"], entry["time_ms"])
+
+    def best_checkpoint(self) -> dict[str, Any]:
+        """Return the contents of `best.pt`."""
+        return checkpoint.load(self._run_dir / BEST)
+
+    def seconds(self) -> float:
+        """Return the time spent in finished epochs, over every resume."""
+        return math.fsum(entry["seconds"] for entry in self.history)
+
+    def images_per_second(self) -> float | None:
+        """Return the training speed over all finished epochs."""
+        seconds = math.fsum(entry["train_seconds"] for entry in self.history)
+        return sum(entry["num_images"] for entry in self.history) / seconds if seconds else None
+
+
+def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], is_best: bool) -> str:
+    """Return the terminal's line for one epoch."""
+    width = len(str(epochs))
+    return (
+        f"epoch {epoch:{width}d}/{epochs}  train loss {metrics['train/loss']:.4f}  val loss {metrics['val/loss']:.4f}  "
+        f"F1 {metrics['val/f1_macro']:.4f}{'*' if is_best else ' '}  lr {metrics['train/lr']:.2e}  "
+        f"{metrics['train/images_per_second']:,.0f} images/s"
+    )

@@ -1,0 +1,46 @@
+"""Journal values in the form that MLflow accepts: names, parameter values, finite metrics.
+
+Pure functions of one value, so that sending a record twice sends the same thing twice.
+"""
+
+import hashlib
+import json
+import math
+import posixpath
+import re
+
+MAX_KEY = 250  # MLflow's limits, mlflow/utils/validation.py
+MAX_PARAM = 6000
+MAX_TAG = 8000
+
+_FORBIDDEN = re.compile(r"[^/\w.\- :]")
+
+
+def safe_key(key: str) -> str:
+    """Return a metric, parameter or tag name that MLflow accepts; a legal one comes back unchanged.
+
+    A changed name ends in six hex digits of the original's hash, so two names never become one.
+    """
+    readable = _FORBIDDEN.sub("_", key)
+    readable = "/".join(part if part.strip(".") else "_" for part in readable.split("/"))
+    if readable == key and posixpath.normpath(key) == key and len(key) <= MAX_KEY:
+        return key
+    digest = hashlib.sha256(key.encode()).hexdigest()[:6]
+    return f"{readable[: MAX_KEY - len(digest) - 1]}-{digest}"
+
+
+def param_value(value: object) -> str:
+    """Return a parameter as text: strings as they are, the rest as JSON (null, true, [1, 2])."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return shortened(text, MAX_PARAM)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return the text, or its beginning with `...` for the rest; the full value is in config.yaml."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def finite_or_nan(value: float | str) -> float:
+    """Return a metric's number; infinities become NaN, since MLflow stores -inf as the best loss of all."""
+    number = float(value)
+    return number if math.isfinite(number) else math.nan

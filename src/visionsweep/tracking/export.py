@@ -1,0 +1,74 @@
+"""The trained network of a run as an MLflow model: raw uint8 images in, probabilities out."""
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from visionsweep.tracking.journal import Record
+from visionsweep.tracking.store import Store
+
+CHECKPOINT_TAG = "visionsweep.checkpoint"
+
+
+def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> None:
+    """Log the model of `record["checkpoint"]` to the run, unless an earlier attempt did.
+
+    The model is a torch.export program of `load_predictor(run_dir)`, which takes (N, C, H, W) uint8 and gives
+    (N, K) float32, with pre-processing inside. Any N works, since the example has a batch of 2 (a batch of 1
+    is frozen into the program).
+    """
+    client = store.client
+    run = client.get_run(run_id)
+    mark = f"{record['checkpoint']}@{record['time']}"
+    earlier = client.search_logged_models(
+        experiment_ids=[run.info.experiment_id], filter_string=f"tags.`{CHECKPOINT_TAG}` = '{mark}'"
+    )
+    earlier = [model for model in earlier if model.source_run_id == run_id]
+    if any(model.status == "READY" for model in earlier):
+        return
+    for model in earlier:
+        client.delete_logged_model(model.model_id)
+    model = client.create_logged_model(
+        run.info.experiment_id,
+        name="model",
+        source_run_id=run_id,
+        tags={CHECKPOINT_TAG: mark},
+        params=run.data.params,
+        model_type="classifier",
+    )
+    mlflow.set_tracking_uri(store.uri)
+    _log(run_id, run_dir, record["step"], model.model_id)
+
+
+def _log(run_id: str, run_dir: Path, step: int, model_id: str) -> None:
+    from visionsweep.predict.load import load_predictor
+
+    predictor = load_predictor(run_dir, device="cpu").eval()
+    channels, height, width = (int(size) for size in predictor.image_shape)
+    example = np.zeros((2, channels, height, width), dtype=np.uint8)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, channels, height, width))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+    )
+    log_model: Any = mlflow.pytorch.log_model
+    log_model(
+        predictor,
+        name="model",
+        model_id=model_id,
+        run_id=run_id,
+        step=step,
+        serialization_format="pt2",
+        input_example=example,
+        signature=signature,
+        # Inferring them takes a subprocess and 6 s.
+        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
+    )
+
+
+def _release(package: str) -> str:
+    return importlib.metadata.version(package).partition("+")[0]  # `2.9.1+cpu` is on no public index

@@ -1,0 +1,189 @@
+"""The record of a run: JSON lines in `events.jsonl`, appended by the trainer, read by the uploader.
+
+The journal is the truth and MLflow a view of it, so this module knows nothing of MLflow (nor of torch). A
+record is one `write` and survives the death of the process; `sync` makes it survive the death of the machine.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+JOURNAL_NAME = "events.jsonl"
+
+Record = dict[str, Any]
+State = Literal["finished", "stopped", "failed", "pruned"]
+
+log = logging.getLogger(__name__)
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str).encode
+
+
+class Journal:
+    """Appends records to `run_dir/events.jsonl`; each carries its time in ms since 1970 and the writer's pid.
+
+    Times are stamped here and never by the reader: a metric that is sent again with the same time is the same
+    point to MLflow. Write a checkpoint before the metrics of its epoch: a resumed run then repeats no record.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Open for appending; a last line that a killed writer left incomplete is cut off."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._run_dir = run_dir
+        path = run_dir / JOURNAL_NAME
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._pid = os.getpid()
+        _cut_torn_line(self._fd)
+        self._started = any(record["type"] == "start" for record in read_journal(run_dir))
+
+    def start(self, name: str, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+        """Give the run its uid, name, MLflow experiment, parameters (dotted key -> value) and tags.
+
+        In a directory that already has a start (a resumed run) the uid, name and parameters stay as they are:
+        only the new pid and the tags are recorded.
+        """
+        where = {"host": socket.gethostname(), "tags": dict(tags)}
+        if self._started:
+            self._append("resume", where)
+            return
+        self._append(
+            "start",
+            {
+                "uid": uuid.uuid4().hex,
+                "name": name,
+                "experiment": experiment,
+                "params": {key: _plain(value) for key, value in params.items()},
+                **where,
+            },
+        )
+        self._started = True
+
+    def metrics(self, step: int, values: Mapping[str, float], time_ms: int | None = None) -> None:
+        """Record scalars of one step; NaN and infinities are kept (as strings, since JSON has none)."""
+        self._append(
+            "metrics",
+            {"step": step, "values": {key: _number(value) for key, value in values.items()}},
+            time_ms,
+        )
+
+    def artifact(self, path: str, folder: str = "") -> None:
+        """Record a finished file, `path` relative to the run's directory, for MLflow's `folder`.
+
+        Reads the file once for its SHA-256. Record it again when its content changes.
+        """
+        with (self._run_dir / path).open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+        self._append("artifact", {"path": path, "folder": folder, "sha256": sha256, "size": size})
+
+    def model(self, checkpoint: str, step: int = 0) -> None:
+        """Ask for an MLflow model of `checkpoint` (relative path), whose metrics are those of `step`."""
+        self._append("model", {"checkpoint": checkpoint, "step": step})
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run; a later value replaces an earlier one."""
+        self._append("tags", {"tags": dict(values)})
+
+    def end(self, state: State) -> None:
+        """Say how the run ended, and make the whole record durable."""
+        self._append("end", {"state": state})
+        self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has everything recorded so far (fsync): once an epoch, not once a record."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file; the journal can be opened again."""
+        os.close(self._fd)
+
+    def _append(self, kind: str, fields: Record, time_ms: int | None = None) -> None:
+        stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
+        line = (_encode({"type": kind, "time": stamp, "pid": self._pid, **fields}) + "\n").encode()
+        written = os.write(self._fd, line)
+        if written != len(line):
+            # A full disk takes a part of the line: without it the next record still starts on its own line.
+            os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_END) - written)
+            raise OSError(errno.ENOSPC, "no space left for the record", str(self._run_dir / JOURNAL_NAME))
+
+
+def read_journal(run_dir: Path) -> list[Record]:
+    """Return the complete records of a run, oldest first; an empty list if it has no journal."""
+    records: list[Record] = []
+    offset = 0
+    while True:
+        chunk, end = read_records(run_dir, offset)
+        if end == offset:
+            return records
+        records += chunk
+        offset = end
+
+
+def read_records(run_dir: Path, offset: int, limit: int = 1 << 20) -> tuple[list[Record], int]:
+    """Return the complete records from byte `offset` on, about `limit` bytes of them, and where they end.
+
+    A line that is no record (a damaged file) is skipped with a warning.
+    """
+    try:
+        with (run_dir / JOURNAL_NAME).open("rb") as file:
+            file.seek(offset)
+            block = file.read(limit)
+            if b"\n" not in block:
+                block += file.readline()
+    except FileNotFoundError:
+        return [], offset
+    block = block[: block.rfind(b"\n") + 1]
+    return list(_parse(block, run_dir)), offset + len(block)
+
+
+def last_step(records: Iterable[Record]) -> int | None:
+    """Return the highest step that has metrics, or None."""
+    return max((record["step"] for record in records if record["type"] == "metrics"), default=None)
+
+
+def _parse(block: bytes, run_dir: Path) -> Iterable[Record]:
+    for line in block.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and "type" in record:
+            yield record
+        else:
+            log.warning("%s: skipped a damaged line: %.80r", run_dir / JOURNAL_NAME, line)
+
+
+def _cut_torn_line(fd: int) -> None:
+    end = os.lseek(fd, 0, os.SEEK_END)
+    start = end
+    while start > 0:
+        start = max(0, start - 65536)
+        newline = os.pread(fd, 65536, start).rfind(b"\n")
+        if newline >= 0:
+            start += newline + 1
+            break
+    if start < end:
+        os.ftruncate(fd, start)
+
+
+def _number(value: float) -> float | str:
+    number = float(value)  # also NumPy's scalars, which the encoder does not know
+    return number if math.isfinite(number) else repr(number)
+
+
+def _plain(value: object) -> object:
+    """Return a value whose JSON is valid: floats without one become strings, at any depth."""
+    if isinstance(value, float):
+        return _number(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,211 @@
+"""A tracking store, through MlflowClient: every MLflow call but the export of a model is made here.
+
+Each method may be repeated: a second call with the same arguments changes nothing. Errors of MLflow pass
+through; the caller waits and tries again.
+"""
+
+import contextlib
+import fcntl
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key, shortened
+from visionsweep.tracking.journal import Record
+
+UID_TAG = "visionsweep.uid"
+STATE_TAG = "visionsweep.state"
+SQLITE = "sqlite:///"
+
+log = logging.getLogger(__name__)
+
+
+class RunDeletedError(Exception):
+    """Somebody deleted the run in MLflow."""
+
+
+class RunMissingError(Exception):
+    """The store does not know the run: another database stands behind the same address."""
+
+
+class Store:
+    """One tracking URI; the connection is made at the first use, so before that the server may be away."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._client: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client, connected."""
+        if self._client is None:
+            client = MlflowClient(self.uri, registry_uri=self.uri)
+            with _first_touch(self.uri):
+                client.search_experiments(max_results=1)
+            self._client = client
+        return self._client
+
+    def forget(self) -> None:
+        """Ask again for what was learned before a failure: the server may have another database now."""
+        self._experiments.clear()
+
+    def experiment_id(self, name: str) -> str:
+        """Return the experiment's id; creates it, with its artifacts beside an SQLite database."""
+        if name not in self._experiments:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                with _unless("RESOURCE_ALREADY_EXISTS"):
+                    self.client.create_experiment(name, artifact_location=_artifact_location(self.uri))
+                found = self.client.get_experiment_by_name(name)
+            if found.lifecycle_stage != "active":
+                raise RunDeletedError(
+                    f"the MLflow experiment {name!r} is deleted: `mlflow experiments restore "
+                    f"-x {found.experiment_id}`, or choose another tracking.experiment"
+                )
+            self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+    def ensure_run(self, experiment: str, uid: str, name: str, start_ms: int | None, tags: Mapping[str, str]) -> str:
+        """Return the id of the run tagged with `uid`; creates it if there is none.
+
+        The search makes up for a `create_run` whose answer was lost. Raises RunDeletedError.
+        """
+        experiment_id = self.experiment_id(experiment)
+        found = self.client.search_runs(
+            [experiment_id], f"tags.`{UID_TAG}` = '{uid}'", run_view_type=ViewType.ALL, max_results=1
+        )
+        if found:
+            _check_active(found[0])
+            return str(found[0].info.run_id)
+        tags = {**tags, UID_TAG: uid}
+        run = self.client.create_run(experiment_id, start_time=start_ms, tags=_safe_tags(tags), run_name=name)
+        return str(run.info.run_id)
+
+    def check_run(self, run_id: str, uid: str) -> None:
+        """Raise RunMissingError or RunDeletedError if the run cannot be written to."""
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise RunMissingError(run_id) from error
+            raise
+        if run.data.tags.get(UID_TAG) != uid:
+            raise RunMissingError(run_id)
+        _check_active(run)
+
+    def log(
+        self,
+        run_id: str,
+        metrics: Sequence[Record] = (),
+        params: Mapping[str, object] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """Send metrics records, parameters and tags; return what the store refused, one line each.
+
+        A refused value (a parameter that has another value there) costs itself only, not its batch.
+        """
+        points = [
+            Metric(safe_key(key), finite_or_nan(value), record["time"], record["step"])
+            for record in metrics
+            for key, value in record["values"].items()
+        ]
+        items = [Param(safe_key(key), param_value(value)) for key, value in (params or {}).items()]
+        tags = dict(tags or {})
+        if any(point.value != point.value for point in points):
+            tags["visionsweep.nonfinite"] = "1"
+        marks = [RunTag(key, value) for key, value in _safe_tags(tags).items()]
+        client = self.client
+        refused = _send(items, lambda part: client.log_batch(run_id, params=part))
+        refused += _send(marks, lambda part: client.log_batch(run_id, tags=part))
+        refused += _send(points, lambda part: client.log_batch(run_id, metrics=part))
+        if refused:  # a deleted run refuses everything
+            _check_active(client.get_run(run_id))
+        return refused
+
+    def set_running(self, run_id: str) -> None:
+        """Mark a run that goes on."""
+        self.client.update_run(run_id, status="RUNNING")
+        self.client.set_tag(run_id, STATE_TAG, "running")
+
+    def set_ended(self, run_id: str, state: str, end_ms: int) -> None:
+        """Mark a run that ended; MLflow has no state for a pruned run: a tag tells it from a finished one."""
+        status = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        self.client.set_tag(run_id, STATE_TAG, state)
+        self.client.set_terminated(run_id, status=status, end_time=end_ms)
+
+    def log_file(self, run_id: str, path: Path, folder: str) -> None:
+        """Upload one file, replacing an earlier one of the same name."""
+        self.client.log_artifact(run_id, str(path), folder or None)
+
+
+def _send(items: Sequence[Any], send: Callable[[Sequence[Any]], object]) -> list[str]:
+    if not items:
+        return []
+    try:
+        send(items)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        if len(items) == 1:
+            return [f"{items[0].key}: {str(error)[:300]}"]
+        middle = len(items) // 2
+        return _send(items[:middle], send) + _send(items[middle:], send)
+    return []
+
+
+def _safe_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {safe_key(key): shortened(str(value), MAX_TAG) for key, value in tags.items()}
+
+
+def _check_active(run: Any) -> None:
+    if run.info.lifecycle_stage != "active":
+        raise RunDeletedError(f"the MLflow run {run.info.run_id} is deleted; `mlflow runs restore` brings it back")
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside an SQLite database; elsewhere the server decides."""
+    if not uri.startswith(SQLITE):
+        return None
+    return (_database_path(uri).parent / "mlartifacts").as_uri()
+
+
+def _database_path(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+@contextlib.contextmanager
+def _first_touch(uri: str) -> Iterator[None]:
+    """Let one process at a time initialize an SQLite database, and turn its write-ahead log on.
+
+    MLflow creates its tables without a lock: two processes that open a fresh file together leave it broken
+    for good (mlflow 3.17). The log halves the cost of a write, and readers no longer stop the writer.
+    """
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    database = _database_path(uri)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(database.name + ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:  # in use by a reader: slower, but right
+                log.warning("%s stays without a write-ahead log: %s", database, error)
+        yield
+
+
+@contextlib.contextmanager
+def _unless(error_code: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != error_code:
+            raise

@@ -1,0 +1,107 @@
+"""`sync`: sends what MLflow does not have yet of finished, interrupted or still running runs."""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.tracking.ack import count_lines, known_uris, load_ack, num_behind, run_directories
+from visionsweep.tracking.journal import read_journal
+from visionsweep.tracking.process import resolve_uri
+from visionsweep.tracking.uploader import first_line, prepare_environment
+
+if TYPE_CHECKING:
+    from visionsweep.tracking.directory import DirectoryReplay
+
+PAUSES = (1.0, 2.0, 4.0)  # seconds between attempts while the store does not answer
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Send, print a line a run, and return 0 if everything is there, else 1."""
+    parser = argparse.ArgumentParser(prog="sync.py", description=__doc__)
+    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's")
+    parser.add_argument("--uri", help="MLflow tracking URI; default: where the run was meant to go")
+    parser.add_argument("--experiment", help="MLflow experiment; default: the one in the record")
+    parser.add_argument("--verify", action="store_true", help="compare every value with what MLflow gives back")
+    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    args = parser.parse_args(argv)
+    logging.basicConfig(format="%(message)s")
+    prepare_environment()
+    try:
+        return max(sync(path, args.uri, args.experiment, args.verify, args.dry_run) for path in args.directories)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool, dry_run: bool) -> int:
+    """Bring one directory up to date; raises DataError without a run, ConfigError without one clear URI."""
+    run_dirs = run_directories(directory)
+    if not run_dirs:
+        raise DataError(f"{directory}: no events.jsonl there or one level below; give a run's or a sweep's directory")
+    uri = _choose_uri(run_dirs, uri)
+    if dry_run:
+        for run_dir in run_dirs:
+            _print_run(run_dir, uri)
+        return int(any(num_behind(run_dir, uri) for run_dir in run_dirs))
+
+    from visionsweep.tracking.directory import DirectoryReplay
+    from visionsweep.tracking.store import Store
+    from visionsweep.tracking.verify import differences
+
+    store = Store(uri)
+    replay = DirectoryReplay(directory, store, experiment)
+    is_complete = _send(replay)
+    for run_dir in run_dirs:
+        is_complete &= _print_run(run_dir, uri)
+        if verify and load_ack(run_dir, uri).run_id is not None:
+            for line in differences(store, run_dir):
+                sys.stdout.write(f"  differs: {line}\n")
+                is_complete = False
+    return 0 if is_complete else 1
+
+
+def _send(replay: "DirectoryReplay") -> bool:
+    """Send until nothing is left, or the store has not answered four times in a row."""
+    failures = 0
+    is_checked = False
+    while True:
+        try:
+            replay.advance(every_run=not is_checked)
+            is_checked = True
+            failures = 0
+            if replay.behind == 0:
+                replay.close()
+                return True
+        except Exception as error:
+            if failures == len(PAUSES):
+                sys.stderr.write(f"{first_line(error)}\n")
+                return False
+            time.sleep(PAUSES[failures])
+            failures += 1
+
+
+def _choose_uri(run_dirs: list[Path], uri: str | None) -> str:
+    if uri is None:
+        known = sorted({name for run_dir in run_dirs for name in known_uris(run_dir)})
+        if len(known) > 1 or any(":***@" in name for name in known):
+            raise ConfigError(f"--uri: choose where to send to; the runs know {', '.join(known)}")
+        uri = next(iter(known), None)
+    return resolve_uri(uri, Path.cwd())
+
+
+def _print_run(run_dir: Path, uri: str) -> bool:
+    """Print state and counts of a run; return whether the store has all of it."""
+    ack = load_ack(run_dir, uri)
+    total, behind = count_lines(run_dir), num_behind(run_dir, uri)
+    state = ack.state or next((r["state"] for r in reversed(read_journal(run_dir)) if r["type"] == "end"), "running")
+    line = f"{run_dir}: {state}, {max(0, total - behind)}/{total} records sent"
+    if ack.is_deleted:
+        line += ", deleted in MLflow"
+    sys.stdout.write(line + "\n")
+    for reason in ack.lost:
+        sys.stdout.write(f"  not sent: {reason}\n")
+    return behind == 0 and not ack.is_deleted and not ack.lost

@@ -1,0 +1,137 @@
+"""The process that sends a run or a sweep to MLflow: `python -m visionsweep.tracking.uploader DIR --uri URI`.
+
+Its parent holds the other end of stdin: the upload ends when that closes and everything is sent. Progress
+goes to stdout as JSON lines. Only this process and `sync` import mlflow, through `directory`.
+"""
+
+import argparse
+import json
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from visionsweep.tracking.directory import DirectoryReplay
+
+POLL_SECONDS = 0.5
+MAX_PAUSE_SECONDS = 30.0
+MAX_CLOSING_PAUSE_SECONDS = 5.0  # somebody waits
+
+Report = Callable[[int, str | None], None]
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Send until stdin closes and all is there (0), `--wait` seconds passed after it (1), or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m visionsweep.tracking.uploader")
+    parser.add_argument("directory", type=Path, help="a run's directory, or a sweep's")
+    parser.add_argument("--uri", required=True, help="MLflow tracking URI")
+    parser.add_argument("--experiment", help="MLflow experiment; default: the one in the journal")
+    parser.add_argument("--wait", type=float, default=60.0, help="seconds to go on after stdin closed")
+    args = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _exit)
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    report = _reporter(_claim_stdout())
+    prepare_environment()
+
+    from visionsweep.tracking.directory import DirectoryReplay
+    from visionsweep.tracking.store import Store
+
+    return watch(DirectoryReplay(args.directory, Store(args.uri), args.experiment), args.wait, report)
+
+
+def prepare_environment() -> None:
+    """Make MLflow fail fast and keep quiet; call it before the first `import mlflow`.
+
+    With its defaults one call to a dead server blocks for 245 s. What the user has set stays.
+    """
+    settings = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+
+
+def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int:
+    """Send whatever appears, with pauses that grow while the store does not answer."""
+    deadline: float | None = None
+    pause = POLL_SECONDS
+    while True:
+        try:
+            replay.advance()
+            is_done = deadline is not None and replay.close(ignore_pid=os.getppid())
+            report(replay.behind, None)
+            if is_done:
+                return 0
+            pause = POLL_SECONDS
+        except Exception as error:
+            log.exception("the store refused; the next attempt follows")
+            report(_behind(replay), first_line(error))
+            pause = max(1.0, min(2 * pause, MAX_PAUSE_SECONDS))
+        if deadline is None:
+            if _is_closed_within(pause):
+                deadline = time.monotonic() + wait_seconds
+                pause = POLL_SECONDS
+        elif time.monotonic() > deadline:
+            return 1
+        else:
+            time.sleep(min(pause, MAX_CLOSING_PAUSE_SECONDS))
+
+
+def first_line(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:500]}"
+
+
+def _behind(replay: "DirectoryReplay") -> int:
+    return sum(run.behind for run in replay.runs.values())
+
+
+def _is_closed_within(seconds: float) -> bool:
+    """Wait for the parent to close stdin; what it writes there is dropped."""
+    stdin = 0
+    readable, _, _ = select.select([stdin], [], [], seconds)
+    return bool(readable) and os.read(stdin, 4096) == b""
+
+
+def _claim_stdout() -> int:
+    """Return a descriptor of stdout; what libraries print goes to stderr, the log."""
+    mine = os.dup(1)
+    os.dup2(2, 1)
+    return mine
+
+
+def _reporter(descriptor: int) -> Report:
+    last: list[tuple[int, str | None]] = []
+
+    def report(behind: int, error: str | None) -> None:
+        if last == [(behind, error)]:
+            return
+        last[:] = [(behind, error)]
+        try:
+            os.write(descriptor, (json.dumps({"behind": behind, "error": error}) + "\n").encode())
+        except BrokenPipeError:
+            log.warning("the parent is gone")
+
+    return report
+
+
+def _exit(signum: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signum)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,20 @@
+"""One experiment, or with `--multirun` a sweep: `python train.py loss=focal optim=adamp`. See README.md."""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from visionsweep import cli
+from visionsweep.build import allowed_targets
+
+
+@hydra.main(config_path="conf", config_name="config", execution_whitelist=allowed_targets())
+def main(cfg: DictConfig) -> float | None:
+    """Run one experiment and return its objective."""
+    return cli.run_experiment(cfg)
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = cli.prepare_arguments(sys.argv[1:])
+    main()
