@@ -39,9 +39,7 @@ class CrossEntropyF1Loss(Loss):
 
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (2 + 3K,): the statistics of the cross-entropy, then those of the soft F1."""
-        return torch.cat(
-            [self.cross_entropy.statistics(logits, targets), self.f1.statistics(logits, targets)]
-        )
+        return torch.cat([self.cross_entropy.statistics(logits, targets), self.f1.statistics(logits, targets)])
 
     def value(self, statistics: Tensor) -> Tensor:
         """Return the weighted sum of both losses."""
