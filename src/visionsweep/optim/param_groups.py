@@ -31,9 +31,7 @@ def param_groups(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in undecayed else weight_decay
-            groups.setdefault(decay, {"params": [], "weight_decay": decay, "lr": lr})["params"].append(
-                parameter
-            )
+            groups.setdefault(decay, {"params": [], "weight_decay": decay, "lr": lr})["params"].append(parameter)
     return list(groups.values())
 
 
@@ -44,7 +42,7 @@ def _undecayed_names(model: nn.Module) -> set[str]:
         name
         for name, parameter in model.named_parameters()
         if parameter.ndim <= 1
-        or name.endswith(".bias")
+        or name.rpartition(".")[2] == "bias"
         or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
 
@@ -53,9 +51,7 @@ def _layer_groups(
     model: nn.Module, undecayed: set[str], *, weight_decay: float, lr: float, layer_decay: float
 ) -> list[dict[str, Any]]:
     if not 0 < layer_decay <= 1:
-        raise ConfigError(
-            f"optim.layer_decay: got {layer_decay}, expected null or a number in (0, 1], such as 0.75"
-        )
+        raise ConfigError(f"optim.layer_decay: got {layer_decay}, expected null or a number in (0, 1], such as 0.75")
     if not hasattr(model, "group_matcher"):
         raise ConfigError(
             f"optim.layer_decay: got {layer_decay}, but {type(model).__name__} does not tell its layers "

@@ -35,9 +35,7 @@ class CosineRestartsScheduler(Scheduler):
         if not 0 <= min_factor <= 1:
             raise ConfigError(f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]")
         self.min_factor = min_factor
-        self.restart_updates = epochs_to_updates(
-            "restart_epochs", restart_epochs, updates_per_epoch, at_least=1
-        )
+        self.restart_updates = epochs_to_updates("restart_epochs", restart_epochs, updates_per_epoch, at_least=1)
         self.restart_mult = restart_mult
         super().__init__(
             optimizer,
