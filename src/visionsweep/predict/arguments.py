@@ -99,7 +99,7 @@ def describe_arguments() -> str:
             note = " (required)"
         elif argument.default is not None:
             note = f" (default: {str(argument.default).lower()})"
-        lines.append(f"  {name:<14}{argument.key.meaning}{note}")
+        lines.append(f"  {name:<15}{argument.key.meaning}{note}")
     return "\n".join(lines)
 
 

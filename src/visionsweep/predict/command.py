@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from visionsweep.atomic import write_text
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
 
@@ -27,16 +28,16 @@ def main(argv: Sequence[str]) -> int:
 def run_prediction(arguments: Arguments) -> str:
     """Write the submission and return a summary. All that needs no model is checked before one is loaded."""
     # torch takes seconds: not for --help, or an argument that is wrong
-    from visionsweep.checkpoint import write_text
+    from visionsweep.devices import choose_device
     from visionsweep.predict.images import find_images
-    from visionsweep.predict.infer import check_runs, choose_predict_device, predict
+    from visionsweep.predict.infer import check_runs, predict
     from visionsweep.predict.load import load_predictor
     from visionsweep.predict.submission import make_template, render, summarize
 
     _check_out(arguments)
     images = find_images(arguments.images, arguments.image_column, arguments.root)
     template = make_template(images, arguments.sample, arguments.id_column, arguments.label_column)
-    device = choose_predict_device(arguments.device)
+    device, _ = choose_device(arguments.device, key="device")
     predictors = [load_predictor(run_dir, device) for run_dir in arguments.runs]
     check_runs(arguments.runs, predictors, arguments.tta)
     class_names = predictors[0].class_names

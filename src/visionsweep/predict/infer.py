@@ -12,20 +12,12 @@ from torch import Tensor
 
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
-from visionsweep.devices import choose_device, choose_memory_format, choose_threads
+from visionsweep.devices import choose_memory_format, choose_threads
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.arguments import TTA
 from visionsweep.predict.load import Predictor
 
 PREFETCH = 2  # batches that are decoded ahead; more only take memory
-
-
-def choose_predict_device(wanted: str) -> str:
-    """Return the name of the torch device for the argument `device`."""
-    try:
-        return choose_device(wanted)[0]
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("trainer.device", "device")) from error
 
 
 def check_runs(run_dirs: Sequence[Path], predictors: Sequence[Predictor], tta: TTA) -> None:

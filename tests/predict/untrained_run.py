@@ -1,0 +1,58 @@
+"""Directories of runs made without training, and the probabilities that their networks give."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from visionsweep import checkpoint
+from visionsweep.models.cnn import CNN
+
+MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
+CONFIG = """
+model:
+  _target_: visionsweep.models.cnn.CNN
+  widths: [4]
+  drop_rate: 0.5
+"""
+
+
+def make_run(
+    directory: Path,
+    *,
+    seed: int = 0,
+    class_names: tuple[str, ...] = ("cat", "dog", "owl"),
+    image_size: tuple[int, int] = (8, 10),
+    flips: bool = True,
+) -> CNN:
+    """Write a run with random weights; return its network in evaluation mode."""
+    torch.manual_seed(seed)
+    model = CNN(widths=[4], num_classes=len(class_names), in_channels=3, image_size=image_size)
+    for buffer in (model.features[1].running_mean, model.features[1].running_var):
+        buffer.uniform_(0.5, 1.5)
+    model.classifier[-1].weight.data *= 10  # so that images differ in their class
+    inference: dict[str, Any] = {
+        "class_names": list(class_names),
+        "image_size": list(image_size),
+        "channels": 3,
+        "fit": "stretch",
+        "mean": MEAN,
+        "std": STD,
+        "flips": flips,
+    }
+    contents = {"model": model.state_dict(), "epoch": 0, "metrics": {}, "inference": inference}
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(contents, directory / "checkpoints" / "best.pt")
+    (directory / "config.yaml").write_text(CONFIG)
+    return model.eval()
+
+
+def expected_probabilities(model: CNN, pixels: np.ndarray) -> np.ndarray:
+    """(N, K) by the textbook: ((x / 255) - mean) / std, logits, exp / sum, in float64 where it is ours."""
+    mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
+    images = ((pixels / 255 - mean) / std).astype(np.float32)
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images)).numpy().astype(np.float64)
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
