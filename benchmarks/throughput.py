@@ -1,0 +1,191 @@
+"""Training speed in images/s: `python benchmarks/throughput.py`. One thread, batch 32, Fashion-MNIST.
+
+In one run, in turn: the limit (a bare loop over float tensors in memory: no augmentation, no metrics), ours (`fit`
+with augmentation, metrics, checkpoints, journal and a live MLflow uploader; validation itself is not counted, since the
+limit has none), and the usual per-sample PIL pipeline in a DataLoader. Same network, optimizer, memory format.
+Prints a table, then one JSON line of medians.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import hydra
+import numpy as np
+import torch
+from machine import machine
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+import visionsweep.config  # noqa: F401 - registers the schema
+from visionsweep import run as run_module
+from visionsweep import training
+from visionsweep.assembly import assemble
+from visionsweep.recording import Best, Recorder
+from visionsweep.tracking.journal import Journal
+from visionsweep.tracking.process import resolve_uri, start_uploader
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+MODELS = {"cnn": ["model=cnn"], "resnet10t": ["model=timm", "model.name=resnet10t"]}
+SETTINGS = ["data=fashion_mnist", "augment=basic", "trainer.epochs=1", "trainer.threads=1"]
+BATCH = 32
+
+
+def compose(model: str) -> dict[str, object]:
+    """Return the resolved config of one variant."""
+    with hydra.initialize_config_dir(str(CONF)):
+        return run_module.resolved_config(hydra.compose("config", [*SETTINGS, *MODELS[model]]))
+
+
+class Subset:
+    """One assembled experiment whose training part is cut to `count` images."""
+
+    def __init__(self, model: str, count: int) -> None:
+        self.config = compose(model)
+        self.experiment = assemble(self.config)
+        self.experiment.train.indices = self.experiment.train.indices[:count]
+
+    def network(self) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Return this experiment's own network and optimizer, so that every variant trains the same."""
+        return self.experiment.state.model.train(), self.experiment.state.optimizer
+
+
+def limit(subset: Subset) -> float:
+    """Bare loop on normalized float tensors in memory."""
+    model, optimizer = subset.network()
+    train = subset.experiment.train
+    images = train.normalize(train.images[train.indices])
+    targets = train.targets[train.indices]
+    order = torch.randperm(len(images))
+    started = time.perf_counter()
+    for rows in order.split(BATCH):
+        batch = images[rows].contiguous(memory_format=torch.channels_last)
+        F.cross_entropy(model(batch), targets[rows]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return len(images) / (time.perf_counter() - started)
+
+
+def ours(subset: Subset) -> float:
+    """`fit` as `train.py` runs it, the uploader beside it; validation taken out."""
+    experiment, config = subset.experiment, subset.config
+    validation = 0.0
+    evaluate = training.evaluate
+
+    def timed(*arguments: object) -> object:
+        nonlocal validation
+        started = time.perf_counter()
+        result = evaluate(*arguments)  # type: ignore[arg-type]
+        validation += time.perf_counter() - started
+        return result
+
+    with tempfile.TemporaryDirectory() as directory:
+        run_dir = Path(directory) / "run"
+        uploader = start_uploader(run_dir, resolve_uri(f"sqlite:///{directory}/mlflow.db", run_dir), "benchmark")
+        journal = Journal(run_dir)
+        journal.start("run", "benchmark", run_module.flatten(config), {})
+        time.sleep(UPLOADER_STARTS_SECONDS)
+        state = experiment.state
+        state.epoch = state.step = state.batch = 0
+        recorder = Recorder(run_dir, state, Best("maximize", None, 0.0), journal, epochs=1, inference={})
+        training.evaluate = timed  # type: ignore[assignment]
+        try:
+            started = time.perf_counter()
+            training.fit(state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder)
+            seconds = time.perf_counter() - started - validation
+        finally:
+            training.evaluate = evaluate
+        journal.close()
+        uploader.finish(60, lambda _: None)
+    return experiment.train.num_images / seconds
+
+
+# MLflow's import and the making of its database, once a command: not part of an epoch.
+UPLOADER_STARTS_SECONDS = 15
+
+
+class PilDataset(Dataset[tuple[torch.Tensor, int]]):
+    """Each image a PIL image, each augmentation a call: how most training scripts do it."""
+
+    def __init__(self, images: np.ndarray, targets: list[int], mean: float, std: float) -> None:
+        from torchvision import transforms
+
+        self.images, self.targets = images, targets
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(28, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.targets[index]
+
+
+def dataloader(subset: Subset) -> float:
+    """Per-sample pipeline in a DataLoader, without workers (on small images they are slower)."""
+    model, optimizer = subset.network()
+    experiment = subset.experiment
+    train, inference = experiment.train, experiment.inference
+    dataset = PilDataset(
+        train.images[train.indices][:, 0].numpy(),
+        train.targets[train.indices].tolist(),
+        inference["mean"],
+        inference["std"],
+    )
+    started = time.perf_counter()
+    for images, targets in DataLoader(dataset, batch_size=BATCH, shuffle=True):
+        batch = images.contiguous(memory_format=torch.channels_last)
+        F.cross_entropy(model(batch), targets).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return len(dataset) / (time.perf_counter() - started)
+
+
+VARIANTS: dict[str, Callable[[Subset], float]] = {"limit": limit, "ours": ours, "dataloader": dataloader}
+
+
+def main() -> None:
+    """Measure, print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=8192)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, dict[str, list[float]]] = {}
+    for model in MODELS:
+        warm = Subset(model, 512)
+        limit(warm)
+        dataloader(warm)
+        subset = Subset(model, arguments.images)
+        results[model] = {name: [] for name in VARIANTS}
+        for _ in range(arguments.rounds):
+            for name, variant in VARIANTS.items():
+                results[model][name].append(variant(subset))
+    print(f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, {arguments.rounds} rounds")
+    print(f"{'':12}{'images/s, median (min..max)':>34}{'of the limit, pair by pair':>30}")
+    for model, variants in results.items():
+        for name, values in variants.items():
+            ratios = [value / base for value, base in zip(values, variants["limit"], strict=True)]
+            spread = f"{statistics.median(values):,.0f} ({min(values):,.0f}..{max(values):,.0f})"
+            print(f"{model:12}{name:12}{spread:>22}{statistics.median(ratios):>20.3f}")
+    medians = {m: {n: round(statistics.median(v), 1) for n, v in r.items()} for m, r in results.items()}
+    print(json.dumps(medians))
+
+
+if __name__ == "__main__":
+    main()
