@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from visionsweep.build import build, require_number
-from visionsweep.data.batches import EvalBatches, Normalization, TrainBatches
+from visionsweep.data.batches import EvalBatches, Normalization, Placement, TrainBatches
 from visionsweep.data.dataset import ImageDataset, ImageSet
 from visionsweep.data.labels import check_labels
 from visionsweep.data.splits import split_indices
 from visionsweep.devices import choose_device, choose_memory_format, choose_precision, choose_threads
 from visionsweep.ema import EMA
 from visionsweep.errors import ConfigError
-from visionsweep.losses.base import Loss, SampleLoss
+from visionsweep.losses.base import Loss
 from visionsweep.metrics import METRIC_DIRECTIONS
 from visionsweep.optim.param_groups import param_groups
 from visionsweep.reproducibility import seed_everything, set_deterministic
@@ -52,7 +52,7 @@ def assemble(config: dict[str, Any]) -> Experiment:
         dataset.train.targets.numpy(), dataset.train.groups, seed=config["seed"], **config["split"]
     )
     _check_data(dataset, train_indices, trainer)
-    _check_objective(config["objective"], dataset)
+    _check_objective(config["objective"], config["metrics"]["absent_classes"], dataset)
 
     seed_everything(config["seed"])
     model = build(
@@ -66,22 +66,22 @@ def assemble(config: dict[str, Any]) -> Experiment:
     train_rows = torch.from_numpy(train_indices)
     normalization = _normalization(config["model"], model, dataset, train_rows)
     model = model.to(device, memory_format=memory_format)
-    placement = {"normalization": normalization, "device": device, "memory_format": memory_format}
+    placement = Placement(normalization, device, memory_format)
     train = TrainBatches(
         dataset.train.images,
         dataset.train.targets,
         trainer["batch_size"],
+        placement,
         indices=train_rows,
         augment=build(config["augment"], "augment", num_classes=dataset.num_classes, flips=dataset.flips),
         seed=config["seed"],
         balanced=trainer["sampler"] == "balanced",
-        **placement,
     )
     state = _state(config, model, dataset, train, device, precision)
 
     def evaluation(images: ImageSet, indices: torch.Tensor) -> EvalBatches:
         size = trainer["eval_batch_size"] or 4 * trainer["batch_size"]
-        return EvalBatches(images.images, images.targets, size, indices=indices, **placement)
+        return EvalBatches(images.images, images.targets, size, placement, indices=indices)
 
     return Experiment(
         dataset=dataset,
@@ -154,7 +154,7 @@ def _check_data(dataset: ImageDataset, train_indices: np.ndarray, trainer: dict[
         )
 
 
-def _check_objective(objective: dict[str, Any], dataset: ImageDataset) -> None:
+def _check_objective(objective: dict[str, Any], absent_classes: str, dataset: ImageDataset) -> None:
     metric, direction = objective["metric"], objective["direction"]
     known = {f"val/{name}": way for name, way in METRIC_DIRECTIONS.items()}
     known |= {f"val/f1_class/{name}": "maximize" for name in dataset.class_names}
@@ -164,6 +164,10 @@ def _check_objective(objective: dict[str, Any], dataset: ImageDataset) -> None:
         hint = "the test split is never an objective; " if metric.startswith("test/") else ""
         names = ", ".join(name for name in known if "/f1_class/" not in name)
         raise ConfigError(f"objective.metric: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS")
+    if "/f1_class/" in metric and absent_classes == "skip":
+        raise ConfigError(
+            f"objective.metric: {metric} may be missing with metrics.absent_classes=skip; set metrics.absent_classes=zero"
+        )
     if direction != known[metric]:
         raise ConfigError(f"objective.direction: {metric} is to {known[metric]}, got {direction}")
 
@@ -194,7 +198,7 @@ def _state(
             f"loss._target_: {type(loss).__name__} is no visionsweep Loss (one value and one weight a sample); "
             "derive it from visionsweep.losses.base.SampleLoss"
         )
-    if train.balanced and isinstance(loss, SampleLoss) and loss.class_weights is not None:
+    if train.balanced and config["loss"].get("class_weights", "none") != "none":
         log.warning("trainer.sampler=balanced and class weights both correct for rare classes: twice is too much")
     optimizer = build_optimizer(config["optim"], model)
     updates_per_epoch = -(-len(train) // trainer["accumulate"])
@@ -228,8 +232,6 @@ def build_optimizer(node: dict[str, Any], model: torch.nn.Module) -> torch.optim
     node = dict(node)
     lr = require_number(node.get("lr"), "optim.lr")
     weight_decay = require_number(node.get("weight_decay", 0.0), "optim.weight_decay")
-    if lr <= 0:
-        raise ConfigError(f"optim.lr: expected a positive number, got {lr}")
     layer_decay = node.pop("layer_decay", None)
     if layer_decay is not None:
         layer_decay = require_number(layer_decay, "optim.layer_decay")

@@ -1,8 +1,9 @@
-"""Config node -> object: the only user of Hydra's `instantiate`, and the guard in front of it.
+"""Config node -> object, and the guard in front of it.
 
 A node is plain YAML with a `_target_`. Here it is checked against an allow-list and against the target's
 signature, so that a misspelt key or a wrong type is one line that names the key, and never a TypeError from
-inside a library or, worse, nothing at all.
+inside a library or, worse, nothing at all. The checked target is then called as it is: Hydra's `instantiate` would
+also hold the class of what it returns against the allow-list, which no factory such as timm's can pass.
 """
 
 import collections.abc
@@ -58,19 +59,21 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}: expected a mapping with `_target_`, got {node!r}")
-    target = _locate(node["_target_"], key)
+    path = str(node["_target_"])
+    target = _locate(path, key)
     arguments = {name: value for name, value in node.items() if name != "_target_"}
-    name = getattr(target, "__name__", node["_target_"])
+    name: str = getattr(target, "__name__", path)
     parameters = _parameters(target)
+    wanted = runtime
     if parameters is not None:
         _check_names(arguments, parameters, key, name, runtime)
-        runtime = {k: v for k, v in runtime.items() if k in parameters or _takes_any(parameters)}
+        wanted = {k: v for k, v in runtime.items() if k in parameters or _takes_any(parameters)}
         hints = _hints(target)
         for argument, value in arguments.items():
             if argument in parameters:
                 _check_type(value, hints.get(argument), parameters[argument].default, f"{key}.{argument}")
     built = {k: _build_nested(v, f"{key}.{k}", runtime) for k, v in arguments.items()}
-    return _call(target, node["_target_"], built, runtime)
+    return target(**built, **wanted)
 
 
 def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
@@ -83,8 +86,8 @@ def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
     return value
 
 
-def _locate(path: Any, key: str) -> Callable[..., Any]:
-    if not isinstance(path, str) or not _is_allowed(path):
+def _locate(path: str, key: str) -> Callable[..., Any]:
+    if not _is_allowed(path):
         raise ConfigError(
             f"{key}._target_: {path!r} is not allowed; allowed are {', '.join(ALLOWED_TARGETS)}, "
             "and what the environment variable VISIONSWEEP_ALLOW names"
@@ -101,13 +104,6 @@ def _is_allowed(path: str) -> bool:
     return any(
         path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern for pattern in allowed_targets()
     )
-
-
-def _call(target: Callable[..., Any], path: str, arguments: dict[str, Any], runtime: dict[str, Any]) -> Any:
-    from hydra.utils import instantiate
-
-    factory = instantiate({"_target_": path}, _partial_=True, _convert_="all", _execution_whitelist_=allowed_targets())
-    return factory(**arguments, **runtime)
 
 
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
@@ -150,7 +146,7 @@ def require_number(value: Any, key: str) -> float:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve

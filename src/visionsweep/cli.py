@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config  # noqa: F401 - registers the schema before Hydra composes
 from visionsweep.callback import fail
@@ -44,9 +44,7 @@ def _stored_overrides(directory: str) -> list[str]:
     if result.is_file() and json.loads(result.read_text(encoding="utf-8"))["state"] == "finished":
         print(f"{directory} is finished already: nothing to resume (its result: {result})")  # noqa: T201
         raise SystemExit(0)
-    import yaml
-
-    stored = yaml.safe_load(config.read_text(encoding="utf-8"))
+    name, study = (OmegaConf.select(OmegaConf.load(config), key) for key in ("name", "study"))
     overrides = [
         quote_path_override(override)
         for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
@@ -54,8 +52,8 @@ def _stored_overrides(directory: str) -> list[str]:
     ]
     return [
         *overrides,
-        f"name={quote(stored['name'])}",
-        f"study={quote(stored['study'])}",
+        f"name={quote(name)}",
+        f"study={quote(study)}",
         f"resume={quote(str(run_dir))}",
         f"hydra.run.dir={quote(str(run_dir))}",
     ]

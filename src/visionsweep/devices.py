@@ -9,8 +9,8 @@ from visionsweep.errors import ConfigError
 Choice = tuple[str, str]  # value, reason
 
 
-def choose_device(wanted: str) -> Choice:
-    """Return the name of the torch device for `trainer.device`."""
+def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
+    """Return the name of the torch device for the setting `key`."""
     if wanted == "auto":
         if torch.cuda.is_available():
             return "cuda", f"found {torch.cuda.get_device_name(0)}"
@@ -20,7 +20,7 @@ def choose_device(wanted: str) -> Choice:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise ConfigError(f"trainer.device: expected auto, cpu, cuda, cuda:N or mps, got '{wanted}'") from error
+        raise ConfigError(f"{key}: expected auto, cpu, cuda, cuda:N or mps, got '{wanted}'") from error
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
@@ -28,10 +28,9 @@ def choose_device(wanted: str) -> Choice:
     }.get(device.type, 0)
     if (device.index or 0) >= available:
         raise ConfigError(
-            f"trainer.device: '{wanted}' is not on this machine ({available} {device.type} devices); "
-            "set trainer.device=auto"
+            f"{key}: '{wanted}' is not on this machine ({available} {device.type} devices); set {key}=auto"
         )
-    return wanted, "trainer.device"
+    return wanted, key
 
 
 def choose_threads(wanted: int | None) -> tuple[int, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config  # noqa: F401 - registers the schema, also for a notebook
@@ -46,7 +47,7 @@ def resolved_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the config as plain containers: interpolations resolved, paths absolute, without `hydra` and `resume`."""
     directory = Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
     config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        OmegaConf.masked_copy(cfg, [key for key in cfg if key not in ("hydra", "resume")]),
+        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "resume")]),
         resolve=True,
         throw_on_missing=True,
     )
@@ -136,13 +137,17 @@ def _train(config: dict[str, Any], run_dir: Path, experiment: Experiment, *, is_
         recorder.save_last()
         write_result(run_dir, result_of(config, "stopped", recorder))
         journal.end("stopped")
-        raise Stopped(run_dir, received[0]) from None
+        raise Stopped(run_dir, _signal_of(received)) from None
     except Exception as error:
         write_result(run_dir, result_of(config, "failed", recorder, error=_reason(error)))
         journal.end("failed")
         raise
     finally:
         journal.close()
+
+
+def _signal_of(received: list[int]) -> int:
+    return received[0]
 
 
 def _reason(error: Exception) -> str:
@@ -239,6 +244,4 @@ def _record_checkpoints(config: dict[str, Any], journal: Journal) -> None:
 
 
 def _is_multirun() -> bool:
-    return (
-        HydraConfig.initialized() and HydraConfig.get().mode is not None and HydraConfig.get().mode.name == "MULTIRUN"
-    )
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN

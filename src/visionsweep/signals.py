@@ -19,8 +19,8 @@ def stop_on_signal() -> Iterator[list[int]]:
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         log.info("stopping after the current batch (once more: at once)")
-        for known, handler in previous.items():
-            signal.signal(known, handler)
+        for known, old in previous.items():
+            signal.signal(known, old)
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     try:
@@ -31,5 +31,5 @@ def stop_on_signal() -> Iterator[list[int]]:
     try:
         yield received
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for known, old in previous.items():
+            signal.signal(known, old)

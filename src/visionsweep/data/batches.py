@@ -35,7 +35,7 @@ class Normalization:
         """Measure ``images[indices]``, (N, C, H, W) uint8, exactly: sums of integers, a few images at a time."""
         total = torch.zeros(images.shape[1], dtype=torch.int64)
         squares = torch.zeros_like(total)
-        for chunk in indices.split(4096):
+        for chunk in torch.split(indices, 4096):
             pixels = images[chunk].to(torch.int32)
             total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
             squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
@@ -54,6 +54,15 @@ class Normalization:
         return scale.view(1, -1, 1, 1).to(device), shift.view(1, -1, 1, 1).to(device)
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where and in which form a batch reaches the model."""
+
+    normalization: Normalization
+    device: torch.device
+    memory_format: torch.memory_format
+
+
 class Batches:
     """What training and evaluation share: images on (or near) the device, and how a batch reaches the model."""
 
@@ -62,17 +71,14 @@ class Batches:
         images: Tensor,
         targets: Tensor,
         batch_size: int,
-        *,
-        normalization: Normalization,
-        device: torch.device,
-        memory_format: torch.memory_format,
+        placement: Placement,
     ) -> None:
         self.batch_size = batch_size
-        self.device = device
-        self.memory_format = memory_format
-        self.images = images.to(device) if _fits_on(device, images) else images
+        self.device = placement.device
+        self.memory_format = placement.memory_format
+        self.images = images.to(self.device) if _fits_on(self.device, images) else images
         self.targets = targets.to(self.images.device)
-        self._scale, self._shift = normalization.affine(device)
+        self._scale, self._shift = placement.normalization.affine(self.device)
 
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the uint8 images and int64 targets of `indices`, on the device."""
@@ -94,24 +100,15 @@ class TrainBatches(Batches):
         images: Tensor,
         targets: Tensor,
         batch_size: int,
+        placement: Placement,
         *,
         indices: Tensor,
         augment: Augment,
         seed: int,
         balanced: bool,
-        normalization: Normalization,
-        device: torch.device,
-        memory_format: torch.memory_format,
     ) -> None:
         """``indices``: (n,) int64, which of the images train. ``balanced``: draw each class equally often."""
-        super().__init__(
-            images,
-            targets,
-            batch_size,
-            normalization=normalization,
-            device=device,
-            memory_format=memory_format,
-        )
+        super().__init__(images, targets, batch_size, placement)
         self.indices = indices
         self.augment = augment
         self.seed = seed
@@ -139,7 +136,7 @@ class TrainBatches(Batches):
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the micro-batches of `epoch`, from micro-batch `start` on."""
         generator = torch.Generator()
-        for number, indices in enumerate(self.order(epoch).split(self.batch_size)):
+        for number, indices in enumerate(torch.split(self.order(epoch), self.batch_size)):
             if number < start:
                 continue
             generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
@@ -155,24 +152,15 @@ class EvalBatches(Batches):
         images: Tensor,
         targets: Tensor,
         batch_size: int,
+        placement: Placement,
         *,
         indices: Tensor,
-        normalization: Normalization,
-        device: torch.device,
-        memory_format: torch.memory_format,
     ) -> None:
-        super().__init__(
-            images,
-            targets,
-            batch_size,
-            normalization=normalization,
-            device=device,
-            memory_format=memory_format,
-        )
+        super().__init__(images, targets, batch_size, placement)
         self.indices = indices
 
     def __iter__(self) -> Iterator[Batch]:
-        for indices in self.indices.split(self.batch_size):
+        for indices in torch.split(self.indices, self.batch_size):
             images, targets = self.gather(indices)
             yield Batch(self.normalize(images), targets)
 

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 
 from visionsweep.errors import ConfigError
 
+MAX_GRID = 7  # features are averaged down to at most 7 x 7, so the head stays small for large images
+
 
 class CNN(nn.Module):
-    """Blocks of (3 x 3 convolution, BatchNorm, ReLU, 2 x 2 max pooling), a 4 x 4 average pooling, one linear layer.
+    """Blocks of (3 x 3 convolution, BatchNorm, ReLU, 2 x 2 max pooling), then two linear layers.
 
     Takes (N, in_channels, H, W) float images, H and W from 8 pixels up, and returns (N, num_classes) logits.
     """
@@ -16,16 +18,17 @@ class CNN(nn.Module):
     def __init__(
         self,
         widths: Sequence[int] = (32, 64),
+        hidden: int = 128,
         drop_rate: float = 0.0,
         *,
         num_classes: int,
         in_channels: int,
+        image_size: tuple[int, int],
     ) -> None:
+        """``widths``: channels of each block. ``hidden``: units between the two linear layers."""
         super().__init__()
         if not widths or min(widths) < 1:
-            raise ConfigError(
-                f"model.widths: got {list(widths)}, expected channels of each block, e.g. [32,64]"
-            )
+            raise ConfigError(f"model.widths: got {list(widths)}, expected channels of each block, e.g. [32,64]")
         if not 0 <= drop_rate < 1:
             raise ConfigError(f"model.drop_rate: got {drop_rate}, expected a number in [0, 1)")
         layers: list[nn.Module] = []
@@ -38,9 +41,14 @@ class CNN(nn.Module):
                 nn.MaxPool2d(2, ceil_mode=True),
             ]
         self.features = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(4)
+        height, width = (min(MAX_GRID, -(-side // 2 ** len(widths))) for side in image_size)
+        self.pool = nn.AdaptiveAvgPool2d((height, width))
         self.classifier = nn.Sequential(
-            nn.Flatten(), nn.Dropout(drop_rate), nn.Linear(widths[-1] * 16, num_classes)
+            nn.Flatten(),
+            nn.Linear(widths[-1] * height * width, hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(drop_rate),
+            nn.Linear(hidden, num_classes),
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,85 @@
+"""The layout's promises: who imports whom, and what starts without torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "visionsweep"
+COMPONENTS = ("losses", "optim", "schedulers", "models", "data")
+
+
+def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Return the modules that a file imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def files(folder: str) -> list[Path]:
+    return sorted((SOURCE / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_components_do_not_import_each_other(component: str) -> None:
+    others = tuple(f"visionsweep.{name}" for name in COMPONENTS if name != component)
+    for path in files(component):
+        assert not [name for name in imports_of(path) if name.startswith(others)], path
+
+
+def test_only_the_composition_layer_knows_hydra() -> None:
+    allowed = {"config.py", "build.py", "run.py", "cli.py", "callback.py"}
+    for path in files("."):
+        if path.name not in allowed:
+            assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], path
+
+
+def test_only_the_uploader_knows_mlflow() -> None:
+    for path in files("."):
+        if path.parent.name != "tracking":
+            assert not [n for n in imports_of(path) if n.split(".")[0] == "mlflow"], path
+    for name in ("journal.py", "process.py"):
+        assert "mlflow" not in {n.split(".")[0] for n in imports_of(SOURCE / "tracking" / name)}
+
+
+def test_the_training_loop_knows_no_files_and_no_tracking() -> None:
+    for name in ("training.py", "accumulation.py", "metrics.py"):
+        assert not [
+            n
+            for n in imports_of(SOURCE / name)
+            if n.startswith(("visionsweep.tracking", "visionsweep.checkpoint", "visionsweep.run", "json", "pathlib"))
+        ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "config"]])
+def test_looking_at_the_config_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys, runpy\n"
+        f"sys.argv = ['train.py', *{arguments!r}]\n"
+        "try:\n    runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'mlflow', 'sklearn', 'timm', 'torchvision', 'matplotlib', 'optuna'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_run_imports_only_what_it_uses() -> None:
+    script = (
+        "import sys\nimport visionsweep.run\n"
+        "heavy = {'mlflow', 'sklearn', 'timm', 'torchvision', 'matplotlib', 'optuna', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
