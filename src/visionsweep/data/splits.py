@@ -60,7 +60,7 @@ def split_indices(
             f"{len(train):,} for training and {len(val):,} for validation. Change split.*, or add images: "
             f"a class needs two{'' if groups is None else ' groups'} to be on both sides"
         )
-    _warn_missing_classes(targets, val, class_names)
+    _warn_missing_classes(targets, train, val, class_names)
     return train, val
 
 
@@ -122,6 +122,8 @@ def _split_groups(
     part_of = _assign_groups(table[movable], np.array(shares), rng)
     in_val = np.zeros(len(names), dtype=np.bool_)
     in_val[movable[part_of == (0 if fold is None else fold)]] = True
+    if fold is None:  # folds stay as they are, or an image would be in two of them, or in none
+        _cover_classes(table, in_val)
     is_val: npt.NDArray[np.bool_] = in_val[group_of]
     assert not set(names[group_of[is_val]]) & set(names[group_of[~is_val]])
     return is_val
@@ -153,17 +155,34 @@ def _assign_groups(table: Indices, shares: npt.NDArray[np.float64], rng: np.rand
     return best
 
 
-def _warn_missing_classes(targets: Indices, val: Indices, class_names: Sequence[str] | None) -> None:
+def _cover_classes(table: Indices, in_val: npt.NDArray[np.bool_]) -> None:
+    """Move single groups of `table` (G, K) until every class that can be is on both sides; changes `in_val` (G,)."""
+    has_class = table > 0
+    for side in (False, True):
+        for label in np.argsort(has_class.sum(axis=0), kind="stable"):
+            other = in_val != side
+            if has_class[~other, label].any() or not has_class[other, label].any():
+                continue
+            # A group may go if the side that it leaves keeps all of its classes.
+            is_spare = ((has_class[other].sum(axis=0) > 1) | ~has_class).all(axis=1)
+            candidates = np.flatnonzero(other & has_class[:, label] & is_spare)
+            if len(candidates):
+                in_val[candidates[np.argmin(table[candidates].sum(axis=1))]] = side
+
+
+def _warn_missing_classes(targets: Indices, train: Indices, val: Indices, class_names: Sequence[str] | None) -> None:
     counts = np.bincount(targets)
-    missing = np.flatnonzero((counts > 0) & (np.bincount(targets[val], minlength=len(counts)) == 0))
-    if len(missing):
-        named = [str(label) if class_names is None else class_names[label] for label in missing[:5]]
-        shown = ", ".join(f"{name} ({counts[label]})" for name, label in zip(named, missing, strict=False))
+    for part, indices in (("training", train), ("validation", val)):
+        missing = np.flatnonzero((counts > 0) & (np.bincount(targets[indices], minlength=len(counts)) == 0))
+        if len(missing) == 0:
+            continue
+        names = [str(label) if class_names is None else class_names[label] for label in missing[:5]]
+        shown = ", ".join(f"{name} ({counts[label]})" for name, label in zip(names, missing, strict=False))
         logger.warning(
-            "split: %d of %d classes have no image in validation: %s%s; a class of one image or one group "
-            "stays in training",
+            "split: %d of %d classes have no image in %s: %s%s; a class of one image or one group stays in training",
             len(missing),
             int((counts > 0).sum()),
+            part,
             shown,
             ", ..." if len(missing) > 5 else "",
         )

@@ -49,7 +49,7 @@ def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturatio
     scale = (brightness * contrast).view(-1, 1, 1)
     offset = ((1 - contrast) * brightness * mean).view(-1, 1, 1)
     if channels == 3:
-        adjusted = torch.baddbmm(offset, scale * chroma_matrix(saturation, angle), pixels)
+        adjusted = torch.bmm(scale * chroma_matrix(saturation, angle), pixels).add_(offset)
     else:
         adjusted = pixels * scale + offset
     return adjusted.clamp_(0, 255).view(images.shape)
@@ -67,4 +67,5 @@ def chroma_matrix(saturation: Tensor, angle: Tensor) -> Tensor:
     turn[:, 0, 0] = 1
     turn[:, 1, 1], turn[:, 1, 2] = cosine, -sine
     turn[:, 2, 1], turn[:, 2, 2] = sine, cosine
-    return to_rgb @ turn @ to_yiq.to(saturation)
+    matrix: Tensor = to_rgb @ turn @ to_yiq.to(saturation)
+    return matrix

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from visionsweep.data.augment.boxes import box_mask
+from visionsweep.data.augment.boxes import box_mask, paint
 from visionsweep.data.augment.ranges import require_range
 from visionsweep.errors import ConfigError
 
@@ -43,4 +43,4 @@ class RandomErasing:
         bottoms = tops + box_height.long() * (is_erased < self.probability)
         mask = box_mask(tops, lefts, bottoms, lefts + box_width.long(), height, width)
         colors = torch.randint(256, (batch, channels, 1, 1), generator=generator)
-        return torch.where(mask.to(images.device), colors.to(images), images), targets
+        return paint(images, mask.to(images.device), colors.to(images)), targets

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from visionsweep.data.augment.boxes import box_mask
+from visionsweep.data.augment.boxes import box_mask, paint
 from visionsweep.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ class Mixup:
         partners = torch.randperm(len(images), generator=generator).to(images.device)
         lam = _draw_beta(self.alpha, len(images), generator).to(images.device, torch.float32)
         pixels = images.float()
-        mixed = torch.lerp(pixels[partners], pixels, lam.view(-1, 1, 1, 1))
+        mixed = torch.lerp(pixels.index_select(0, partners), pixels, lam.view(-1, 1, 1, 1))
         return mixed, mix_targets(targets, partners, lam, self.num_classes)
 
 
@@ -48,7 +48,7 @@ class CutMix:
         kept = (1 - area / (height * width)).to(images.device)
         mask = box_mask(box.tops, box.lefts, box.bottoms, box.rights, height, width).to(images.device)
         partners = partners.to(images.device)
-        mixed = torch.where(mask, images[partners], images)
+        mixed = paint(images, mask, images.index_select(0, partners))
         return mixed, mix_targets(targets, partners, kept, self.num_classes)
 
 

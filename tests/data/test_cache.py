@@ -1,0 +1,193 @@
+"""The cache of decoded images: built once, shared, rebuilt when a file changes, safe against its own death."""
+
+import logging
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from visionsweep.data import cache
+from visionsweep.data.cache import decode_all
+from visionsweep.data.dataset import Preprocessing
+from visionsweep.data.decode import decode_image
+from visionsweep.errors import ConfigError, DataError
+
+SMALL = Preprocessing((8, 8), 3)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """150 images, so that decoding takes several chunks."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    found = [folder / f"{index:03}.png" for index in range(150)]
+    for path in found:
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    return found
+
+
+def expected(paths: list[Path]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([decode_image(path, SMALL) for path in paths]))
+
+
+def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(cache, "decode_image", refuse)
+
+
+@pytest.mark.parametrize("where", ["none", "folder"])
+def test_images_keep_the_order_of_the_paths(tmp_path: Path, paths: list[Path], where: str) -> None:
+    shuffled = [paths[index] for index in np.random.default_rng(1).permutation(len(paths))]
+    decoded = decode_all(shuffled, SMALL, "error", "none" if where == "none" else str(tmp_path / "cache"))
+    assert torch.equal(decoded.images, expected(shuffled))
+    assert decoded.kept == list(range(150))
+    assert decoded.bad == []
+    assert (tmp_path / "cache").exists() == (where == "folder")
+
+
+def test_the_second_time_opens_the_file(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    first = decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
+    assert [r.message for r in caplog.records if "decoded 150 images to 3x8x8 in" in r.message]
+    caplog.clear()
+    forbid_decoding(monkeypatch)
+    second = decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
+    assert torch.equal(first.images, second.images)
+    assert not caplog.records
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+    assert not list((tmp_path / "cache").glob("*.tmp"))
+
+
+def test_writing_into_the_images_does_not_reach_the_file(tmp_path: Path, paths: list[Path]) -> None:
+    decode_all(paths, SMALL, "error", str(tmp_path)).images.zero_()
+    assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
+
+
+def test_the_default_folder_follows_xdg(tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    decode_all(paths[:3], SMALL, "error", None)
+    assert list((tmp_path / "xdg" / "visionsweep").glob("*.npy"))
+
+
+@pytest.mark.parametrize("other", [Preprocessing((8, 9), 3), Preprocessing((8, 8), 1)])
+def test_other_preprocessing_is_another_file(tmp_path: Path, paths: list[Path], other: Preprocessing) -> None:
+    decode_all(paths[:3], SMALL, "error", str(tmp_path))
+    images = decode_all(paths[:3], other, "error", str(tmp_path)).images
+    assert images.shape == (3, other.channels, *other.image_size)
+
+
+@pytest.mark.parametrize("what", ["size", "time"])
+def test_a_changed_file_is_decoded_again(tmp_path: Path, paths: list[Path], what: str) -> None:
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(paths[7], format="BMP")
+    before = paths[7].stat()
+    decode_all(paths, SMALL, "error", str(tmp_path))
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(paths[7], format="BMP" if what == "time" else "PNG")
+    later = before.st_mtime_ns + (what == "time")
+    os.utime(paths[7], ns=(before.st_atime_ns, later))
+    assert (paths[7].stat().st_size == before.st_size) == (what == "time")
+    images = decode_all(paths, SMALL, "error", str(tmp_path)).images
+    assert images[7, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "no list of bad files"])
+def test_a_damaged_file_is_built_again(tmp_path: Path, paths: list[Path], damage: str) -> None:
+    folder = tmp_path / "cache"
+    decode_all(paths, SMALL, "error", str(folder))
+    (array,) = folder.glob("*.npy")
+    if damage == "no list of bad files":
+        array.with_suffix(".json").unlink()
+    else:
+        os.truncate(array, 0 if damage == "empty" else array.stat().st_size - 1)
+    assert torch.equal(decode_all(paths, SMALL, "error", str(folder)).images, expected(paths))
+
+
+@pytest.mark.parametrize("where", ["none", "folder"])
+def test_bad_images_stop_or_are_left_out(
+    tmp_path: Path,
+    paths: list[Path],
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cache_dir = "none" if where == "none" else str(tmp_path / "cache")
+    paths[3].write_bytes(paths[3].read_bytes()[:60])
+    paths[149].write_text("no image")
+    with pytest.raises(DataError, match=r"cannot read .*003\.png \(.+\); 2 of 150 files\. Fix it, or data\.on_bad_"):
+        decode_all(paths, SMALL, "error", cache_dir)
+    good = [index for index in range(150) if index not in (3, 149)]
+    wanted = expected([paths[index] for index in good])
+    if where == "folder":
+        forbid_decoding(monkeypatch)  # the pass that failed is not lost
+    decoded = decode_all(paths, SMALL, "skip", cache_dir)
+    assert decoded.kept == good
+    assert torch.equal(decoded.images, wanted)
+    assert [path for path, _ in decoded.bad] == [str(paths[3]), str(paths[149])]
+    assert "2 of 150 files left out" in caplog.text
+
+
+def test_no_readable_image_is_an_error_even_with_skip(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("no image")
+    for cache_dir in ("none", str(tmp_path / "cache"), str(tmp_path / "cache")):
+        with pytest.raises(DataError, match=r"1 of 1 files: no image is left"):
+            decode_all([path], SMALL, "skip", cache_dir)
+
+
+def test_builders_at_once_decode_once(tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counting(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+        calls.append(path)
+        return decode_image(path, preprocessing)
+
+    monkeypatch.setattr(cache, "decode_image", counting)
+    results = []
+    builders = [
+        threading.Thread(target=lambda: results.append(decode_all(paths, SMALL, "error", str(tmp_path / "c"))))
+        for _ in range(3)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert len(calls) == 150
+    assert all(torch.equal(result.images, expected(paths)) for result in results)
+    assert len(results) == 3
+
+
+def test_a_build_that_dies_leaves_no_file_that_looks_finished(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+        if path == paths[100]:
+            raise KeyboardInterrupt
+        return decode_image(path, preprocessing)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "decode_image", die)
+        with pytest.raises(KeyboardInterrupt):
+            decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path / "cache")).images, expected(paths))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, paths: list[Path]) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"data\.cache_dir: cannot write .*data\.cache_dir=none"):
+        decode_all(paths, SMALL, "error", str(tmp_path / "file"))
+
+
+def test_wrong_settings_are_refused(paths: list[Path]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.on_bad_image: expected error or skip, got 'drop'"):
+        decode_all(paths, SMALL, "drop", "none")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no image to decode"):
+        decode_all([], SMALL, "error", "none")

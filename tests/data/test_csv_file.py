@@ -1,0 +1,146 @@
+"""csv: columns by name, label order, and the line of every mistake."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from visionsweep.data.csv_file import load_csv
+from visionsweep.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for index in range(6):
+        Image.new("RGB", (8, 8), (index, 50, 100)).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def write(folder: Path, rows: list[str], name: str = "train.csv", encoding: str = "utf-8") -> str:
+    path = folder / name
+    path.write_text("\n".join(rows) + "\n", encoding=encoding)
+    return str(path)
+
+
+def load(path: str | None, **settings: object) -> object:
+    return load_csv(path, **({"label": "class", "image_size": 8, "cache_dir": "none"} | settings))
+
+
+def test_columns_by_name_whatever_their_order(folder: Path) -> None:
+    rows = ["person,class,size,path", "p1,dog,3,0.png", 'p2, cat ,4,"1.png"', "p1,dog,5,2.png"]
+    dataset = load(write(folder, rows, encoding="utf-8-sig"), group="person")
+    assert dataset.class_names == ["cat", "dog"]
+    assert dataset.train.targets.tolist() == [1, 0, 1]
+    assert dataset.train.groups == ["p1", "p2", "p1"]
+    assert dataset.train.ids == ["0.png", "1.png", "2.png"]
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_integer_labels_are_ordered_by_value(folder: Path) -> None:
+    dataset = load(write(folder, ["path,class", "0.png,10", "1.png,9", "2.png,-1"]))
+    assert dataset.class_names == ["-1", "9", "10"]
+    assert dataset.train.targets.tolist() == [2, 1, 0]
+
+
+def test_classes_fix_the_order_or_the_number(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = write(folder, ["path,class", "0.png,new", "1.png,old"])
+    assert load(words, classes=["old", "new"]).train.targets.tolist() == [1, 0]
+    numbers = write(folder, ["path,class", "0.png,0", "1.png,2"])
+    dataset = load(numbers, classes=4)
+    assert dataset.train.targets.tolist() == [0, 2]
+    assert dataset.num_classes == 4
+    assert "2 of 4 classes have no image: 1, 3" in caplog.text
+    with pytest.raises(DataError, match=r"label 2 in .*train\.csv line 3, but data\.classes=2 \(labels 0\.\.1\)"):
+        load(numbers, classes=2)
+    words = write(folder, ["path,class", "0.png,new", "1.png,old"])
+    with pytest.raises(DataError, match=r"label old in .*line 3 is not among data\.classes \(new, olde\); did you"):
+        load(words, classes=["new", "olde"])
+    with pytest.raises(ConfigError, match=r"data\.classes: a class is named twice"):
+        load(words, classes=["old", "new", "old"])
+
+
+def test_images_below_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "lists").mkdir()
+    path = write(folder / "lists", ["path,class", "0.png,a", "1.png,b"])
+    with pytest.raises(DataError, match=r"train\.csv line 2: .*lists/0\.png does not exist .*data\.root"):
+        load(path)
+    monkeypatch.chdir(folder / "lists")
+    assert len(load(path, root="..").train) == 2
+
+
+def test_a_second_file_is_the_test_split(folder: Path) -> None:
+    train = write(folder, ["path,class", "0.png,a", "1.png,b"])
+    test = write(folder, ["class,path", "b,2.png"], "test.csv")
+    dataset = load(train, test_path=test)
+    assert dataset.test is not None
+    assert dataset.test.targets.tolist() == [1]
+    shared = write(folder, ["class,path", "b,2.png", "a,0.png"], "test.csv")
+    with pytest.raises(DataError, match=r"data\.test_path: 1 of 2 test files are in train too, e\.g\. .*0\.png"):
+        load(train, test_path=shared)
+    unknown = write(folder, ["class,path", "c,2.png"], "test.csv")
+    with pytest.raises(DataError, match=r"label c in .*test\.csv line 2 is not among the labels of data\.path"):
+        load(train, test_path=unknown)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"label": "clas"}, r"data\.label=clas: .*train\.csv has no such column; did you mean class\? Columns: "),
+        ({"image": "file"}, r"data\.image=file: .* no such column.* Columns: path, class, person\. Set data\.image"),
+        ({"group": "persn"}, r"data\.group=persn: .*did you mean person\?"),
+    ],
+)
+def test_a_missing_column_names_the_file_and_the_others(folder: Path, setting: dict[str, str], expected: str) -> None:
+    path = write(folder, ["path,class,person", "0.png,a,p", "1.png,b,q"])
+    with pytest.raises(DataError, match=expected):
+        load(path, **setting)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (["0.png,a,p", "1.png,,q"], r"line 3: column class \(data\.label\) is empty"),
+        (["0.png,a,p", "1.png"], r"line 3: column class \(data\.label\) is empty"),
+        (["0.png,a,p", "1.png,b, "], r"line 3: column person \(data\.group\) is empty"),
+        (["0.png,a,p", ",b,q"], r"line 3: column path \(data\.image\) is empty"),
+        (["0.png,a,p", "9.png,b,q"], r"line 3: .*9\.png does not exist"),
+        (["0.png,a,p", "x" * 5000 + ",b,q"], r"line 3: .* does not exist"),
+        (["0.png,a,p", "1.png,b,q", "0.png,a,p"], r"line 4: 0\.png is in line 2 too"),
+        (["0.png,a,p", "1.png,a,q"], r"data\.label: 1 class \(a\); expected two or more"),
+        ([], r"has a header but no row"),
+    ],
+)
+def test_the_line_of_a_mistake(folder: Path, rows: list[str], expected: str) -> None:
+    path = write(folder, ["path,class,person", *rows])
+    with pytest.raises(DataError, match=expected):
+        load(path, group="person")
+
+
+def test_files_that_are_no_table(folder: Path) -> None:
+    (folder / "latin.csv").write_bytes("path,class\n0.png,caf\xe9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.csv is not UTF-8 text"):
+        load(str(folder / "latin.csv"))
+    (folder / "empty.csv").write_text("")
+    with pytest.raises(DataError, match=r"no such column\. Columns: none"):
+        load(str(folder / "empty.csv"))
+    with pytest.raises(DataError, match=r"data\.image=path: .* has 2 columns of that name"):
+        load(write(folder, ["path,path,class", "0.png,1.png,a"]))
+
+
+def test_unset_and_missing_settings(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.path is not set: give the CSV file"):
+        load(None)
+    with pytest.raises(ConfigError, match=r"data\.label is not set: give the name of the column"):
+        load(write(folder, ["path,class", "0.png,a"]), label=None)
+    with pytest.raises(DataError, match=r"data\.path: .*none\.csv does not exist \(cwd "):
+        load(str(folder / "none.csv"))
+
+
+def test_skipped_images_take_their_rows_with_them(folder: Path) -> None:
+    (folder / "1.png").write_text("broken")
+    path = write(folder, ["path,class,person", "0.png,a,p", "1.png,b,q", "2.png,b,r"])
+    dataset = load(path, group="person", on_bad_image="skip")
+    assert dataset.train.ids == ["0.png", "2.png"]
+    assert dataset.train.groups == ["p", "r"]
+    assert dataset.train.targets.tolist() == [0, 1]
+    assert dataset.bad_images == [str(folder / "1.png")]
