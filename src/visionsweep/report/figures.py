@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from visionsweep.atomic import atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -94,9 +96,8 @@ def _new_figure(width: float, height: float) -> "Figure":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    figure.savefig(temporary, format="png", bbox_inches="tight")
-    temporary.replace(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", bbox_inches="tight")
 
 
 def _write_counts(axes: "Axes", matrix: NDArray[np.integer], shares: NDArray[np.float64]) -> None:

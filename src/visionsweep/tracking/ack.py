@@ -6,12 +6,12 @@ Knows nothing of MLflow. Losing the file loses nothing: everything is sent again
 import contextlib
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from visionsweep.atomic import write_text
 from visionsweep.tracking.journal import JOURNAL_NAME, Record
 
 ACK_NAME = ".mlflow.json"
@@ -55,12 +55,7 @@ def save_ack(run_dir: Path, uri: str, ack: Ack) -> None:
     """Replace the entry of `uri`, atomically."""
     entries = _read(run_dir)
     entries[without_password(uri)] = asdict(ack)
-    temporary = run_dir / f"{ACK_NAME}.tmp"
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(entries, file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_dir / ACK_NAME)
+    write_text(run_dir / ACK_NAME, json.dumps(entries, ensure_ascii=False))
 
 
 def known_uris(run_dir: Path) -> list[str]:
@@ -106,7 +101,7 @@ def exclusive(run_dir: Path) -> Iterator[bool]:
 
 def without_password(uri: str) -> str:
     """Return the URI with its password as `***`: what may be written to a file or a terminal."""
-    return re.sub(r"^([\w+]+://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+    return re.sub(r"^([\w+]+://[^/@:]*):[^@]*@", r"\1:***@", uri)
 
 
 def _read(run_dir: Path) -> dict[str, object]:

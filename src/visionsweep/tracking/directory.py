@@ -4,6 +4,7 @@ import time
 import uuid
 from pathlib import Path
 
+from visionsweep.atomic import write_text
 from visionsweep.errors import DataError
 from visionsweep.tracking.ack import exclusive, known_uris, run_directories, without_password
 from visionsweep.tracking.journal import JOURNAL_NAME, read_records
@@ -48,9 +49,7 @@ class SweepParent:
     def _uid(self) -> str:
         path = self._directory / SWEEP_UID_NAME
         if not path.exists():
-            temporary = path.with_name(f"{SWEEP_UID_NAME}.tmp")
-            temporary.write_text(uuid.uuid4().hex)
-            temporary.replace(path)
+            write_text(path, uuid.uuid4().hex)
         return path.read_text()
 
 
@@ -82,10 +81,12 @@ class DirectoryReplay:
         if runs and self._parent is not None and self._is_sweep:
             self._parent.set_state(None)
         deadline = time.monotonic() + FILE_SECONDS
-        for run in runs:
-            self._attempt(run, deadline=None)
-        for run in runs:
-            self._attempt(run, deadline)
+        for is_failing in (False, True):
+            group = [run for run in runs if (run.failures > 0) == is_failing]
+            for run in group:
+                self._attempt(run, deadline=None)
+            for run in group:
+                self._attempt(run, deadline)
 
     def close(self, ignore_pid: int | None = None) -> bool:
         """Mark runs whose process died; return whether all runs of this host are over and sent.
@@ -146,8 +147,8 @@ class DirectoryReplay:
         return self._parent
 
     def _end_sweep(self) -> None:
-        acks = [run.ack for run in self.runs.values()]
-        if self._parent is None or not self._is_sweep or any(ack.state is None for ack in acks):
+        acks = [run.ack for run in self.runs.values() if run.ack.run_id is not None and not run.ack.is_deleted]
+        if self._parent is None or not self._is_sweep or not acks or any(ack.state is None for ack in acks):
             return
         is_cut_short = any(ack.state in ("stopped", "killed") for ack in acks)
         self._parent.set_state("stopped" if is_cut_short else "finished", max(ack.last_time for ack in acks))

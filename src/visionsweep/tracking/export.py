@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -11,6 +11,9 @@ from mlflow.types import Schema, TensorSpec
 
 from visionsweep.tracking.journal import Record
 from visionsweep.tracking.store import Store
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CHECKPOINT_TAG = "visionsweep.checkpoint"
 
@@ -22,6 +25,8 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
     (N, K) float32, with pre-processing inside. Any N works, since the example has a batch of 2 (a batch of 1
     is frozen into the program).
     """
+    from visionsweep.predict.load import load_predictor
+
     client = store.client
     run = client.get_run(run_id)
     mark = f"{record['checkpoint']}@{record['time']}"
@@ -33,6 +38,7 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
         return
     for model in earlier:
         client.delete_logged_model(model.model_id)
+    predictor = load_predictor(run_dir, device="cpu").eval()
     model = client.create_logged_model(
         run.info.experiment_id,
         name="model",
@@ -42,14 +48,11 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
         model_type="classifier",
     )
     mlflow.set_tracking_uri(store.uri)
-    _log(run_id, run_dir, record["step"], model.model_id)
+    _log(predictor, predictor.image_shape, model.model_id, run_id, record["step"])
 
 
-def _log(run_id: str, run_dir: Path, step: int, model_id: str) -> None:
-    from visionsweep.predict.load import load_predictor
-
-    predictor = load_predictor(run_dir, device="cpu").eval()
-    channels, height, width = (int(size) for size in predictor.image_shape)
+def _log(predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: str, run_id: str, step: int) -> None:
+    channels, height, width = image_shape
     example = np.zeros((2, channels, height, width), dtype=np.uint8)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, channels, height, width))]),

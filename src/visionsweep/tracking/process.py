@@ -1,5 +1,6 @@
 """The trainer's side of the upload: starts the uploader, waits for it at the end. Imports no mlflow."""
 
+import contextlib
 import json
 import os
 import re
@@ -22,13 +23,25 @@ TERMINATE_SECONDS = 3.0
 class UploaderProcess:
     """A running uploader. Nothing that happens to it raises here."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", directory: Path, uri: str) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        directory: Path,
+        uri: str,
+        terminate_seconds: float = TERMINATE_SECONDS,
+    ) -> None:
         self.error: str | None = None  # the store's last error; None while it answers
         self._process = process
         self._directory = directory
         self._uri = uri
+        self._terminate_seconds = terminate_seconds
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
 
     def finish(self, wait_seconds: float, on_progress: Callable[[int], None]) -> int:
         """Say that no more records come, wait for the uploader, and return how many it has not sent.
@@ -68,16 +81,17 @@ class UploaderProcess:
         """Stop the process if it still runs; it can be cut off anywhere without harm."""
         if self._process.poll() is None:
             self._process.terminate()
-            if not self._wait(TERMINATE_SECONDS):
+            if not self._wait(self._terminate_seconds):
                 self._process.kill()
                 self._process.wait()
-        self._reader.join(TERMINATE_SECONDS)
+        self._reader.join(self._terminate_seconds)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                self.error = json.loads(line)["error"]
+                with contextlib.suppress(ValueError):  # not ours; its words are in the log
+                    self.error = json.loads(line)["error"]
 
 
 def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: float = 60.0) -> UploaderProcess:

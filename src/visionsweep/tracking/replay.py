@@ -6,7 +6,6 @@ from pathlib import Path
 
 import psutil
 
-from visionsweep.errors import DataError
 from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_behind, save_ack
 from visionsweep.tracking.export import export_model
 from visionsweep.tracking.journal import JOURNAL_NAME, Record, read_records
@@ -86,6 +85,8 @@ class RunReplay:
                 if offset == self.ack.offset:
                     return
                 self._take(records)
+                if self.ack.is_deleted:
+                    return
                 self.ack.offset = offset
                 self._save()
                 self.failures = 0
@@ -188,9 +189,10 @@ class RunReplay:
         self._note(self._store.log(run_id, metrics, start.get("params"), tags))
 
     def _enter(self, start: Record) -> bool:
-        """Find or create the MLflow run; False if somebody deleted it."""
+        """Find or create the MLflow run; False if there can be none, or somebody deleted it."""
         if not start:
-            raise DataError(f"{self.run_dir / JOURNAL_NAME} does not begin with a start record; it cannot be sent")
+            self._note([f"{JOURNAL_NAME} does not begin with a start record"])
+            return False
         tags = dict(start["tags"])
         if self._parent_run_id is not None:
             tags |= {"mlflow.parentRunId": self._parent_run_id, "visionsweep.sweep": self.run_dir.parent.name}
@@ -200,7 +202,8 @@ class RunReplay:
             self.ack.run_id = self._store.ensure_run(experiment, start["uid"], start["name"], start["time"], tags)
         except RunDeletedError as error:
             log.warning("%s: %s", self.run_dir, error)
-            self.ack.is_deleted = True
+            self.ack = Ack(is_deleted=True)
+            self._save()
             return False
         return True
 

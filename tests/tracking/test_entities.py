@@ -1,0 +1,43 @@
+import json
+import math
+
+import pytest
+
+from visionsweep.tracking.entities import MAX_PARAM, finite_or_nan, param_value, safe_key
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:mlflow")
+
+ODD_KEYS = ["a=b", "a+b", "layers[0]", "x@y", "a,b", "a//b", "/a", "a/", "..", "a/../b", ".", "", "x" * 300, "a\nb"]
+
+
+@pytest.mark.parametrize("key", ["val/f1_macro", "optim.lr", "val/f1_class/Äpfel rot", "a-b:c"])
+def test_a_legal_name_is_kept(key):
+    assert safe_key(key) == key
+
+
+def test_every_name_becomes_one_that_mlflow_accepts_and_stays_apart():
+    from mlflow.utils.validation import _validate_metric_name, _validate_param
+
+    names = [safe_key(key) for key in ODD_KEYS]
+    for name in names:
+        _validate_metric_name(name)
+        _validate_param(name, "value")
+    assert len(set(names)) == len(ODD_KEYS)
+
+
+def test_parameters_read_like_the_command_line():
+    assert [param_value(v) for v in ("focal", None, True, 1e-3, [1, "ä"])] == [
+        "focal",
+        "null",
+        "true",
+        "0.001",
+        '[1, "ä"]',
+    ]
+    assert param_value("x" * 6001) == "x" * (MAX_PARAM - 3) + "..."
+    assert json.loads(param_value({"a": [1]})) == {"a": [1]}
+
+
+def test_infinities_cannot_win_a_sort():
+    assert finite_or_nan(0.1) == 0.1
+    for value in ("inf", "-inf", "nan"):
+        assert math.isnan(finite_or_nan(value))

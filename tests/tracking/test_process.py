@@ -1,0 +1,105 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from visionsweep.errors import ConfigError
+from visionsweep.tracking.ack import num_behind, without_password
+from visionsweep.tracking.journal import Journal
+from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
+
+DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens
+
+
+@pytest.fixture(autouse=True)
+def no_uri_in_the_environment(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    journal = Journal(tmp_path / "run")
+    journal.start("r", "e", {}, {})
+    journal.metrics(1, {"a": 1.0})
+    journal.end("finished")
+    journal.close()
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        (None, "sqlite:////work/dir/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:////work/dir/mlflow.db"),
+        ("sqlite:///sub/a b.db?timeout=1", "sqlite:////work/dir/sub/a b.db?timeout=1"),
+        ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("http://mlflow.lab:5000", "http://mlflow.lab:5000"),
+        ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u:p@host/db"),
+    ],
+)
+def test_a_uri_means_the_same_from_every_directory(uri, expected, tmp_path):
+    assert resolve_uri(uri, tmp_path).replace(str(tmp_path.resolve()), "/work/dir") == expected
+
+
+def test_the_environment_decides_where_the_config_does_not(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
+    assert resolve_uri(None, tmp_path) == "http://other"
+    assert resolve_uri("http://mine", tmp_path) == "http://mine"
+
+
+def test_the_home_directory_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert resolve_uri("sqlite:///~/m.db", tmp_path) == "sqlite:////home/somebody/m.db"
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "sqlite:///", "sqlite:///:memory:", "sqlite://x"])
+def test_a_uri_that_mlflow_cannot_use_is_refused(uri, tmp_path):
+    with pytest.raises(ConfigError, match=r"^tracking\.uri: .*sqlite:///mlflow\.db"):
+        resolve_uri(uri, tmp_path)
+
+
+def test_the_command_that_opens_mlflow(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    here = f"sqlite:///{tmp_path}/mlflow.db"
+    assert ui_command(here) == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
+    assert ui_command("sqlite:////else where/m.db") == "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'"
+    assert ui_command("http://me:secret@lab:5000") == "http://me:***@lab:5000"
+
+
+def test_passwords_are_masked():
+    assert without_password("postgresql+psycopg2://u:p/w@host/db") == "postgresql+psycopg2://u:***@host/db"
+    assert without_password("postgresql://u:pw@host/db") == "postgresql://u:***@host/db"
+    assert without_password("http://host:5000") == "http://host:5000"
+
+
+def test_a_dead_server_costs_the_wait_and_nothing_else(run_dir):
+    uploader = start_uploader(run_dir, DEAD_SERVER, "e")
+    assert os.getsid(uploader.pid) != os.getsid(0)  # the terminal's Ctrl-C does not reach it
+    deadline = time.monotonic() + 60
+    while uploader.error is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # the process is importing mlflow
+    shown = []
+    assert uploader.finish(wait_seconds=0.5, on_progress=shown.append) == 3
+    assert shown == [3]
+    assert "Connection refused" in uploader.error
+    assert "Connection refused" in (run_dir / "uploader.log").read_text()
+    assert num_behind(run_dir, DEAD_SERVER) == 3
+
+
+def test_an_uploader_that_dies_at_once_raises_nothing(run_dir):
+    code = "import sys; print('no JSON'); sys.exit(1)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert UploaderProcess(process, run_dir, DEAD_SERVER).finish(5, lambda behind: None) == 3
+
+
+def test_an_uploader_that_does_not_end_is_killed(run_dir):
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print('{\"error\": null}', flush=True); time.sleep(99)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    uploader = UploaderProcess(process, run_dir, DEAD_SERVER, terminate_seconds=0.3)
+    assert uploader.finish(1.0, lambda behind: None) == 3
+    assert process.returncode == -signal.SIGKILL

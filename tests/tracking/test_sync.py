@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from visionsweep.tracking.ack import Ack, save_ack
+from visionsweep.tracking.sync import main
+
+SYNC = Path(__file__).parents[2] / "sync.py"
+
+
+def test_a_dry_run_says_what_is_missing_and_touches_nothing(make_run, tmp_path):
+    _, run_dir = make_run()
+    before = sorted(path.name for path in run_dir.iterdir())
+    code = "import sys; from visionsweep.tracking.sync import main; status = main(sys.argv[1:]); "
+    code += "assert 'mlflow' not in sys.modules; sys.exit(status)"
+    command = [sys.executable, "-c", code, str(run_dir), "--dry-run"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.stderr == ""
+    assert result.returncode == 1
+    assert result.stdout == f"{run_dir}: finished, 0/6 records sent\n"
+    assert sorted(path.name for path in run_dir.iterdir()) == before
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_directory_without_a_run_is_refused_in_one_line(tmp_path):
+    result = subprocess.run([sys.executable, str(SYNC), str(tmp_path)], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert f"{tmp_path}: no events.jsonl" in result.stderr
+
+
+def test_two_known_stores_need_a_choice(make_run, capsys):
+    _, run_dir = make_run()
+    save_ack(run_dir, "http://a", Ack())
+    save_ack(run_dir, "http://b", Ack())
+    assert main([str(run_dir), "--dry-run"]) == 1
+    assert "--uri: choose where to send to; the runs know http://a, http://b" in capsys.readouterr().err
+    assert main([str(run_dir), "--dry-run", "--uri", "http://a"]) == 1
+    assert "0/6 records sent" in capsys.readouterr().out
+
+
+def test_a_masked_password_is_not_used(make_run, capsys):
+    _, run_dir = make_run()
+    save_ack(run_dir, "http://me:secret@lab", Ack())
+    assert "secret" not in (run_dir / ".mlflow.json").read_text()
+    assert main([str(run_dir), "--dry-run"]) == 1
+    assert "--uri: choose" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_dead_server_is_named_after_a_few_attempts(make_run, capsys, monkeypatch):
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0))
+    _, run_dir = make_run()
+    assert main([str(run_dir), "--uri", "http://127.0.0.1:9"]) == 1
+    shown = capsys.readouterr()
+    assert "Connection refused" in shown.err
+    assert f"{run_dir}: finished, 0/6 records sent" in shown.out
