@@ -166,7 +166,8 @@ def _check_objective(objective: dict[str, Any], absent_classes: str, dataset: Im
         raise ConfigError(f"objective.metric: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS")
     if "/f1_class/" in metric and absent_classes == "skip":
         raise ConfigError(
-            f"objective.metric: {metric} may be missing with metrics.absent_classes=skip; set metrics.absent_classes=zero"
+            f"objective.metric: {metric} may be missing with metrics.absent_classes=skip; "
+            "set metrics.absent_classes=zero"
         )
     if direction != known[metric]:
         raise ConfigError(f"objective.direction: {metric} is to {known[metric]}, got {direction}")

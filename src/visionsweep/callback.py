@@ -4,9 +4,11 @@ A used directory, a wrong name, a config that differs from the run to resume are
 about exceptions of a callback, so a refusal prints its line and exits.
 """
 
+import contextlib
 import logging
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +33,14 @@ def fail(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+
+
 class RunCallback(Callback):
     """Guards the directory of a run or sweep, and runs the uploader beside it."""
 
@@ -40,15 +50,13 @@ class RunCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the run's directory; start the uploader."""
         run_dir = Path(config.hydra.run.dir).absolute()
-        try:
+        with _refusing():
             check_name("name", config.name)
             if config.resume is None:
                 _refuse_used(run_dir, f"python train.py resume={config.hydra.run.dir}")
             else:
                 _refuse_difference(config, run_dir)
-        except UserError as error:
-            fail(str(error))
-        self._start(config, run_dir)
+            self._start(config, run_dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Wait for the uploader."""
@@ -57,14 +65,12 @@ class RunCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the sweep's directory and direction; start the uploader."""
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
-        try:
+        with _refusing():
             check_name("study", config.study)
             _refuse_other_direction(config)
             _refuse_used(sweep_dir, "python train.py --multirun study=ANOTHER_NAME")
-        except UserError as error:
-            fail(str(error))
-        sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there, and SQLite makes no folder
-        self._start(config, sweep_dir)
+            sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
+            self._start(config, sweep_dir)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the best run's model exported; wait for the uploader."""
@@ -79,7 +85,6 @@ class RunCallback(Callback):
             assert result is not None  # best_run read it
             journal = Journal(best)
             journal.model(BEST, step=result["best_epoch"])
-            journal.end("finished")
             journal.close()
             log.info("best run: %s (%s %.4f)", best, result["objective"]["metric"], result["objective"]["value"])
         self._finish(config, sweep_dir)
@@ -90,24 +95,26 @@ class RunCallback(Callback):
         from visionsweep.tracking.process import resolve_uri, start_uploader
 
         uri = resolve_uri(config.tracking.uri, Path.cwd())
-        self._uploader = start_uploader(directory, uri, config.tracking.experiment)
+        self._uploader = start_uploader(directory, uri, config.tracking.experiment, config.tracking.wait_seconds)
 
     def _finish(self, config: DictConfig, directory: Path) -> None:
         if self._uploader is None:
             return
+        from visionsweep.tracking.ack import without_password
         from visionsweep.tracking.process import resolve_uri, ui_command
 
         uploader, self._uploader = self._uploader, None
         behind = uploader.finish(config.tracking.wait_seconds, _show_behind)
         uri = resolve_uri(config.tracking.uri, Path.cwd())
+        shown_uri = without_password(uri)
         if behind:
             log.warning(
                 "MLflow: %d records did not arrive at %s; they are safe in %s. Send them: python sync.py %s --uri %s",
                 behind,
-                uri,
+                shown_uri,
                 directory,
                 directory,
-                uri,
+                shown_uri,
             )
         log.info("compare runs: %s", ui_command(uri))
 

@@ -38,7 +38,7 @@ def quote(value: str) -> str:
 
 def absolute(path: str, directory: Path) -> str:
     """Return `path` with `~` expanded, relative to `directory`."""
-    return os.path.normpath(directory / Path(path).expanduser())
+    return os.path.normpath(directory / os.path.expanduser(path))
 
 
 def resolve_paths(config: dict[str, Any], directory: Path) -> None:

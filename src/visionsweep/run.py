@@ -12,13 +12,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import visionsweep.config  # noqa: F401 - registers the schema, also for a notebook
 from visionsweep.assembly import Experiment, assemble
 from visionsweep.atomic import locked, write_text
 from visionsweep.console import progress_bar
 from visionsweep.data.splits import read_split, split_rows, write_split
-from visionsweep.errors import UserError
+from visionsweep.errors import ConfigError, UserError
 from visionsweep.paths import absolute, resolve_paths
 from visionsweep.recording import BEST, Best, Recorder
 from visionsweep.report.figures import confusion_matrix_png, curves_png
@@ -46,11 +47,13 @@ class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
 def resolved_config(cfg: DictConfig) -> dict[str, Any]:
     """Return the config as plain containers: interpolations resolved, paths absolute, without `hydra` and `resume`."""
     directory = Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
-    config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
-        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("hydra", "resume")]),
-        resolve=True,
-        throw_on_missing=True,
-    )
+    keys = [str(key) for key in cfg if key not in ("hydra", "resume")]
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+            OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).strip().splitlines()[0]) from error
     resolve_paths(config, directory)
     return config
 
@@ -169,8 +172,8 @@ def _start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment
     params["effective_batch_size"] = trainer["batch_size"] * trainer["accumulate"]
     params["num_parameters"] = sum(p.numel() for p in experiment.state.model.parameters())
     tags = {
-        "git.commit": record["git"]["commit"] or "unknown",
-        "git.dirty": str(record["git"]["dirty"]).lower(),
+        "git.commit": record["git"]["commit"] or "not in git",
+        "git.dirty": {True: "true", False: "false", None: "not in git"}[record["git"]["dirty"]],
         "command": " ".join(record["command"]),
         "run_dir": str(run_dir),
         "dataset": experiment.dataset.name,

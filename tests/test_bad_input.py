@@ -1,0 +1,282 @@
+"""The mistakes that people make, and the one line that they see. docs/errors.md shows the same list."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from .conftest import QUICK, ROOT, CommandLine
+from .images import make_csv, make_folder, make_image
+
+BATCH = "trainer.batch_size=8"  # the generated folders hold some thirty images
+Prepare = Callable[[Path], object]
+
+
+def nothing(root: Path) -> None:
+    """Leave the directory empty."""
+
+
+def empty_folder(root: Path) -> None:
+    (root / "photos").mkdir()
+
+
+def photos(root: Path) -> None:
+    make_folder(root / "photos")
+
+
+def truncated_image(root: Path) -> None:
+    path = make_folder(root / "photos") / "dog" / "03.png"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def shared_test_file(root: Path) -> None:
+    make_folder(root / "photos" / "train")
+    make_folder(root / "photos" / "test")
+
+
+def table(root: Path) -> None:
+    make_csv(root)
+
+
+def table_without_file(root: Path) -> None:
+    make_csv(root)
+    (root / "images/dog/05.png").unlink()
+
+
+def used_directory(root: Path) -> None:
+    (root / "outputs/first/checkpoints").mkdir(parents=True)
+    (root / "outputs/first/events.jsonl").touch()
+
+
+CSV = ["data=csv", "data.path=train.csv"]
+
+# name: (what lies in the directory, arguments, the line)
+MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
+    "value of a wrong type": (nothing, ["optim.lr=1e-3x"], "optim.lr: expected a number"),
+    "unknown key, added": (
+        nothing,
+        ["loss=focal", "+loss.gama=3"],
+        "loss.gama: FocalLoss takes gamma, class_weights, beta",
+    ),
+    "misspelt class weights": (nothing, ["loss.class_weights=balancd"], "loss.class_weights: "),
+    "too few class weights": (nothing, ["loss.class_weights=[1,2]"], "loss.class_weights: "),
+    "foreign target": (nothing, ["loss._target_=os.system"], "loss._target_: 'os.system' is not allowed"),
+    "interpolation to nothing": (nothing, ["optim.lr=${nope}"], "Interpolation key 'nope' not found"),
+    "no accumulation": (nothing, ["trainer.accumulate=0"], "trainer.accumulate: expected a whole number from 1 up"),
+    "negative clip norm": (nothing, ["trainer.clip_norm=-1"], "trainer.clip_norm: expected a positive number"),
+    "ema of one": (nothing, ["trainer.ema=1.0"], "trainer.ema: expected a decay in (0, 1)"),
+    "no patience": (nothing, ["trainer.early_stopping.patience=0"], "trainer.early_stopping.patience: expected epochs"),
+    "unknown device": (nothing, ["trainer.device=gpu"], "trainer.device: expected auto, cpu, cuda, cuda:N or mps"),
+    "device that is not there": (nothing, ["trainer.device=cuda:7"], "trainer.device: 'cuda:7' is not on this machine"),
+    "no threads": (nothing, ["trainer.threads=0"], "trainer.threads: expected a number from 1 up"),
+    "unknown metric": (nothing, ["objective.metric=val/f1"], "objective.metric: no metric 'val/f1'"),
+    "test split as objective": (
+        nothing,
+        ["objective.metric=test/f1_macro"],
+        "objective.metric: no metric 'test/f1_macro'; the test split is never an objective",
+    ),
+    "wrong direction": (
+        nothing,
+        ["objective.metric=val/loss"],
+        "objective.direction: val/loss is to minimize, got maximize",
+    ),
+    "batch larger than the data": (
+        nothing,
+        ["trainer.batch_size=2000"],
+        "trainer.batch_size: 2000 is more than the 1,438 training images of digits",
+    ),
+    "empty validation": (nothing, ["split.val_fraction=0"], "split.val_fraction: "),
+    "no such fold": (nothing, ["split.fold=5"], "split.fold: "),
+    "warm-up longer than the run": (
+        nothing,
+        ["scheduler=cosine", "scheduler.warmup_epochs=9"],
+        "scheduler.warmup_epochs: ",
+    ),
+    "misspelt timm model": (
+        nothing,
+        ["model=timm", "model.name=resnt18"],
+        "model.name: timm has no model 'resnt18'; did you mean resnet18",
+    ),
+    "missing weights": (
+        nothing,
+        ["model=timm", "model.pretrained=weights.pth"],
+        "model.pretrained: ",
+    ),
+    "impossible probability": (
+        nothing,
+        ["augment=basic", "data.flips=true", "augment.steps.flip.probability=2"],
+        "augment: Flip.probability: expected a number in 0..1, got 2",
+    ),
+    "no data folder": (
+        nothing,
+        ["data=image_folder", "data.root=photos"],
+        "data.root: {tmp}/photos does not exist (cwd {tmp}). Set data.root=... or data=digits to try without data",
+    ),
+    "data folder not set": (nothing, ["data=image_folder"], "data.root is not set: give the folder"),
+    "data folder without images": (empty_folder, ["data=image_folder", "data.root=photos"], "data.root: "),
+    "corrupted image": (
+        truncated_image,
+        ["data=image_folder", "data.root=photos"],
+        "cannot read {tmp}/photos/dog/03.png (",
+    ),
+    "test file among the training files": (
+        shared_test_file,
+        ["data=image_folder", "data.root=photos"],
+        "data.root: 36 ",
+    ),
+    "no CSV file": (nothing, [*CSV, "data.label=class"], "data.path: "),
+    "no label column": (table, CSV, "data.label is not set: give the name of the column"),
+    "misspelt column": (
+        table,
+        [*CSV, "data.label=clas"],
+        "data.label=clas: {tmp}/train.csv has no such column; did you mean class?",
+    ),
+    "misspelt group column": (
+        table,
+        [*CSV, "data.label=class", "data.group=persn"],
+        "data.group=persn: {tmp}/train.csv has no such column; did you mean person?",
+    ),
+    "missing image": (
+        table_without_file,
+        [*CSV, "data.label=class"],
+        "{tmp}/train.csv line 19: {tmp}/images/dog/05.png does not exist",
+    ),
+    "label out of range": (
+        table,
+        [*CSV, "data.label=class", "data.classes=[cat,dog]"],
+        "label fox in {tmp}/train.csv line 26 is not among data.classes (cat, dog)",
+    ),
+    "loss that explodes": (nothing, ["optim=sgd", "optim.lr=1e30"], "loss is nan at epoch 1, step "),
+    "name that leaves the folder": (nothing, ["name=a/../../b"], "name: expected letters, digits"),
+    "used directory": (
+        used_directory,
+        ["name=first"],
+        "{tmp}/outputs/first holds a run already and is never overwritten; go on with `python train.py "
+        "resume=outputs/first`, or choose another name",
+    ),
+    "sweep without --multirun": (nothing, ["sweep=default"], "sweep=default: belongs to a sweep; add --multirun"),
+    "study without --multirun": (nothing, ["study=faces"], "study=faces: belongs to a sweep; add --multirun"),
+    "resume of nothing": (nothing, ["resume=outputs/nope"], "resume: outputs/nope does not exist"),
+    "resume of a folder that is no run": (photos, ["resume=photos"], "resume: photos holds no run"),
+    "sweep in the other direction": (
+        nothing,
+        ["--multirun", "hydra.sweeper.direction=minimize", "study=s"],
+        "hydra.sweeper.direction: the objective is to maximize, got minimize",
+    ),
+    "tracking into a folder": (nothing, ["tracking=mlflow", "tracking.uri=./mlruns"], "tracking.uri: "),
+}
+
+
+@pytest.mark.parametrize(("prepare", "arguments", "line"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_one_line(
+    prepare: Prepare, arguments: list[str], line: str, tmp_path: Path, command_line: CommandLine
+) -> None:
+    prepare(tmp_path)
+    outcome = command_line(*QUICK, *arguments)
+    errors = [text for text in outcome.stderr.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1, outcome.text
+    assert errors[0].startswith("error: " + line.format(tmp=tmp_path)), outcome.text
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.text
+    for result in tmp_path.glob("outputs/*/result.json"):
+        assert json.loads(result.read_text())["state"] == "failed"
+        assert (result.parent / "checkpoints").exists() is False
+
+
+# Hydra's own messages name the options; they come before any of our code runs.
+HYDRA_MISTAKES = {
+    "misspelt choice": (["loss=focall"], "Could not find 'loss/focall'"),
+    "misspelt group": (["losss=focal"], "Could not override 'losss'"),
+    "unknown key": (["loss.gama=3"], "Key 'gama' is not in struct"),
+    "text for a number": (["trainer.epochs=many"], "Value 'many' of type 'str' could not be converted to Integer"),
+    "no such precision": (["trainer.precision=fp8"], "Invalid value 'fp8', expected one of"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "line"), HYDRA_MISTAKES.values(), ids=HYDRA_MISTAKES.keys())
+def test_a_mistake_that_hydra_finds(arguments: list[str], line: str, command_line: CommandLine) -> None:
+    outcome = command_line(*arguments)
+    assert line in outcome.text
+    assert outcome.code == 1
+    assert "Traceback" not in outcome.text
+
+
+def test_bad_images_can_be_skipped_and_are_counted(tmp_path: Path, command_line: CommandLine) -> None:
+    truncated_image(tmp_path)
+    outcome = command_line(
+        *QUICK, "data=image_folder", "data.root=photos", "data.on_bad_image=skip", BATCH, "name=skip"
+    )
+    assert outcome.code == 0, outcome.text
+    assert "dog/03.png" in outcome.stdout
+    rows = (tmp_path / "outputs/skip/split.csv").read_text().splitlines()[1:]
+    assert len(rows) == 35
+
+
+def test_an_empty_class_is_a_warning_with_its_name(tmp_path: Path, command_line: CommandLine) -> None:
+    make_folder(tmp_path / "photos")
+    (tmp_path / "photos" / "yak").mkdir()
+    outcome = command_line(*QUICK, "data=image_folder", "data.root=photos", BATCH)
+    assert outcome.code == 0, outcome.text
+    assert "yak" in outcome.stdout
+
+
+def test_every_image_mode_trains(tmp_path: Path, command_line: CommandLine) -> None:
+    folder = make_folder(tmp_path / "photos")
+    for number, mode in enumerate(("P", "L", "LA", "RGBA", "CMYK", "1")):
+        image = make_image(0, number).convert(mode)
+        image.save(folder / "cat" / f"mode_{mode}.{'tif' if mode == 'CMYK' else 'png'}")
+    Image.new("I;16", (12, 12), 40000).save(folder / "cat" / "mode_I16.png")
+    outcome = command_line(*QUICK, "data=image_folder", "data.root=photos", BATCH, "name=modes")
+    assert outcome.code == 0, outcome.text
+    assert "mode_CMYK" in (tmp_path / "outputs/modes/split.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["my photos (old), 2", "~photos", "Füchse", "it's", "a=b", "back\\slash"])
+def test_paths_that_hydra_refuses_are_quoted(name: str, tmp_path: Path, command_line: CommandLine) -> None:
+    make_folder(tmp_path / name)
+    argument = f"data.root=./{name}" if name.startswith("~") else f"data.root={name}"
+    outcome = command_line(*QUICK, "data=image_folder", argument, BATCH, "name=quoted")
+    assert outcome.code == 0, outcome.text
+
+
+def test_the_home_directory_is_expanded(
+    tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(make_folder(tmp_path / "home" / "photos").parent))
+    outcome = command_line(*QUICK, "data=image_folder", "data.root=~/photos", BATCH, "name=home")
+    assert outcome.code == 0, outcome.text
+
+
+class TestResume:
+    def start(self, command_line: CommandLine) -> None:
+        outcome = command_line(*QUICK, "name=first", "optim=sgd", "optim.lr=1e30")  # fails in its first epoch
+        assert outcome.code == 1
+
+    def test_another_setting_is_shown_and_refused(self, tmp_path: Path, command_line: CommandLine) -> None:
+        self.start(command_line)
+        before = {path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
+        outcome = command_line("resume=outputs/first", "loss=focal", "trainer.epochs=5")
+        assert outcome.code == 1
+        assert "trainer.epochs: 2 -> 5" in outcome.stderr
+        assert "loss._target_: 'visionsweep.losses.cross_entropy.CrossEntropyLoss' -> " in outcome.stderr
+        assert {path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()} == before
+
+    def test_device_threads_and_tracking_may_differ(self, command_line: CommandLine) -> None:
+        self.start(command_line)
+        outcome = command_line("resume=outputs/first", "trainer.device=cpu", "tracking.experiment=other")
+        assert "loss is nan at epoch 1" in outcome.stderr  # it went on, to where it failed
+
+    def test_a_finished_run_says_so(self, command_line: CommandLine) -> None:
+        command_line(*QUICK, "name=first")
+        outcome = command_line("resume=outputs/first")
+        assert outcome.code == 0
+        assert "outputs/first is finished already" in outcome.stdout
+
+
+def test_the_documented_table_is_this_list() -> None:
+    """docs/errors.md has a row for every mistake above."""
+    text = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")}
+    assert set(MISTAKES) | set(HYDRA_MISTAKES) <= rows
