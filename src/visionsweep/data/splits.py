@@ -1,8 +1,8 @@
 """Training and validation: who goes where, and the manifest that records it. The test split is not cut here."""
 
 import csv
+import io
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from visionsweep.atomic import atomic_write
 from visionsweep.data.dataset import ImageDataset, ImageSet
 from visionsweep.errors import ConfigError, DataError
 
@@ -190,18 +191,13 @@ def _warn_missing_classes(targets: Indices, train: Indices, val: Indices, class_
 
 def write_split(path: Path, dataset: ImageDataset, train: Indices, val: Indices) -> None:
     """Write the manifest: one row an image (split, id, class, group), the file complete or not there at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "id", "class", "group"])
+    writer.writerows(split_rows(dataset, train, val))
+    with atomic_write(path) as file:
         # A file name need not be valid UTF-8: surrogateescape keeps its bytes.
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(["split", "id", "class", "group"])
-            writer.writerows(split_rows(dataset, train, val))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        file.write(text.getvalue().encode(errors="surrogateescape"))
 
 
 def split_rows(dataset: ImageDataset, train: Indices, val: Indices) -> list[SplitRow]:
