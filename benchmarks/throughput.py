@@ -49,7 +49,8 @@ def compose(model: str) -> dict[str, object]:
 class Subset:
     """One assembled experiment whose training part is cut to `count` images."""
 
-    def __init__(self, model: str, count: int) -> None:
+    def __init__(self, model: str, count: int, sweep_dir: Path) -> None:
+        self.sweep_dir = sweep_dir
         self.config = compose(model)
         self.experiment = assemble(self.config)
         self.experiment.train.indices = self.experiment.train.indices[:count]
@@ -76,8 +77,8 @@ def limit(subset: Subset) -> float:
 
 
 def ours(subset: Subset) -> float:
-    """`fit` as `train.py` runs it, the uploader beside it; validation taken out."""
-    experiment, config = subset.experiment, subset.config
+    """`fit` as `train.py` runs it, recorded and uploaded; validation taken out."""
+    experiment = subset.experiment
     validation = 0.0
     evaluate = training.evaluate
 
@@ -88,29 +89,22 @@ def ours(subset: Subset) -> float:
         validation += time.perf_counter() - started
         return result
 
-    with tempfile.TemporaryDirectory() as directory:
-        run_dir = Path(directory) / "run"
-        uploader = start_uploader(run_dir, resolve_uri(f"sqlite:///{directory}/mlflow.db", run_dir), "benchmark")
-        journal = Journal(run_dir)
-        journal.start("run", "benchmark", run_module.flatten(config), {})
-        time.sleep(UPLOADER_STARTS_SECONDS)
-        state = experiment.state
-        state.epoch = state.step = state.batch = 0
-        recorder = Recorder(run_dir, state, Best("maximize", None, 0.0), journal, epochs=1, inference={})
-        training.evaluate = timed  # type: ignore[assignment]
-        try:
-            started = time.perf_counter()
-            training.fit(state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder)
-            seconds = time.perf_counter() - started - validation
-        finally:
-            training.evaluate = evaluate
-        journal.close()
-        uploader.finish(60, lambda _: None)
+    run_dir = subset.sweep_dir / str(len(list(subset.sweep_dir.glob("[0-9]*"))))
+    journal = Journal(run_dir)
+    journal.start(run_dir.name, "benchmark", run_module.flatten(subset.config), {})
+    state = experiment.state
+    state.epoch = state.step = state.batch = 0
+    recorder = Recorder(run_dir, state, Best("maximize", None, 0.0), journal, epochs=1, inference={})
+    training.evaluate = timed  # type: ignore[assignment]
+    try:
+        started = time.perf_counter()
+        training.fit(state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder)
+        seconds = time.perf_counter() - started - validation
+    finally:
+        training.evaluate = evaluate
+    journal.end("finished")
+    journal.close()
     return experiment.train.num_images / seconds
-
-
-# MLflow's import and the making of its database, once a command: not part of an epoch.
-UPLOADER_STARTS_SECONDS = 15
 
 
 class PilDataset(Dataset[tuple[torch.Tensor, int]]):
@@ -156,7 +150,22 @@ def dataloader(subset: Subset) -> float:
     return len(dataset) / (time.perf_counter() - started)
 
 
+WARM_UP_ROUNDS = 5
 VARIANTS: dict[str, Callable[[Subset], float]] = {"limit": limit, "ours": ours, "dataloader": dataloader}
+
+
+def measure(model: str, arguments: argparse.Namespace, sweep_dir: Path) -> dict[str, list[float]]:
+    """Return images/s of each variant and round, the variants in turn."""
+    warm = Subset(model, 512, sweep_dir)
+    for _ in range(WARM_UP_ROUNDS):  # also gives the uploader the time to import MLflow and make its database
+        for variant in VARIANTS.values():
+            variant(warm)
+    subset = Subset(model, arguments.images, sweep_dir)
+    measured: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    for _ in range(arguments.rounds):
+        for name, variant in VARIANTS.items():
+            measured[name].append(variant(subset))
+    return measured
 
 
 def main() -> None:
@@ -164,18 +173,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, dict[str, list[float]]] = {}
-    for model in MODELS:
-        warm = Subset(model, 512)
-        limit(warm)
-        dataloader(warm)
-        subset = Subset(model, arguments.images)
-        results[model] = {name: [] for name in VARIANTS}
-        for _ in range(arguments.rounds):
-            for name, variant in VARIANTS.items():
-                results[model][name].append(variant(subset))
+    with tempfile.TemporaryDirectory() as directory:
+        uri = resolve_uri(f"sqlite:///{directory}/mlflow.db", Path(directory))
+        uploader = start_uploader(Path(directory) / "sweep", uri, "benchmark")
+        results = {model: measure(model, arguments, Path(directory) / "sweep") for model in arguments.models}
+        behind = uploader.finish(60, lambda _: None)
+    if behind:
+        raise SystemExit(f"the uploader is {behind} records behind: the figures are not those of a run that is tracked")
     print(f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, {arguments.rounds} rounds")
     print(f"{'':12}{'images/s, median (min..max)':>34}{'of the limit, pair by pair':>30}")
     for model, variants in results.items():

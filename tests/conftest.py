@@ -11,6 +11,8 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import visionsweep.config  # noqa: F401 - registers the schema
@@ -44,7 +46,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose
     """Return a function that composes the config in process, for runs that write below the temporary directory."""
     monkeypatch.chdir(tmp_path)
     with hydra.initialize_config_dir(str(ROOT / "conf")):
-        yield lambda *overrides: hydra.compose("config", [*QUICK, *overrides])
+        yield lambda *overrides, **keywords: hydra.compose("config", [*QUICK, *overrides], **keywords)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:
+            GlobalHydra.instance().clear()
+            HydraConfig.instance().cfg = None
             for handler in logging.getLogger().handlers[:]:
                 if handler not in handlers:
                     handler.close()

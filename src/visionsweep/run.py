@@ -53,7 +53,7 @@ def resolved_config(cfg: DictConfig) -> dict[str, Any]:
             OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(str(error).strip().splitlines()[0]) from error
+        raise ConfigError(f"{error.full_key}: {str(error).strip().splitlines()[0]}") from error
     resolve_paths(config, directory)
     return config
 
