@@ -47,15 +47,19 @@ def _backward_sum(
     autocast: Callable[[], AbstractContextManager[object]],
     scale: Scale,
 ) -> Tensor:
-    weight = torch.stack([loss.sample_weights(batch.targets).sum() for batch in batches]).sum()
-    total = torch.zeros_like(weight)
+    weight = _sum([loss.sample_weights(batch.targets).sum() for batch in batches])
+    parts = []
     for batch in batches:
         with autocast():
             logits = model(batch.images)
         part = loss.sample_losses(logits, batch.targets).sum()
         scale(part / weight).backward()  # type: ignore[no-untyped-call]
-        total = total + part.detach()
-    return torch.stack([total, weight])
+        parts.append(part.detach())
+    return torch.stack([_sum(parts), weight])
+
+
+def _sum(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def _backward_two_passes(

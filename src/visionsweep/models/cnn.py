@@ -17,7 +17,7 @@ class CNN(nn.Module):
 
     def __init__(
         self,
-        widths: Sequence[int] = (32, 64),
+        widths: Sequence[int] = (16, 32, 64),
         hidden: int = 128,
         drop_rate: float = 0.0,
         *,
@@ -28,7 +28,7 @@ class CNN(nn.Module):
         """``widths``: channels of each block. ``hidden``: units between the two linear layers."""
         super().__init__()
         if not widths or min(widths) < 1:
-            raise ConfigError(f"model.widths: got {list(widths)}, expected channels of each block, e.g. [32,64]")
+            raise ConfigError(f"model.widths: got {list(widths)}, expected channels of each block, e.g. [16,32,64]")
         if not 0 <= drop_rate < 1:
             raise ConfigError(f"model.drop_rate: got {drop_rate}, expected a number in [0, 1)")
         layers: list[nn.Module] = []
