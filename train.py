@@ -16,5 +16,6 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    sys.excepthook = cli.show_exception
     sys.argv[1:] = cli.prepare_arguments(sys.argv[1:])
     main()

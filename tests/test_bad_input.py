@@ -153,7 +153,7 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "used directory": (
         used_directory,
         ["name=first"],
-        "{tmp}/outputs/first holds a run already and is never overwritten; go on with `python train.py "
+        "{tmp}/outputs/first is never overwritten: it holds a run already; go on with `python train.py "
         "resume=outputs/first`, or choose another name",
     ),
     "sweep without --multirun": (nothing, ["sweep=default"], "sweep=default: belongs to a sweep; add --multirun"),

@@ -53,7 +53,11 @@ class RunCallback(Callback):
         with _refusing():
             check_name("name", config.name)
             if config.resume is None:
-                _refuse_used(run_dir, f"python train.py resume={config.hydra.run.dir}")
+                _refuse_used(
+                    run_dir,
+                    f"a run already; go on with `python train.py resume={config.hydra.run.dir}`, "
+                    "or choose another name",
+                )
             else:
                 _refuse_difference(config, run_dir)
             self._start(config, run_dir)
@@ -68,7 +72,7 @@ class RunCallback(Callback):
         with _refusing():
             check_name("study", config.study)
             _refuse_other_direction(config)
-            _refuse_used(sweep_dir, "python train.py --multirun study=ANOTHER_NAME")
+            _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
             sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
             self._start(config, sweep_dir)
 
@@ -131,18 +135,11 @@ def check_name(key: str, value: str) -> None:
         )
 
 
-def _refuse_used(directory: Path, go_on: str) -> None:
+def _refuse_used(directory: Path, what: str) -> None:
     if not directory.exists():
         return
-    used = [
-        entry.name
-        for entry in directory.iterdir()
-        if entry.name not in (".hydra", "train.log", "uploader.log", ".lock")
-    ]
-    if used:
-        raise UserError(
-            f"{directory} holds a run already and is never overwritten; go on with `{go_on}`, or choose another name"
-        )
+    if any(entry.name not in _LEFT_BY_A_FAILED_START for entry in directory.iterdir()):
+        raise UserError(f"{directory} is never overwritten: it holds {what}")
 
 
 def _refuse_difference(config: DictConfig, run_dir: Path) -> None:

@@ -1,7 +1,9 @@
 """The command line around Hydra: what it does before Hydra reads the arguments, and how errors reach the user."""
 
 import json
+import sys
 from pathlib import Path
+from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -68,8 +70,9 @@ def _unquote(value: str) -> str:
 def run_experiment(cfg: DictConfig) -> float:
     """Run one job and return its objective.
 
-    A mistake of the user's ends a single run with one line and exit code 1; in a sweep it is raised, since an exit
-    would end the whole sweep. Ctrl-C ends either with 128 + the signal's number.
+    A mistake of the user's ends a single run with one line and exit code 1. In a sweep it is raised (an exit would end
+    the whole sweep), and `show_exception` prints it as one line if it does end the sweep. Ctrl-C ends either with
+    128 + the signal's number.
     """
     from visionsweep.run import Stopped, run
 
@@ -82,3 +85,11 @@ def run_experiment(cfg: DictConfig) -> float:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         fail(str(error))
+
+
+def show_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that ends the command: one line for the user's mistakes, a traceback for our bugs."""
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+    else:
+        sys.__excepthook__(kind, error, trace)

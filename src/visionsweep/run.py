@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 SPLIT = "split.csv"
+COMPONENT_GROUPS = ("model", "loss", "optim", "scheduler", "data", "augment")
 
 
 class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
@@ -169,16 +170,24 @@ def _start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment
     record = json.loads((run_dir / ENVIRONMENT).read_text())
     params = flatten({key: value for key, value in config.items() if key not in ("name", "study", "tracking")})
     trainer = config["trainer"]
+    if HydraConfig.initialized():  # what was typed: loss=focal says more than its class path
+        choices = HydraConfig.get().runtime.choices
+        params = {group: choices[group] for group in COMPONENT_GROUPS} | params
     params["effective_batch_size"] = trainer["batch_size"] * trainer["accumulate"]
     params["num_parameters"] = sum(p.numel() for p in experiment.state.model.parameters())
     tags = {
         "git.commit": record["git"]["commit"] or "not in git",
         "git.dirty": {True: "true", False: "false", None: "not in git"}[record["git"]["dirty"]],
         "command": " ".join(record["command"]),
+        # what MLflow's own table shows in its column Source
+        "mlflow.source.name": record["command"][0],
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": record["git"]["commit"] or "",
         "run_dir": str(run_dir),
         "dataset": experiment.dataset.name,
     }
-    journal.start(run_dir.name, config["tracking"]["experiment"], params, tags)
+    name = f"{config['study']}/{run_dir.name}" if _is_multirun() else run_dir.name
+    journal.start(name, config["tracking"]["experiment"], params, tags)
     for name in (CONFIG, ENVIRONMENT, SPLIT):
         journal.artifact(name)
 

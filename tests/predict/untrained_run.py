@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from visionsweep import checkpoint
 from visionsweep.models.cnn import CNN
@@ -29,7 +30,8 @@ def make_run(
     """Write a run with random weights; return its network in evaluation mode."""
     torch.manual_seed(seed)
     model = CNN(widths=[4], num_classes=len(class_names), in_channels=3, image_size=image_size)
-    for buffer in (model.features[1].running_mean, model.features[1].running_var):
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    for buffer in (norm.running_mean, norm.running_var):
         buffer.uniform_(0.5, 1.5)
     model.classifier[-1].weight.data *= 10  # so that images differ in their class
     inference: dict[str, Any] = {
