@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 import visionsweep.config  # noqa: F401 - registers the schema before Hydra composes
 from visionsweep.callback import fail
 from visionsweep.errors import UserError
-from visionsweep.paths import quote, quote_path_override
+from visionsweep.paths import PATH_KEYS, quote, quote_path_override
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
@@ -46,19 +46,16 @@ def _stored_overrides(directory: str) -> list[str]:
     if result.is_file() and json.loads(result.read_text(encoding="utf-8"))["state"] == "finished":
         print(f"{directory} is finished already: nothing to resume (its result: {result})")  # noqa: T201
         raise SystemExit(0)
-    name, study = (OmegaConf.select(OmegaConf.load(config), key) for key in ("name", "study"))
+    stored = OmegaConf.load(config)
+    # Relative paths were meant from where the run was started: config.yaml has them absolute.
+    pinned = {key: OmegaConf.select(stored, key) for key in ("name", "study", *PATH_KEYS)}
+    pinned |= {"resume": str(run_dir), "hydra.run.dir": str(run_dir)}
     overrides = [
-        quote_path_override(override)
+        override
         for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
-        if override.partition("=")[0] not in ("name", "study", "resume", "hydra.run.dir")
+        if pinned.get(override.partition("=")[0]) is None
     ]
-    return [
-        *overrides,
-        f"name={quote(name)}",
-        f"study={quote(study)}",
-        f"resume={quote(str(run_dir))}",
-        f"hydra.run.dir={quote(str(run_dir))}",
-    ]
+    return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items() if isinstance(value, str))]
 
 
 def _unquote(value: str) -> str:

@@ -78,6 +78,10 @@ class TrainState:
         """Return the weights that validation and inference use."""
         return self.model if self.ema is None else self.ema.model
 
+    def lr(self) -> float:
+        """Return the base learning rate of the last or coming update: with layer-wise decay, that of the head."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain containers."""
         return {
@@ -162,7 +166,7 @@ def fit(
         metrics = {
             "train/loss": train_loss,
             **evaluation.metrics(settings, "val"),
-            "train/lr": float(state.optimizer.param_groups[-1]["lr"]),
+            "train/lr": state.lr(),
             "train/images_per_second": num_images / train_seconds,
         }
         state.epoch += 1
@@ -269,8 +273,7 @@ class _FiniteCheck:
 
     def add(self, statistics: Tensor) -> None:
         """Note the statistics of the update about to be made."""
-        lr = float(self._state.optimizer.param_groups[-1]["lr"])
-        self._pending.append((self._state.step + 1, lr, self._state.loss.value(statistics)))
+        self._pending.append((self._state.step + 1, self._state.lr(), self._state.loss.value(statistics)))
         if len(self._pending) >= self._every:
             self.check()
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from visionsweep.errors import ConfigError
 
-MAX_GRID = 7  # features are averaged down to at most 7 x 7, so the head stays small for large images
+MAX_GRID = 7  # features are averaged down to at most 7 x 7, so that the head stays small for large images
 
 
 class CNN(nn.Module):
@@ -42,8 +42,11 @@ class CNN(nn.Module):
                 nn.ReLU(inplace=True),
             ]
         self.features = nn.Sequential(*layers)
-        height, width = (min(MAX_GRID, -(-side // 2 ** len(widths))) for side in image_size)
-        self.pool = nn.AdaptiveAvgPool2d((height, width))
+        sides = [-(-side // 2 ** len(widths)) for side in image_size]
+        windows = [-(-side // MAX_GRID) for side in sides]
+        height, width = (-(-side // window) for side, window in zip(sides, windows, strict=True))
+        # Not adaptive pooling: on a GPU its gradient is not deterministic.
+        self.pool = nn.AvgPool2d((windows[0], windows[1]), ceil_mode=True)
         self.classifier = nn.Sequential(
             nn.Flatten(),
             nn.Linear(widths[-1] * height * width, hidden),

@@ -1,0 +1,225 @@
+"""The product as people use it: runs, a sweep, MLflow, predictions, the README's commands. Slow, and in CI."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import ROOT, Command
+from .images import make_csv, make_folder, make_image
+from .test_resume import assert_same_bytes
+
+pytestmark = pytest.mark.slow
+
+READ = """
+import json, sys
+from mlflow import MlflowClient
+client = MlflowClient(sys.argv[1])
+experiment = client.get_experiment_by_name("visionsweep")
+def files(run, path=""):
+    found = []
+    for item in client.list_artifacts(run.info.run_id, path):
+        found += files(run, item.path) if item.is_dir else [item.path]
+    return found
+runs = client.search_runs([experiment.experiment_id])
+models = client.search_logged_models([experiment.experiment_id])
+print(json.dumps({
+    "runs": {
+        run.info.run_name: {
+            "status": run.info.status, "params": run.data.params, "tags": run.data.tags, "files": files(run),
+            "last": run.data.metrics,
+            "f1": [[m.step, m.value] for m in client.get_metric_history(run.info.run_id, "val/f1_macro")],
+        } for run in runs
+    },
+    "models": [[client.get_run(m.source_run_id).info.run_name, m.model_uri] for m in models],
+}))
+"""
+
+
+def read_mlflow(directory: Path) -> dict[str, Any]:
+    uri = f"sqlite:///{directory}/mlflow.db"
+    done = subprocess.run(
+        [sys.executable, "-c", READ, uri], cwd=directory, capture_output=True, text=True, check=True, timeout=120
+    )
+    contents: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return contents
+
+
+def journal_f1(run_dir: Path) -> list[list[float]]:
+    records = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
+    metrics = [r for r in records if r["type"] == "metrics"]
+    return [[r["step"], r["values"]["val/f1_macro"]] for r in metrics if "val/f1_macro" in r["values"]]
+
+
+def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: Command) -> None:
+    done = train("loss=focal", "optim=adamp", "trainer.epochs=2", "name=first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "MLflow: 0 records behind" in done.stdout
+    assert "compare runs: mlflow ui --backend-store-uri sqlite:///mlflow.db" in done.stdout
+    stored = read_mlflow(tmp_path)
+    run = stored["runs"]["first"]
+    assert run["status"] == "FINISHED"
+    assert run["params"]["loss"] == "focal"
+    assert run["params"]["optim"] == "adamp"
+    assert run["params"]["loss.gamma"] == "2.0"
+    assert run["params"]["effective_batch_size"] == "32"
+    assert run["f1"] == journal_f1(tmp_path / "outputs/first")
+    assert {"train/loss", "val/loss", "val/accuracy", "train/lr", "train/images_per_second"} <= set(run["last"])
+    assert {f"val/f1_class/{digit}" for digit in range(10)} <= set(run["last"])
+    assert {"config.yaml", "checkpoints/best.pt", "figures/confusion_matrix.png", "figures/curves.png"} <= set(
+        run["files"]
+    )
+    assert {"git.commit", "git.dirty", "command"} <= set(run["tags"])
+    assert "loss=focal" in run["tags"]["command"]
+
+    # The model answers raw images through MLflow's own command as predict.py does.
+    (name, model_uri), *others = stored["models"]
+    assert (name, others) == ("first", [])
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    (tmp_path / "input.json").write_text(json.dumps({"inputs": pixels[:, None].tolist()}))
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = ["mlflow", "models", "predict", "--model-uri", model_uri, "--env-manager", "local"]
+    command += ["--input-path", "input.json", "--content-type", "json", "--output-path", "output.json"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=200)
+    served = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
+
+    done = train("run=outputs/first", "data.predict=images", "out=out.csv", "probabilities=true", script="predict.py")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    predicted = np.array([[float(row[f"prob_{digit}"]) for digit in range(10)] for row in rows])
+    np.testing.assert_allclose(served, predicted, atol=1e-5)
+
+
+def test_without_tracking_there_is_no_mlflow_at_all(tmp_path: Path, train: Command) -> None:
+    done = train("tracking=none", "trainer.epochs=1", "name=first")
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("mlflow*"))
+    assert not (tmp_path / "outputs/first/uploader.log").exists()
+
+
+def test_an_unreachable_server_costs_the_wait_and_names_what_sends_the_rest(tmp_path: Path, train: Command) -> None:
+    done = train("trainer.epochs=1", "name=first", "tracking.uri=http://127.0.0.1:9", "tracking.wait_seconds=3")
+    assert done.returncode == 0, done.stderr
+    assert "python sync.py" in done.stdout
+    done = train("outputs/first", "--uri", f"sqlite:///{tmp_path}/mlflow.db", "--verify", script="sync.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_mlflow(tmp_path)["runs"]["first"]["f1"] == journal_f1(tmp_path / "outputs/first")
+
+
+def test_two_runs_started_together_on_a_fresh_database(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "trainer.epochs=1", "trainer.threads=1"]
+    both = [
+        subprocess.Popen([*command, f"name={name}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for name in "ab"
+    ]
+    for process in both:
+        out, _ = process.communicate(timeout=200)
+        assert process.returncode == 0, out
+    runs = read_mlflow(tmp_path)["runs"]
+    assert {name: run["status"] for name, run in runs.items()} == {"a": "FINISHED", "b": "FINISHED"}
+
+
+def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Path, train: Command) -> None:
+    done = train("--multirun", "study=faces", "hydra.sweeper.n_trials=4", "trainer.epochs=1", "trainer.threads=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = [json.loads((tmp_path / f"multirun/faces/{n}/result.json").read_text()) for n in range(4)]
+    values = [result["objective"]["value"] for result in results]
+    best = values.index(max(values))
+    assert f"Best value: {max(values)}" in done.stdout
+    assert f"best run: multirun/faces/{best}" in done.stdout
+    stored = read_mlflow(tmp_path)
+    assert {f"faces/{n}" for n in range(4)} < set(stored["runs"])
+    assert len({stored["runs"][f"faces/{n}"]["params"]["optim.lr"] for n in range(4)}) == 4
+    assert all(1e-4 <= float(stored["runs"][f"faces/{n}"]["params"]["optim.lr"]) <= 1e-1 for n in range(4))
+    assert [name for name, _ in stored["models"]] == [f"faces/{best}"]
+    # The sampler is seeded: the same command searches the same way.
+    train(
+        "--multirun",
+        "study=again",
+        "hydra.sweeper.n_trials=2",
+        "trainer.epochs=1",
+        "trainer.threads=1",
+        "tracking=none",
+    )
+    again = [json.loads((tmp_path / f"multirun/again/{n}/result.json").read_text()) for n in range(2)]
+    assert [r["objective"]["value"] for r in again] == values[:2]
+    # A used study is not overwritten.
+    done = train("--multirun", "study=faces")
+    assert done.returncode == 1
+    assert "multirun/faces is never overwritten" in done.stderr
+
+
+def test_a_trial_of_a_sweep_resumes_like_any_run(tmp_path: Path, train: Command) -> None:
+    overrides = ["tracking=none", "trainer.epochs=60", "trainer.threads=1", "optim=adamp"]
+    grid = ["hydra/sweeper=basic", "loss=focal,ce_f1"]
+    done = train("--multirun", "study=whole", *grid, *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    command = [sys.executable, str(ROOT / "train.py"), "--multirun", "study=killed", *grid, *overrides]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    journal = tmp_path / "multirun/killed/1/events.jsonl"
+    deadline = time.monotonic() + 200
+    while not (journal.exists() and journal.read_text().count('"metrics"') >= 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # polls another process
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = train("resume=multirun/killed/1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_bytes(tmp_path / "multirun/whole/1", tmp_path / "multirun/killed/1", "last.pt")
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith(("python train.py", "python predict.py"))]
+
+
+def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_folder(tmp_path / "photos", per_class=16)
+    make_csv(tmp_path, per_class=16)
+    (tmp_path / "test_images").mkdir()
+    for number in range(4):
+        make_image(number % 3, 100 + number).save(tmp_path / "test_images" / f"{number}.png")
+    (tmp_path / "sample_submission.csv").write_text("ImageID,ans\n3.png,x\n1.png,x\n0.png,x\n2.png,x\n")
+    commands = readme_commands()
+    assert len(commands) >= 8
+    if not Path("/usr/share/datasets/fashion-mnist").exists():
+        commands = [command for command in commands if "fashion_mnist" not in command]
+    # For `resume=` and `predict.py`: runs of the names that the README uses.
+    for name in ("NAME", "a", "b"):
+        prepare = f"python train.py data=image_folder data.root=photos data.image_size=16 name={name} tracking=none"
+        run_readme(prepare + " trainer.epochs=2", tmp_path)
+    for command in commands:
+        run_readme(command, tmp_path)
+    with (tmp_path / "submission.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["ImageID"] for row in rows] == ["3.png", "1.png", "0.png", "2.png"]
+
+
+def run_readme(command: str, directory: Path) -> None:
+    words = [os.path.expanduser(word) for word in shlex.split(command)]
+    script = [sys.executable, str(ROOT / words[1]), *words[2:]]
+    done = subprocess.run(script, cwd=directory, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, command + "\n" + done.stdout[-2000:] + done.stderr[-2000:]
