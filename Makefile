@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint types check ui clean
+.PHONY: train test test-all lint types check ui clean
 
 train: .venv/ready          ## train on the bundled digits
 	$(BIN)/python train.py
 
-test: .venv/ready           ## all tests; T="-m 'not slow'" for the fast ones
-	$(BIN)/python -m pytest $(T)
+test: .venv/ready           ## the fast tests, under three minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/ready       ## also the end-to-end tests: kills, sweeps, MLflow, the README's commands
+	$(BIN)/python -m pytest
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -17,7 +20,7 @@ lint: .venv/ready
 types: .venv/ready
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test-all  ## what CI runs
 
 ui: .venv/ready             ## the MLflow page, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true PATH="$(CURDIR)/$(BIN):$$PATH" \
