@@ -18,8 +18,8 @@ import torch
 from machine import machine
 
 import visionsweep.config  # noqa: F401 - registers the schema
-from visionsweep import run as run_module
 from visionsweep.assembly import assemble
+from visionsweep.description import resolved_config
 from visionsweep.recording import Best, Recorder
 from visionsweep.tracking.journal import Journal
 from visionsweep.training import EpochResult, fit
@@ -33,7 +33,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with hydra.initialize_config_dir(str(CONF)):
         overrides = ["data=fashion_mnist", f"trainer.epochs={EPOCHS}", "trainer.threads=1"]
-        config = run_module.resolved_config(hydra.compose("config", overrides))
+        config = resolved_config(hydra.compose("config", overrides))
     experiment = assemble(config)
     calls: list[float] = []
     with tempfile.TemporaryDirectory() as directory:

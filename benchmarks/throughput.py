@@ -27,9 +27,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import visionsweep.config  # noqa: F401 - registers the schema
-from visionsweep import run as run_module
 from visionsweep import training
 from visionsweep.assembly import assemble
+from visionsweep.description import flatten, resolved_config
 from visionsweep.recording import Best, Recorder
 from visionsweep.tracking.journal import Journal
 from visionsweep.tracking.process import resolve_uri, start_uploader
@@ -43,7 +43,7 @@ BATCH = 32
 def compose(model: str) -> dict[str, object]:
     """Return the resolved config of one variant."""
     with hydra.initialize_config_dir(str(CONF)):
-        return run_module.resolved_config(hydra.compose("config", [*SETTINGS, *MODELS[model]]))
+        return resolved_config(hydra.compose("config", [*SETTINGS, *MODELS[model]]))
 
 
 class Subset:
@@ -91,7 +91,7 @@ def ours(subset: Subset) -> float:
 
     run_dir = subset.sweep_dir / str(len(list(subset.sweep_dir.glob("[0-9]*"))))
     journal = Journal(run_dir)
-    journal.start(run_dir.name, "benchmark", run_module.flatten(subset.config), {})
+    journal.start(run_dir.name, "benchmark", flatten(subset.config), {})
     state = experiment.state
     state.epoch = state.step = state.batch = 0
     recorder = Recorder(run_dir, state, Best("maximize", None, 0.0), journal, epochs=1, inference={})

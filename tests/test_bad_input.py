@@ -109,6 +109,19 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         ["augment=basic", "data.flips=true", "augment.steps.flip.probability=2"],
         "augment: Flip.probability: expected a number in 0..1, got 2",
     ),
+    "refused by the library": (nothing, ["optim=sgd", "optim.momentum=0"], "optim: SGD refuses these settings ("),
+    "a mapping for a number": (nothing, ["optim.lr={a: 1}"], "optim.lr: expected a number, got {{'a': 1}}"),
+    "seed out of range": (nothing, ["seed=-1"], "seed: expected a whole number from 0 up to 2^63, got -1"),
+    "images too small for the model": (
+        nothing,
+        ["model=timm", "model.name=inception_v3"],
+        "model: cannot train on 31 images of 8x8 pixels at once (",
+    ),
+    "one image at once for BatchNorm": (
+        nothing,
+        ["trainer.batch_size=1"],
+        "model: cannot train on 1 images of 8x8 pixels at once (",
+    ),
     "no data folder": (
         nothing,
         ["data=image_folder", "data.root=photos"],
@@ -247,6 +260,38 @@ def test_the_home_directory_is_expanded(
     monkeypatch.setenv("HOME", str(make_folder(tmp_path / "home" / "photos").parent))
     outcome = command_line(*QUICK, "data=image_folder", "data.root=~/photos", BATCH, "name=home")
     assert outcome.code == 0, outcome.text
+
+
+def test_a_class_without_test_images_is_a_warning(tmp_path: Path, command_line: CommandLine) -> None:
+    """Archives keep no empty folders."""
+    make_folder(tmp_path / "photos/train")
+    for name, index in (("cat", 0), ("dog", 1)):
+        (tmp_path / "photos/test" / name).mkdir(parents=True)
+        make_image(index, 99).save(tmp_path / "photos/test" / name / "99.png")
+    outcome = command_line(*QUICK, "data=image_folder", "data.root=photos", BATCH)
+    assert outcome.code == 0, outcome.text
+    assert "fox" in outcome.stdout
+
+
+def test_what_a_failed_start_left_is_no_used_directory(tmp_path: Path, command_line: CommandLine) -> None:
+    (tmp_path / "outputs/first").mkdir(parents=True)
+    (tmp_path / "outputs/first/split.csv").touch()
+    assert command_line(*QUICK, "name=first").code == 0
+
+
+def test_a_sweep_goes_on_after_a_failed_trial(tmp_path: Path, command_line: CommandLine) -> None:
+    sweep = ["--multirun", "study=s", "optim=sgd", "optim.lr=1e30,1e-2", "loss=focal", "trainer.accumulate=1"]
+    outcome = command_line(*QUICK, *sweep, "hydra.sweeper.n_trials=5")
+    assert outcome.code == 0, outcome.text
+    states = [json.loads((tmp_path / f"multirun/s/{n}/result.json").read_text())["state"] for n in range(5)]
+    assert set(states) == {"finished", "failed"}
+    assert "best run: " in outcome.stdout
+
+
+def test_a_sweep_that_a_mistake_ends_says_it_in_one_line(command_line: CommandLine) -> None:
+    outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "loss=focal", "+loss.gama=1,2")
+    assert outcome.code == 1
+    assert "error: loss.gama: FocalLoss takes gamma" in outcome.stderr
 
 
 class TestResume:

@@ -12,9 +12,9 @@ import yaml
 
 from visionsweep.accumulation import backward
 from visionsweep.assembly import Experiment, assemble
+from visionsweep.description import resolved_config
 from visionsweep.errors import DataError
 from visionsweep.paths import quote
-from visionsweep.run import resolved_config
 from visionsweep.training import update
 
 from .conftest import ROOT, CommandLine, Compose

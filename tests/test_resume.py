@@ -1,6 +1,8 @@
 """A run that was killed and resumed ends with the very bytes of the run that was not."""
 
+import contextlib
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+import visionsweep.finish as finish_module
+import visionsweep.run as run_module
 from visionsweep import checkpoint, recording
 from visionsweep.errors import UserError
 from visionsweep.run import run
@@ -136,35 +140,102 @@ def test_no_moment_to_die_loses_or_repeats_an_epoch(compose: Compose, moment: tu
     assert len({r["uid"] for r in read_journal(resumed) if r["type"] == "start"}) == 1
 
 
+class LateSignal(list[int]):
+    """What `stop_on_signal` gives, with a Ctrl-C that is seen at the n-th look, after the n-th update."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__([signal.SIGINT])
+        self.looks = looks
+
+    def __bool__(self) -> bool:
+        self.looks -= 1
+        return self.looks <= 0
+
+
+def stop_at(compose: Compose, overrides: list[str], update: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "stop_on_signal", lambda: contextlib.nullcontext(LateSignal(update)))
+        with pytest.raises(run_module.Stopped, match=r"python train\.py resume=outputs/killed"):
+            run(compose(*overrides, "name=killed"))
+
+
 def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_for_bit(compose: Compose) -> None:
     """Ctrl-C: the state is saved after the update under way, in the middle of an epoch."""
     overrides = [f"trainer.epochs={EPOCHS}", "trainer.accumulate=2", *EVERYTHING]
     run(compose(*overrides, "name=whole"))
 
-    import visionsweep.run as module
-
-    with pytest.MonkeyPatch.context() as patch:
-        calls = 0
-
-        def fit(*arguments: Any, **keywords: Any) -> Any:
-            def should_stop() -> bool:
-                nonlocal calls
-                calls += 1
-                return calls == 12  # 9 updates an epoch: in the second one
-
-            keywords["should_stop"] = should_stop
-            return original(*arguments, **keywords)
-
-        original = module.fit
-        patch.setattr(module, "fit", fit)
-        patch.setattr(module, "_signal_of", lambda received: 2)
-        with pytest.raises(module.Stopped, match=r"python train\.py resume=outputs/killed"):
-            run(compose(*overrides, "name=killed"))
+    stop_at(compose, overrides, update=12)  # 9 updates an epoch: in the second one
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"
     assert checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["state"]["batch"] == 6
     run(compose(*overrides, "name=killed", "resume=outputs/killed"))
     assert_same_bytes(Path("outputs/whole"), Path("outputs/killed"), "last.pt")
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"
+
+
+def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compose: Compose) -> None:
+    overrides = ["trainer.epochs=2", "split.val_fraction=0.7", "model.drop_rate=0.3"]  # 17 updates an epoch
+    run(compose(*overrides, "name=whole"))
+    stop_at(compose, overrides, update=17)
+    run(compose(*overrides, "name=killed", "resume=outputs/killed"))
+    history = checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["history"]
+    assert history[0]["num_images"] == 0
+    assert "train/images_per_second" not in history[0]["metrics"]
+    whole, killed = (
+        leaves(checkpoint.load(Path(f"outputs/{name}/checkpoints/last.pt"))["state"]) for name in ("whole", "killed")
+    )
+    for key, value in whole.items():
+        assert torch.equal(value, killed[key]) if isinstance(value, torch.Tensor) else value == killed[key], key
+
+
+def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
+    """The run died after its last epoch, before its result: it must not train on."""
+    overrides = ["trainer.epochs=9", "split.val_fraction=0.7", "trainer.early_stopping.patience=1"]
+    overrides += ["trainer.early_stopping.min_delta=0.5"]
+    run(compose(*overrides, "name=whole"))
+    ended = json.loads(Path("outputs/whole/result.json").read_text())["epochs"]
+    assert ended < 9
+    resumed = kill_and_resume(
+        compose, overrides, lambda patch: kill_in(patch, run_module, "finish", after=False, call=1)
+    )
+    assert json.loads((resumed / "result.json").read_text())["epochs"] == ended
+    assert_same_bytes(Path("outputs/whole"), resumed, "last.pt")
+
+
+def test_the_summary_is_recorded_once_however_often_the_end_is_reached(compose: Compose) -> None:
+    resumed = kill_and_resume(
+        compose, [], lambda patch: kill_in(patch, finish_module, "write_result", after=False, call=1)
+    )
+    summaries = [r for r in read_journal(resumed) if "best/epoch" in r.get("values", ())]
+    assert len(summaries) == 1
+
+
+def test_ctrl_c_at_the_end_is_a_stop_like_any_other(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finish_module, "curves_png", interrupt)
+        with pytest.raises(run_module.Stopped):
+            run(compose("name=killed"))
+    assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"
+    run(compose("name=killed", "resume=outputs/killed"))
+    assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"
+
+
+def test_a_notebook_resumes_the_run_that_it_names(compose: Compose) -> None:
+    overrides = ["trainer.epochs=3"]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, recording.Recorder, "__call__", after=True, call=1)
+        with pytest.raises(Killed):
+            run(compose(*overrides, "name=killed"))
+    with pytest.raises(UserError, match=r"trainer\.epochs: 3 -> 4"):
+        run(compose("trainer.epochs=4", "resume=outputs/killed"))
+    with pytest.raises(UserError, match="holds no run"):
+        run(compose(*overrides, "resume=outputs/nope"))
+    run(compose(*overrides, "resume=outputs/killed"))
+    record = json.loads(Path("outputs/killed/environment.json").read_text())
+    assert len(record["resumed"]) == 1
+    assert len(json.loads(Path("outputs/killed/result.json").read_text())["metrics"]) > 5
 
 
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(compose: Compose) -> None:

@@ -11,9 +11,10 @@ import torch
 
 from visionsweep.assembly import assemble
 from visionsweep.data.batches import Normalization
+from visionsweep.description import resolved_config
 from visionsweep.ema import EMA
 from visionsweep.errors import TrainingError
-from visionsweep.run import resolved_config, run
+from visionsweep.run import run
 from visionsweep.training import EpochResult, Interrupted, evaluate, fit
 
 from .conftest import Compose

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visionsweep.data.batches import Batch
 from visionsweep.losses.base import Loss, SampleLoss
+from visionsweep.reproducibility import restore_torch_rng_states, torch_rng_states
 
 Scale = Callable[[Tensor], Tensor]  # what multiplies a loss before backward (fp16); identity elsewhere
 
@@ -76,7 +77,7 @@ def _backward_two_passes(
     """
     device = batches[0].images.device
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    rng = _rng_state(device)
+    rng = torch_rng_states(device)
     with torch.no_grad():
         parts = []
         for batch in batches:
@@ -86,7 +87,7 @@ def _backward_two_passes(
         total = torch.stack(parts).sum(dim=0)
         for buffer, before in buffers:
             buffer.copy_(before)
-    _restore_rng_state(device, rng)
+    restore_torch_rng_states(rng, device)
 
     leaf = total.clone().requires_grad_()
     (slope,) = torch.autograd.grad(loss.value(leaf), leaf)
@@ -95,16 +96,3 @@ def _backward_two_passes(
             logits = model(batch.images)
         scale((loss.statistics(logits, batch.targets) * slope).sum()).backward()  # type: ignore[no-untyped-call]
     return total
-
-
-def _rng_state(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
-
-
-def _restore_rng_state(device: torch.device, states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)

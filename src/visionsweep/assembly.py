@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from visionsweep.build import build, require_number
-from visionsweep.data.batches import EvalBatches, Normalization, Placement, TrainBatches
-from visionsweep.data.dataset import ImageDataset, ImageSet
+from visionsweep.data.batches import EvalBatches, Normalization, Placement, TrainBatches, move_if_it_fits
+from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.labels import check_labels
 from visionsweep.data.splits import split_indices
 from visionsweep.devices import choose_device, choose_memory_format, choose_precision, choose_threads
@@ -21,7 +21,12 @@ from visionsweep.errors import ConfigError
 from visionsweep.losses.base import Loss
 from visionsweep.metrics import METRIC_DIRECTIONS
 from visionsweep.optim.param_groups import param_groups
-from visionsweep.reproducibility import seed_everything, set_deterministic
+from visionsweep.reproducibility import (
+    restore_torch_rng_states,
+    seed_everything,
+    set_deterministic,
+    torch_rng_states,
+)
 from visionsweep.training import Settings, TrainState
 
 log = logging.getLogger(__name__)
@@ -46,10 +51,16 @@ def assemble(config: dict[str, Any]) -> Experiment:
     """Build one run from its resolved config (plain containers). Raises `ConfigError` or `DataError`."""
     trainer = config["trainer"]
     _check_trainer(trainer)
+    if not 0 <= config["seed"] < 2**63:
+        raise ConfigError(f"seed: expected a whole number from 0 up to 2^63, got {config['seed']}")
     device, precision, memory_format = _prepare_machine(trainer)
     dataset: ImageDataset = build(config["data"], "data")
     train_indices, val_indices = split_indices(
-        dataset.train.targets.numpy(), dataset.train.groups, seed=config["seed"], **config["split"]
+        dataset.train.targets.numpy(),
+        dataset.train.groups,
+        seed=config["seed"],
+        class_names=dataset.class_names,
+        **config["split"],
     )
     _check_data(dataset, train_indices, trainer)
     _check_objective(config["objective"], config["metrics"]["absent_classes"], dataset)
@@ -67,8 +78,9 @@ def assemble(config: dict[str, Any]) -> Experiment:
     normalization = _normalization(config["model"], model, dataset, train_rows)
     model = model.to(device, memory_format=memory_format)
     placement = Placement(normalization, device, memory_format)
+    images = move_if_it_fits(dataset.train.images, device)
     train = TrainBatches(
-        dataset.train.images,
+        images,
         dataset.train.targets,
         trainer["batch_size"],
         placement,
@@ -77,32 +89,64 @@ def assemble(config: dict[str, Any]) -> Experiment:
         seed=config["seed"],
         balanced=trainer["sampler"] == "balanced",
     )
+    _try_model(model, train, dataset)
     state = _state(config, model, dataset, train, device, precision)
-
-    def evaluation(images: ImageSet, indices: torch.Tensor) -> EvalBatches:
-        size = trainer["eval_batch_size"] or 4 * trainer["batch_size"]
-        return EvalBatches(images.images, images.targets, size, placement, indices=indices)
-
+    eval_size = trainer["eval_batch_size"] or 4 * trainer["batch_size"]
+    val_rows = torch.from_numpy(val_indices)
+    test = None
+    if dataset.test is not None:
+        test_images = move_if_it_fits(dataset.test.images, device)
+        test_rows = torch.arange(len(dataset.test))
+        test = EvalBatches(test_images, dataset.test.targets, eval_size, placement, indices=test_rows)
     return Experiment(
         dataset=dataset,
         train_indices=train_indices,
         val_indices=val_indices,
         train=train,
-        val=evaluation(dataset.train, torch.from_numpy(val_indices)),
-        test=None if dataset.test is None else evaluation(dataset.test, torch.arange(len(dataset.test))),
+        val=EvalBatches(images, dataset.train.targets, eval_size, placement, indices=val_rows),
+        test=test,
         state=state,
-        settings=Settings(
-            epochs=trainer["epochs"],
-            accumulate=trainer["accumulate"],
-            clip_norm=trainer["clip_norm"],
-            precision=precision,
-            device=device,
-            class_names=dataset.class_names,
-            absent_classes=config["metrics"]["absent_classes"],
-            objective=config["objective"]["metric"],
-        ),
+        settings=_settings(config, dataset, device, precision),
         inference=_inference(dataset, normalization),
     )
+
+
+def _settings(config: dict[str, Any], dataset: ImageDataset, device: torch.device, precision: Any) -> Settings:
+    return Settings(
+        epochs=config["trainer"]["epochs"],
+        accumulate=config["trainer"]["accumulate"],
+        clip_norm=config["trainer"]["clip_norm"],
+        precision=precision,
+        device=device,
+        class_names=dataset.class_names,
+        absent_classes=config["metrics"]["absent_classes"],
+        objective=config["objective"]["metric"],
+    )
+
+
+def _try_model(model: torch.nn.Module, train: TrainBatches, dataset: ImageDataset) -> None:
+    """Refuse a model that cannot take such images, or so few at once; leaves no trace in it or in the generators."""
+    height, width = dataset.preprocessing.image_size
+    shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
+    images = torch.zeros(shape, device=train.device)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    rng = torch_rng_states(train.device)
+    try:
+        with torch.no_grad():
+            logits = model.train()(images.contiguous(memory_format=train.memory_format))
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model: cannot train on {train.smallest_batch} images of {width}x{height} pixels at once ({reason}); "
+            "raise data.image_size or trainer.batch_size, or choose another model"
+        ) from error
+    restore_torch_rng_states(rng, train.device)
+    expected = (train.smallest_batch, dataset.num_classes)
+    if not isinstance(logits, torch.Tensor) or logits.shape != expected:
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError(f"model: expected logits of shape {expected}, got {found}")
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
@@ -211,9 +255,11 @@ def _state(
         updates_per_epoch=updates_per_epoch,
         direction=config["objective"]["direction"],
     )
+    if trainer["accumulate"] > len(train):
+        log.warning("trainer.accumulate=%d: an epoch has %d micro-batches only", trainer["accumulate"], len(train))
     log.info(
         "an update sees %d images (trainer.batch_size %d x trainer.accumulate %d); %d updates an epoch",
-        trainer["batch_size"] * trainer["accumulate"],
+        min(trainer["batch_size"] * trainer["accumulate"], train.num_images),
         trainer["batch_size"],
         trainer["accumulate"],
         updates_per_epoch,

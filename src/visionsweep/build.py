@@ -30,6 +30,7 @@ ALLOWED_TARGETS = (
     "timm.optim.*",
     "adamp.AdamP",
 )
+OUR_TARGETS = "visionsweep."
 # What Hydra itself instantiates from our configs, besides components.
 HYDRA_TARGETS = (
     "visionsweep.callback.RunCallback",
@@ -73,7 +74,12 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
             if argument in parameters:
                 _check_type(value, hints.get(argument), parameters[argument].default, f"{key}.{argument}")
     built = {k: _build_nested(v, f"{key}.{k}", runtime) for k, v in arguments.items()}
-    return target(**built, **wanted)
+    try:
+        return target(**built, **wanted)
+    except (TypeError, ValueError, AssertionError) as error:
+        if path.startswith(OUR_TARGETS):  # ours say `ConfigError` for what the user can mend; this is a bug
+            raise
+        raise ConfigError(f"{key}: {name} refuses these settings ({str(error).splitlines()[0]})") from error
 
 
 def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
@@ -142,6 +148,8 @@ def _check_names(
 def require_number(value: Any, key: str) -> float:
     """Return `value` if it is a number; raise `ConfigError` naming `key` otherwise."""
     _check_type(value, float, None, key)
+    if isinstance(value, Mapping):
+        raise ConfigError(f"{key}: expected a number, got {value!r}")
     return float(value)
 
 
@@ -155,8 +163,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 def _check_type(value: Any, hint: Any, default: Any, key: str) -> None:
     """Raise `ConfigError` if a plain value does not fit the annotation or, without one, the default's type."""
-    if isinstance(value, Mapping):
-        return
+    if isinstance(value, Mapping) and "_target_" in value:
+        return  # an object that is built from it
     if hint is None and isinstance(default, bool | int | float | str):
         # `weight_decay=0` stands for a number, not for an integer
         hint = type(default) if isinstance(default, bool | str) else float
@@ -188,7 +196,9 @@ def _fits(value: Any, hint: Any) -> bool:
         if origin is tuple and len(items) > 1 and len(items) != len(value):
             return False
         return all(any(_fits(v, item) for item in items) for v in value) if items else True
-    if isinstance(hint, type) and not isinstance(value, bool | int | float | str | list | type(None)):
+    if origin in (dict, collections.abc.Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(hint, type) and not isinstance(value, Mapping | bool | int | float | str | list | type(None)):
         return True  # an object that was built already
     # A plain value where a library wants an object of its own (torch's `Tensor`): it is no match.
     return not isinstance(hint, type) or isinstance(value, hint)

@@ -16,15 +16,15 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.paths import difference
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # What Hydra and the uploader leave where a run failed before it started: nothing to lose or to go on with.
-_LEFT_BY_A_FAILED_START = (".hydra", "train.log", "uploader.log", ".lock", "result.json")
-# A resumed run may use another machine's device, another place of the data, another tracking server.
-_MAY_DIFFER = re.compile(r"trainer\.(device|threads)|data\.root|tracking(\..*)?")
+_LEFT_BY_A_FAILED_START = {
+    *(".hydra", "train.log", "uploader.log", ".lock"),
+    *("result.json", "split.csv", "config.yaml", "environment.json"),
+}
 
 
 def fail(message: str) -> NoReturn:
@@ -59,7 +59,9 @@ class RunCallback(Callback):
                     "or choose another name",
                 )
             else:
-                _refuse_difference(config, run_dir)
+                from visionsweep.description import refuse_difference, resolved_config
+
+                refuse_difference(resolved_config(config), run_dir)
             self._start(config, run_dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -140,23 +142,6 @@ def _refuse_used(directory: Path, what: str) -> None:
         return
     if any(entry.name not in _LEFT_BY_A_FAILED_START for entry in directory.iterdir()):
         raise UserError(f"{directory} is never overwritten: it holds {what}")
-
-
-def _refuse_difference(config: DictConfig, run_dir: Path) -> None:
-    """Refuse a resumed run whose composed config is not the one that the run started with."""
-    from visionsweep.run import CONFIG, resolved_config
-
-    stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-    found = difference(stored, resolved_config(config))
-    lines = [
-        f"  {key}: {before!r} -> {now!r}" for key, (before, now) in found.items() if not _MAY_DIFFER.fullmatch(key)
-    ]
-    if lines:
-        raise UserError(
-            f"resume: {run_dir} was started with another config (run -> now); nothing was written:\n"
-            + "\n".join(lines)
-            + "\n  Take the change back, or start a new run with it."
-        )
 
 
 def _refuse_other_direction(config: DictConfig) -> None:

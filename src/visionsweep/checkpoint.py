@@ -12,6 +12,7 @@ import torch
 
 from visionsweep.atomic import atomic_write
 from visionsweep.errors import UserError
+from visionsweep.reproducibility import restore_torch_rng_states, torch_rng_states
 
 FORMAT = 1
 
@@ -36,26 +37,23 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     return contents
 
 
-def rng_state() -> dict[str, Any]:
-    """Return the state of every global random generator, as plain containers."""
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every global random generator that a run on `device` uses, as plain containers."""
     import numpy as np
 
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "torch": torch_rng_states(device),
         "python": random.getstate(),
         "numpy": [name, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],  # type: ignore[union-attr]
     }
 
 
-def restore_rng_state(state: dict[str, Any]) -> None:
+def restore_rng_state(state: dict[str, Any], device: torch.device) -> None:
     """Put every global random generator back into `state`."""
     import numpy as np
 
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    restore_torch_rng_states(state["torch"], device)
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

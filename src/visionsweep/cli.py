@@ -20,19 +20,19 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
 
     Ends the command with one line where the arguments cannot be meant.
     """
-    arguments = [quote_path_override(argument) for argument in arguments]
     is_multirun = any(a in ("-m", "--multirun") or a == "hydra.mode=MULTIRUN" for a in arguments)
+    arguments = [quote_path_override(argument, is_multirun=is_multirun) for argument in arguments]
     is_info = any(a in ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help") for a in arguments)
     if not is_multirun and not is_info:
         for argument in arguments:
             if argument.partition("=")[0] in ("sweep", "study"):
                 fail(f"{argument}: belongs to a sweep; add --multirun")
-    given = [a for a in arguments if a.startswith("resume=")]
+    given = [a.lstrip("+") for a in arguments if a.lstrip("+").startswith("resume=")]
     if not given or given[-1] == "resume=null":
         return arguments
     if is_multirun:
         fail(f"{given[-1]}: resumes one run, without --multirun")
-    others = [a for a in arguments if not a.startswith("resume=")]
+    others = [a for a in arguments if not a.lstrip("+").startswith("resume=")]
     return [*_stored_overrides(_unquote(given[-1].partition("=")[2])), *others]
 
 
@@ -48,14 +48,15 @@ def _stored_overrides(directory: str) -> list[str]:
         raise SystemExit(0)
     stored = OmegaConf.load(config)
     # Relative paths were meant from where the run was started: config.yaml has them absolute.
-    pinned = {key: OmegaConf.select(stored, key) for key in ("name", "study", *PATH_KEYS)}
+    kept = {key: OmegaConf.select(stored, key) for key in ("name", "study", *PATH_KEYS)}
+    pinned = {key: value for key, value in kept.items() if isinstance(value, str)}
     pinned |= {"resume": str(run_dir), "hydra.run.dir": str(run_dir)}
     overrides = [
         override
         for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
-        if pinned.get(override.partition("=")[0]) is None
+        if override.partition("=")[0] not in (*pinned, "resume", "hydra.run.dir")
     ]
-    return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items() if isinstance(value, str))]
+    return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
 
 
 def _unquote(value: str) -> str:
@@ -75,6 +76,9 @@ def run_experiment(cfg: DictConfig) -> float:
 
     try:
         return run(cfg)
+    except KeyboardInterrupt:
+        print("interrupted before training began: there is nothing to resume")  # noqa: T201
+        raise SystemExit(130) from None
     except Stopped as stopped:
         print(stopped)  # noqa: T201
         raise SystemExit(128 + stopped.signal_number) from None

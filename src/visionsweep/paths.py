@@ -13,10 +13,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
 _WORDS = ("null", "true", "false", "none")  # `none`: data.cache_dir=none
 
 
-def quote_path_override(argument: str) -> str:
+def quote_path_override(argument: str, *, is_multirun: bool = False) -> str:
     """Return the command-line argument with its path quoted, so that `data.root=~/my photos (old)` works.
 
-    Arguments of other keys, quoted values and interpolations are returned as they are.
+    Arguments of other keys, quoted values and interpolations are returned as they are, and so is a list of paths to
+    sweep over (unless it is the name of one file).
     """
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+~") not in PATH_KEYS or value[:1] in ("'", '"') or "${" in value:
@@ -24,8 +25,8 @@ def quote_path_override(argument: str) -> str:
     expanded = os.path.expanduser(value)
     if _PLAIN.fullmatch(expanded):
         return f"{key}={expanded}"
-    if "," in value and not Path(expanded).exists() and "/" not in value.split(",")[0]:
-        return argument  # a sweep over choices
+    if is_multirun and "," in value and not Path(expanded).exists():
+        return argument
     return f"{key}={quote(expanded)}"
 
 
@@ -36,8 +37,13 @@ def quote(value: str) -> str:
     return f"'{escaped}'"
 
 
-def absolute(path: str, directory: Path) -> str:
-    """Return `path` with `~` expanded, relative to `directory`."""
+def shown(path: Path) -> str:
+    """Return `path` as a person would type it: relative below the current directory."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def from_directory(path: str, directory: Path) -> str:
+    """Return `path` with `~` expanded, and absolute as seen from `directory`."""
     return os.path.normpath(directory / os.path.expanduser(path))
 
 
@@ -50,7 +56,7 @@ def resolve_paths(config: dict[str, Any], directory: Path) -> None:
             continue
         value = node.get(name)
         if isinstance(value, str) and value not in _WORDS:
-            node[name] = absolute(value, directory)  # type: ignore[index]
+            node[name] = from_directory(value, directory)  # type: ignore[index]
 
 
 def difference(stored: Any, composed: Any, key: str = "") -> dict[str, tuple[Any, Any]]:

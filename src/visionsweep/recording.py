@@ -82,6 +82,7 @@ class Recorder:
         self.journal = journal
         self._run_dir = run_dir
         self._state = state
+        self._device = next(state.model.parameters()).device
         self._epochs = epochs
         self._inference = inference
         self._epoch_started = time.perf_counter()
@@ -125,7 +126,7 @@ class Recorder:
             "state": self._state.state_dict(),
             "best": self.best.state_dict(),
             "history": self.history,
-            "rng": checkpoint.rng_state(),
+            "rng": checkpoint.rng_state(self._device),
         }
         checkpoint.save(contents, self._run_dir / LAST)
 
@@ -139,7 +140,7 @@ class Recorder:
         self._state.load_state_dict(contents["state"])
         self.best.load_state_dict(contents["best"])
         self.history = contents["history"]
-        checkpoint.restore_rng_state(contents["rng"])
+        checkpoint.restore_rng_state(contents["rng"], self._device)
         # The process may have died between `last.pt` and the journal.
         written = last_step(read_journal(self._run_dir)) or 0
         for entry in self.history:
@@ -167,8 +168,9 @@ class Recorder:
 def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], is_best: bool) -> str:
     """Return the terminal's line for one epoch."""
     width = len(str(epochs))
+    speed = metrics.get("train/images_per_second")
     return (
         f"epoch {epoch:{width}d}/{epochs}  train loss {metrics['train/loss']:.4f}  val loss {metrics['val/loss']:.4f}  "
         f"F1 {metrics['val/f1_macro']:.4f}{'*' if is_best else ' '}  lr {metrics['train/lr']:.2e}  "
-        f"{metrics['train/images_per_second']:,.0f} images/s"
+        f"{'-' if speed is None else f'{speed:,.0f}'} images/s"
     )

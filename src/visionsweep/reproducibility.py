@@ -34,6 +34,25 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
+def torch_rng_states(device: torch.device) -> list[torch.Tensor]:
+    """Return the states of torch's CPU generator and of the device's own, if it has one."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    elif device.type == "mps":
+        states.append(torch.mps.get_rng_state())
+    return states
+
+
+def restore_torch_rng_states(states: list[torch.Tensor], device: torch.device) -> None:
+    """Put the generators back; a run that goes on on another kind of device has only the CPU's in common."""
+    torch.set_rng_state(states[0].cpu())
+    if device.type == "cuda" and len(states) > 1:
+        torch.cuda.set_rng_state(states[1].cpu(), device)
+    elif device.type == "mps" and len(states) > 1:
+        torch.mps.set_rng_state(states[1].cpu())
+
+
 def set_deterministic(enabled: bool) -> None:
     """Ask torch for deterministic algorithms everywhere, or give it the choice back."""
     if enabled:

@@ -72,7 +72,7 @@ class TrainState:
     epoch: int = 0  # finished epochs
     step: int = 0  # optimizer updates, over the whole run
     batch: int = 0  # micro-batches of the current epoch that are done
-    epoch_statistics: Tensor | None = None  # (S,) float64 on the CPU: the current epoch's loss statistics so far
+    epoch_statistics: Tensor | None = None  # (S,) sums of the current epoch's loss so far, on the device
 
     def evaluated_model(self) -> nn.Module:
         """Return the weights that validation and inference use."""
@@ -158,17 +158,16 @@ def fit(
     """
     while state.epoch < settings.epochs:
         started = time.perf_counter()
-        first = state.batch
-        train_loss = train_epoch(state, train, settings, should_stop=should_stop, progress=progress)
-        num_images = train.num_images - first * train.batch_size
+        train_loss, num_images = train_epoch(state, train, settings, should_stop=should_stop, progress=progress)
         train_seconds = time.perf_counter() - started
         evaluation = evaluate(state.evaluated_model(), state.loss, val, settings)
         metrics = {
             "train/loss": train_loss,
             **evaluation.metrics(settings, "val"),
             "train/lr": state.lr(),
-            "train/images_per_second": num_images / train_seconds,
         }
+        if num_images:  # none is left where a run was stopped at the very end of an epoch
+            metrics["train/images_per_second"] = num_images / train_seconds
         state.epoch += 1
         state.batch, state.epoch_statistics = 0, None
         objective = metrics[settings.objective]
@@ -192,9 +191,13 @@ def train_epoch(
     *,
     should_stop: Callable[[], bool],
     progress: Progress,
-) -> float:
-    """Run the rest of the current epoch; return its loss over all images (those that an EMA or lr saw as they came)."""
+) -> tuple[float, int]:
+    """Run the rest of the current epoch; return the whole epoch's loss and the number of images trained on here."""
     state.model.train()
+    wide = torch.float32 if settings.device.type == "mps" else torch.float64  # mps has no float64
+    if state.epoch_statistics is not None:  # of a run that was stopped within this epoch
+        state.epoch_statistics = state.epoch_statistics.to(settings.device, wide)
+    num_images = 0
     finite = _FiniteCheck(state, every=1 if settings.device.type == "cpu" else GPU_CHECK_EVERY_UPDATES)
     batches = train.epoch(state.epoch, start=state.batch)
     for window in _windows(progress(batches, len(train) - state.batch), settings.accumulate):
@@ -202,14 +205,15 @@ def train_epoch(
         finite.add(statistics)
         update(state, settings.clip_norm)
         state.batch += len(window)
-        totals = statistics.double() if settings.device.type != "mps" else statistics
+        num_images += sum(len(batch.targets) for batch in window)
+        totals = statistics.to(wide)
         state.epoch_statistics = totals if state.epoch_statistics is None else state.epoch_statistics + totals
         if should_stop():
             finite.check()
             raise Interrupted
     finite.check()
     assert state.epoch_statistics is not None  # train.epoch yields at least one batch
-    return float(state.loss.value(state.epoch_statistics))
+    return float(state.loss.value(state.epoch_statistics)), num_images
 
 
 def update(state: TrainState, clip_norm: float | None) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from visionsweep.data import cache
 from visionsweep.data.cache import decode_all
 from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import decode_image
+from visionsweep.data.decode import UnreadableImageError, decode_image
 from visionsweep.errors import ConfigError, DataError
 
 SMALL = Preprocessing((8, 8), 3)
@@ -110,6 +110,36 @@ def test_a_damaged_file_is_built_again(tmp_path: Path, paths: list[Path], damage
     assert torch.equal(decode_all(paths, SMALL, "error", str(folder)).images, expected(paths))
 
 
+def spy_on_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    tried: list[Path] = []
+    original = cache.decode_image
+
+    def spy(path: Path, preprocessing: Preprocessing) -> object:
+        tried.append(path)
+        return original(path, preprocessing)
+
+    monkeypatch.setattr(cache, "decode_image", spy)
+    return tried
+
+
+def test_a_file_that_was_unreadable_for_a_while_comes_back(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network folder that was away changes neither size nor time of its files."""
+    folder = str(tmp_path / "cache")
+    original = cache.decode_image
+
+    def away(path: Path, preprocessing: Preprocessing) -> object:
+        if path == paths[5]:
+            raise UnreadableImageError(path, "input/output error")
+        return original(path, preprocessing)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "decode_image", away)
+        assert len(decode_all(paths, SMALL, "skip", folder).kept) == 149
+    assert torch.equal(decode_all(paths, SMALL, "error", folder).images, expected(paths))
+
+
 @pytest.mark.parametrize("where", ["none", "folder"])
 def test_bad_images_stop_or_are_left_out(
     tmp_path: Path,
@@ -126,8 +156,10 @@ def test_bad_images_stop_or_are_left_out(
     good = [index for index in range(150) if index not in (3, 149)]
     wanted = expected([paths[index] for index in good])
     if where == "folder":
-        forbid_decoding(monkeypatch)  # the pass that failed is not lost
+        tried = spy_on_decoding(monkeypatch)
     decoded = decode_all(paths, SMALL, "skip", cache_dir)
+    if where == "folder":  # the pass that failed is not lost: only what it could not read is tried again
+        assert tried == [paths[3], paths[149]]
     assert decoded.kept == good
     assert torch.equal(decoded.images, wanted)
     assert [path for path, _ in decoded.bad] == [str(paths[3]), str(paths[149])]

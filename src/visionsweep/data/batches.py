@@ -76,7 +76,7 @@ class Batches:
         self.batch_size = batch_size
         self.device = placement.device
         self.memory_format = placement.memory_format
-        self.images = images.to(self.device) if _fits_on(self.device, images) else images
+        self.images = images
         self.targets = targets.to(self.images.device)
         self._scale, self._shift = placement.normalization.affine(self.device)
 
@@ -120,6 +120,11 @@ class TrainBatches(Batches):
         """Images an epoch."""
         return len(self.indices)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Images in the smallest micro-batch."""
+        return self.num_images // len(self)
+
     def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
@@ -134,9 +139,12 @@ class TrainBatches(Batches):
         return self.indices[torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the micro-batches of `epoch`, from micro-batch `start` on."""
+        """Yield the micro-batches of `epoch`, from micro-batch `start` on.
+
+        Their sizes differ by one at most: no short tail, on which BatchNorm would be noisy (or, with one image, fail).
+        """
         generator = torch.Generator()
-        for number, indices in enumerate(torch.split(self.order(epoch), self.batch_size)):
+        for number, indices in enumerate(torch.tensor_split(self.order(epoch), len(self))):
             if number < start:
                 continue
             generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
@@ -170,9 +178,9 @@ def _balanced_weights(targets: Tensor) -> Tensor:
     return 1.0 / counts[targets].double()
 
 
-def _fits_on(device: torch.device, images: Tensor) -> bool:
-    """Whether the whole set may live on the device: it then never waits for a copy."""
+def move_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
+    """Return uint8 images on a GPU that has room for the whole set, so that no batch waits for a copy."""
     if device.type != "cuda":
-        return False
+        return images
     free, _ = torch.cuda.mem_get_info(device)
-    return images.numel() < free // 4
+    return images.to(device) if images.numel() < free // 4 else images

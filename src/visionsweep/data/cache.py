@@ -120,6 +120,9 @@ def _log_decoded(count: int, preprocessing: Preprocessing, start: float, where: 
 def _open_or_build(folder: Path, paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Tensor, dict[int, str]]:
     array_path = folder / f"{_key(paths, preprocessing)}.npy"
     found = _open(array_path, len(paths))
+    if found is not None and any(_is_readable_now(paths[index], preprocessing) for index in found[1]):
+        array_path.unlink(missing_ok=True)  # a network folder was away, or permissions were wrong
+        found = None
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,14 @@ def _open_or_build(folder: Path, paths: Sequence[Path], preprocessing: Preproces
         if found is None:
             raise DataError(f"data.cache_dir: {array_path} vanished while it was opened. Start again")
     return found
+
+
+def _is_readable_now(path: Path, preprocessing: Preprocessing) -> bool:
+    try:
+        decode_image(path, preprocessing)
+    except UnreadableImageError:
+        return False
+    return True
 
 
 def _key(paths: Sequence[Path], preprocessing: Preprocessing) -> str:

@@ -1,6 +1,7 @@
 """Images listed in a CSV file: one row an image, columns found by their names."""
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _to_files(
     for row in rows:
         if row.label not in numbers:
             raise DataError(_explain_label(row, table, class_names, classes))
-        path = base / Path(row.image).expanduser()
+        path = Path(os.path.normpath(base / os.path.expanduser(row.image)))  # a/../a/0.png is a/0.png
         if path in lines:
             raise DataError(
                 f"{table} line {row.line}: {row.image} is in line {lines[path]} too, so it could be in "

@@ -129,6 +129,8 @@ def _walk(folder: Path) -> tuple[list[Path], int]:
     """Sorted image files below a folder, and the number of other files; hidden ones are in neither."""
     images: list[Path] = []
     num_others = 0
+    if not folder.exists():  # archives keep no empty folder: a class without test images is warned of
+        return [], 0
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

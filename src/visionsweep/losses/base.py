@@ -4,7 +4,6 @@ Owns the one definition of weights and soft targets that every loss follows. Doe
 """
 
 import abc
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +28,6 @@ class Loss(nn.Module, abc.ABC):
     For batches a and b of one update, ``value(statistics(a) + statistics(b))`` is the loss of the batch that
     holds both. So a large batch is the exact sum of its micro-batches, whatever their sizes.
     """
-
-    # True: `value` divides a sum by a weight that does not depend on the logits, so an update needs one pass.
-    is_sum_over_samples: ClassVar[bool] = False
 
     @abc.abstractmethod
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -58,7 +54,6 @@ class SampleLoss(Loss):
     divides soft targets by N instead, which changes the scale as soon as class weights are set.)
     """
 
-    is_sum_over_samples = True
     class_weights: Tensor | None
 
     def __init__(
