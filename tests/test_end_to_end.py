@@ -137,6 +137,22 @@ def test_two_runs_started_together_on_a_fresh_database(tmp_path: Path) -> None:
     assert {name: run["status"] for name, run in runs.items()} == {"a": "FINISHED", "b": "FINISHED"}
 
 
+@pytest.mark.skipif(
+    not Path("/usr/share/datasets/fashion-mnist").exists(), reason="needs the Debian package dataset-fashion-mnist"
+)
+def test_fashion_mnist_is_learned_and_tested_once(tmp_path: Path, train: Command) -> None:
+    data = ["data=fashion_mnist", "loss=label_smoothing", "optim=adamw", "scheduler=cosine", "trainer.epochs=1"]
+    done = train(*data, "tracking=none", "trainer.threads=1", "name=first")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "outputs/first/result.json").read_text())
+    # One epoch of five: far from the README's figure, and far above what a broken pipeline could reach.
+    assert result["test"]["test/f1_macro"] > 0.83
+    assert abs(result["test"]["test/f1_macro"] - result["metrics"]["val/f1_macro"]) < 0.04
+    rows = (tmp_path / "outputs/first/split.csv").read_text().splitlines()[1:]
+    counts = {part: sum(row.startswith(part + ",") for row in rows) for part in ("train", "val", "test")}
+    assert counts == {"train": 48000, "val": 12000, "test": 10000}
+
+
 def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Path, train: Command) -> None:
     done = train("--multirun", "study=faces", "hydra.sweeper.n_trials=4", "trainer.epochs=1", "trainer.threads=1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -194,6 +210,7 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith(("python train.py", "python predict.py"))]
 
 
+@pytest.mark.timeout(900)
 def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

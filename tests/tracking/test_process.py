@@ -32,16 +32,16 @@ def run_dir(tmp_path):
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        (None, "sqlite:////work/dir/mlflow.db"),
-        ("sqlite:///mlflow.db", "sqlite:////work/dir/mlflow.db"),
-        ("sqlite:///sub/a b.db?timeout=1", "sqlite:////work/dir/sub/a b.db?timeout=1"),
+        (None, "sqlite:////data/dir/mlflow.db"),
+        ("sqlite:///mlflow.db", "sqlite:////data/dir/mlflow.db"),
+        ("sqlite:///sub/a b.db?timeout=1", "sqlite:////data/dir/sub/a b.db?timeout=1"),
         ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
         ("http://mlflow.lab:5000", "http://mlflow.lab:5000"),
         ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u:p@host/db"),
     ],
 )
 def test_a_uri_means_the_same_from_every_directory(uri, expected, tmp_path):
-    assert resolve_uri(uri, tmp_path).replace(str(tmp_path.resolve()), "/work/dir") == expected
+    assert resolve_uri(uri, tmp_path).replace(str(tmp_path.resolve()), "/data/dir") == expected
 
 
 def test_the_environment_decides_where_the_config_does_not(monkeypatch, tmp_path):

@@ -72,7 +72,11 @@ class Batches:
         targets: Tensor,
         batch_size: int,
         placement: Placement,
+        *,
+        indices: Tensor,
     ) -> None:
+        """``indices``: (n,) int64, which of the images to use."""
+        self.indices = indices
         self.batch_size = batch_size
         self.device = placement.device
         self.memory_format = placement.memory_format
@@ -107,9 +111,8 @@ class TrainBatches(Batches):
         seed: int,
         balanced: bool,
     ) -> None:
-        """``indices``: (n,) int64, which of the images train. ``balanced``: draw each class equally often."""
-        super().__init__(images, targets, batch_size, placement)
-        self.indices = indices
+        """``balanced``: draw each class equally often."""
+        super().__init__(images, targets, batch_size, placement, indices=indices)
         self.augment = augment
         self.seed = seed
         self.balanced = balanced
@@ -154,18 +157,6 @@ class TrainBatches(Batches):
 
 class EvalBatches(Batches):
     """Images once each, in their own order, not augmented."""
-
-    def __init__(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        batch_size: int,
-        placement: Placement,
-        *,
-        indices: Tensor,
-    ) -> None:
-        super().__init__(images, targets, batch_size, placement)
-        self.indices = indices
 
     def __iter__(self) -> Iterator[Batch]:
         for indices in torch.split(self.indices, self.batch_size):
