@@ -1,15 +1,18 @@
-"""Labelled image files: decoded into an ImageSet, and checked against the files of another part."""
+"""Image files: found below a folder, decoded into an ImageSet, checked against the files of another part."""
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from visionsweep.data.cache import OnBadImage, decode_all
 from visionsweep.data.dataset import ImageSet, Preprocessing
+from visionsweep.data.decode import IMAGE_SUFFIXES
 from visionsweep.errors import DataError
 
 
@@ -21,6 +24,32 @@ class ImageFiles:
     ids: list[str]
     targets: list[int]
     groups: list[str] | None = None
+
+
+def find_images_below(key: str, folder: Path) -> tuple[list[Path], int]:
+    """Sorted image files below a folder, and the number of other files; hidden ones are in neither.
+
+    DataError naming `key`, the setting that named the folder, when a sub-folder cannot be read.
+    """
+    images: list[Path] = []
+    num_others = 0
+    # os.walk would leave an unreadable folder out silently.
+    for parent, folders, names in os.walk(folder, onerror=lambda e: refuse_unreadable(key, e), followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith("."):  # among them ._NAME, which macOS leaves in archives
+                continue
+            path = Path(parent, name)
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                images.append(path)
+            else:
+                num_others += 1
+    return sorted(images), num_others
+
+
+def refuse_unreadable(key: str, error: OSError) -> NoReturn:
+    """Raise DataError for a folder that cannot be listed."""
+    raise DataError(f"{key}: cannot list {error.filename} ({error.strerror}). Correct its permissions") from error
 
 
 def load_files(

@@ -1,15 +1,19 @@
 """Images sorted into one folder a class: root/CLASS/**/IMAGE, or root/{train,test}/CLASS/**/IMAGE."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.decode import IMAGE_SUFFIXES, Fit, make_preprocessing
-from visionsweep.data.image_files import ImageFiles, check_disjoint, load_files
+from visionsweep.data.image_files import (
+    ImageFiles,
+    check_disjoint,
+    find_images_below,
+    load_files,
+    refuse_unreadable,
+)
 from visionsweep.data.labels import nearest, warn_empty_classes
 from visionsweep.data.paths import require_folder
 from visionsweep.errors import DataError
@@ -65,12 +69,7 @@ def _sub_folders(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
-        _refuse(error)
-
-
-def _refuse(error: OSError) -> NoReturn:
-    # os.walk would leave an unreadable folder out silently.
-    raise DataError(f"data.root: cannot list {error.filename} ({error.strerror}). Correct its permissions") from error
+        refuse_unreadable("data.root", error)
 
 
 def _find_parts(folder: Path) -> tuple[Path, Path | None]:
@@ -113,7 +112,8 @@ def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFi
     targets: list[int] = []
     num_others = 0
     for target, name in enumerate(class_names):
-        found, others = _walk(folder / name)
+        # Archives keep no empty folders: a class without test images is warned of.
+        found, others = find_images_below("data.root", folder / name) if (folder / name).exists() else ([], 0)
         paths += found
         targets += [target] * len(found)
         num_others += others
@@ -123,22 +123,3 @@ def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFi
     if num_others:
         logger.info("%s: ignored %s files that are not named as images", folder, f"{num_others:,}")
     return ImageFiles(paths, [path.relative_to(root).as_posix() for path in paths], targets)
-
-
-def _walk(folder: Path) -> tuple[list[Path], int]:
-    """Sorted image files below a folder, and the number of other files; hidden ones are in neither."""
-    images: list[Path] = []
-    num_others = 0
-    if not folder.exists():  # archives keep no empty folder: a class without test images is warned of
-        return [], 0
-    for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if name.startswith("."):  # among them ._NAME, which macOS leaves in archives
-                continue
-            path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                images.append(path)
-            else:
-                num_others += 1
-    return sorted(images), num_others

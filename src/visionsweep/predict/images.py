@@ -1,10 +1,10 @@
 """The image files to predict: all below a folder, or those that a CSV file lists."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from visionsweep.data.decode import IMAGE_SUFFIXES
+from visionsweep.data.image_files import find_images_below
 from visionsweep.data.paths import require_folder
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.table import Table, read_table
@@ -31,7 +31,8 @@ def find_images(source: Path, image_column: str | None, root: Path | None) -> li
         for key, value in (("data.image", image_column), ("data.root", root)):
             if value is not None:
                 raise ConfigError(f"{key}: is for a CSV file, but data.predict={source} is a folder; leave it out")
-        images = _images_below(source)
+        paths, _ = find_images_below("data.predict", source)
+        images = [ImageFile(path, path.relative_to(source).as_posix()) for path in paths]
         if not images:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(f"data.predict: no image below {source}; expected files named {suffixes}")
@@ -51,16 +52,6 @@ def _is_unicode(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _images_below(folder: Path) -> list[ImageFile]:
-    """Image files below `folder`, without hidden ones (among them ._NAME, which macOS leaves in archives)."""
-    paths = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    paths = sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
-    return [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]
 
 
 def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:
