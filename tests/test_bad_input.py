@@ -171,6 +171,11 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     ),
     "sweep without --multirun": (nothing, ["sweep=default"], "sweep=default: belongs to a sweep; add --multirun"),
     "study without --multirun": (nothing, ["study=faces"], "study=faces: belongs to a sweep; add --multirun"),
+    "name for a sweep": (
+        nothing,
+        ["--multirun", "name=x"],
+        "name=x: belongs to a single run; a sweep is named with study=",
+    ),
     "resume of nothing": (nothing, ["resume=outputs/nope"], "resume: outputs/nope does not exist"),
     "resume of a folder that is no run": (photos, ["resume=photos"], "resume: photos holds no run"),
     "sweep in the other direction": (
@@ -260,6 +265,22 @@ def test_the_home_directory_is_expanded(
     monkeypatch.setenv("HOME", str(make_folder(tmp_path / "home" / "photos").parent))
     outcome = command_line(*QUICK, "data=image_folder", "data.root=~/photos", BATCH, "name=home")
     assert outcome.code == 0, outcome.text
+
+
+def test_two_augmentations_go_together(tmp_path: Path, command_line: CommandLine) -> None:
+    outcome = command_line(*QUICK, "augment=[strong,mixup]", "name=both", "trainer.accumulate=2")
+    assert outcome.code == 0, outcome.text
+    config = (tmp_path / "outputs/both/config.yaml").read_text()
+    assert "ColorJitter" in config
+    assert "Mixup" in config
+    assert "BatchNorm normalizes each micro-batch of 32 by itself" in outcome.stdout
+
+
+def test_a_refused_sweep_prints_nothing_but_its_line(tmp_path: Path, command_line: CommandLine) -> None:
+    assert command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1").code == 0
+    outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1")
+    assert outcome.code == 1
+    assert outcome.stdout == ""
 
 
 def test_a_class_without_test_images_is_a_warning(tmp_path: Path, command_line: CommandLine) -> None:

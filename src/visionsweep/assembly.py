@@ -257,6 +257,12 @@ def _state(
     )
     if trainer["accumulate"] > len(train):
         log.warning("trainer.accumulate=%d: an epoch has %d micro-batches only", trainer["accumulate"], len(train))
+    if trainer["accumulate"] > 1 and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        log.info(
+            "this model's BatchNorm normalizes each micro-batch of %d by itself, which no accumulation can make exact "
+            "(docs/training.md)",
+            trainer["batch_size"],
+        )
     log.info(
         "an update sees %d images (trainer.batch_size %d x trainer.accumulate %d); %d updates an epoch",
         min(trainer["batch_size"] * trainer["accumulate"], train.num_images),

@@ -46,6 +46,7 @@ class RunCallback(Callback):
 
     def __init__(self) -> None:
         self._uploader: Any = None
+        self._is_multirun_under_way = False
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the run's directory; start the uploader."""
@@ -77,9 +78,12 @@ class RunCallback(Callback):
             _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
             sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
             self._start(config, sweep_dir)
+        self._is_multirun_under_way = True
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Have the best run's model exported; wait for the uploader."""
+        if not self._is_multirun_under_way:  # refused: Hydra calls this all the same
+            return
         sweep_dir = Path(config.hydra.sweep.dir)
         best = best_run(sweep_dir, config.objective.direction)
         if best is not None:
@@ -110,6 +114,10 @@ class RunCallback(Callback):
         from visionsweep.tracking.process import resolve_uri, ui_command
 
         uploader, self._uploader = self._uploader, None
+        if not any(directory.glob("events.jsonl")) and not any(directory.glob("*/events.jsonl")):
+            uploader.finish(0, lambda _: None)  # nothing was started, so there is nothing to send or to compare
+            return
+        log.info("the record is safe in %s; sending the rest of it to MLflow", directory)
         behind = uploader.finish(config.tracking.wait_seconds, _show_behind)
         uri = resolve_uri(config.tracking.uri, Path.cwd())
         shown_uri = without_password(uri)

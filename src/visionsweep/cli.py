@@ -27,6 +27,10 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
         for argument in arguments:
             if argument.partition("=")[0] in ("sweep", "study"):
                 fail(f"{argument}: belongs to a sweep; add --multirun")
+    if is_multirun and not is_info:
+        for argument in arguments:
+            if argument.startswith("name="):
+                fail(f"{argument}: belongs to a single run; a sweep is named with study=")
     given = [a.lstrip("+") for a in arguments if a.lstrip("+").startswith("resume=")]
     if not given or given[-1] == "resume=null":
         return arguments

@@ -120,9 +120,11 @@ def is_trial(config: dict[str, Any], run_dir: Path) -> bool:
 
 def _params(config: dict[str, Any], experiment: Experiment) -> dict[str, object]:
     params: dict[str, object] = {}
-    if HydraConfig.initialized():  # what was typed: loss=focal says more than its class path
+    if (
+        HydraConfig.initialized()
+    ):  # what was typed: loss=focal says more than its class path (a list of choices is not there)
         choices = HydraConfig.get().runtime.choices
-        params |= {group: choices[group] for group in COMPONENT_GROUPS}
+        params |= {group: choices[group] for group in COMPONENT_GROUPS if group in choices}
     params |= flatten({key: value for key, value in config.items() if key not in ("name", "study", "tracking")})
     trainer = config["trainer"]
     params["effective_batch_size"] = min(trainer["batch_size"] * trainer["accumulate"], experiment.train.num_images)

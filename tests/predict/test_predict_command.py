@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from untrained_run import expected_probabilities, make_run
 
 from visionsweep.predict.command import main
@@ -123,3 +124,37 @@ def test_the_script_ends_with_the_code_of_the_command() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: data.predict: not set")
     assert "Traceback" not in result.stderr
+
+
+def test_a_sample_with_one_column_a_class_gets_the_probabilities(job: list[str], tmp_path: Path) -> None:
+    """The usual shape where log loss is the metric; the columns may stand in another order than the classes."""
+    assert main([*job, "out=plain.csv", "probabilities=true"]) == 0
+    with (tmp_path / "plain.csv").open() as stream:
+        plain = {row["id"]: row for row in csv.DictReader(stream)}
+    with (tmp_path / "sample.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [["ImageID", "owl", "cat", "dog"], *([name, 0, 0, 0] for name in reversed(list(plain)))]
+        )
+    assert main([*job, "sample=sample.csv", "out=wide.csv"]) == 0
+    with (tmp_path / "wide.csv").open() as stream:
+        reader = csv.DictReader(stream)
+        rows = list(reader)
+    assert reader.fieldnames == ["ImageID", "owl", "cat", "dog"]
+    assert [row["ImageID"] for row in rows] == list(reversed(list(plain)))
+    for row in rows:
+        expected = plain[row["ImageID"]]
+        assert {name: row[name] for name in ("cat", "dog", "owl")} == {
+            name: expected[f"prob_{name}"] for name in ("cat", "dog", "owl")
+        }
+
+
+def test_a_sample_of_more_columns_must_say_which_holds_the_label(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sample.csv").write_text("ImageID,P_cat,P_dog\nx.png,0,0\n")
+    images = tmp_path / "one"
+    images.mkdir()
+    Image.new("RGB", (10, 8)).save(images / "x.png")
+    arguments = [a for a in job if not a.startswith("data.predict=")]
+    assert main([*arguments, "data.predict=one", "sample=sample.csv"]) == 1
+    assert capsys.readouterr().err.startswith("error: label_column: ")

@@ -32,13 +32,15 @@ def require_file(key: str, value: str | None, meaning: str) -> Path:
 
 def _require(key: str, value: str | None, meaning: str) -> Path:
     if value is None or not value:
-        raise ConfigError(f"{key} is not set: give {meaning} ({key}=...), or data=digits to try without data")
+        raise ConfigError(f"{key} is not set: give {meaning} ({key}=...){_without_data(key)}")
     path = absolute(key, value)
     if not path.exists():
-        raise DataError(
-            f"{key}: {path} does not exist (cwd {Path.cwd()}). Set {key}=... or data=digits to try without data"
-        )
+        raise DataError(f"{key}: {path} does not exist (cwd {Path.cwd()}). Set {key}=...{_without_data(key)}")
     return path
+
+
+def _without_data(key: str) -> str:
+    return " or data=digits to try without data" if key in ("data.root", "data.path") else ""
 
 
 def default_cache_dir() -> Path:

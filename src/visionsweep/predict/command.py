@@ -32,7 +32,7 @@ def run_prediction(arguments: Arguments) -> str:
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
     from visionsweep.predict.load import load_predictor
-    from visionsweep.predict.submission import make_template, render, summarize
+    from visionsweep.predict.submission import make_template, render, render_class_columns, summarize
 
     _check_out(arguments)
     images = find_images(arguments.images, arguments.image_column, arguments.root)
@@ -41,7 +41,14 @@ def run_prediction(arguments: Arguments) -> str:
     predictors = [load_predictor(run_dir, device) for run_dir in arguments.runs]
     check_runs(arguments.runs, predictors, arguments.tta)
     class_names = predictors[0].class_names
-    columns = [f"prob_{name}" for name in class_names] if arguments.probabilities else []
+    class_columns = template.class_columns(class_names) if arguments.label_column is None else None
+    if class_columns is None and arguments.label_column is None and template.seems_to_want_classes(class_names):
+        raise ConfigError(
+            f"label_column: {arguments.sample} has the columns {', '.join(template.header)}; say which of them holds "
+            f"the label, or name one column a class exactly as the classes: {', '.join(class_names)}"
+        )
+    wants_new_columns = arguments.probabilities and class_columns is None
+    columns = [f"prob_{name}" for name in class_names] if wants_new_columns else []
     template.check_new_columns(columns)
     probabilities = predict(
         [image.path for image in template.images],
@@ -52,7 +59,10 @@ def run_prediction(arguments: Arguments) -> str:
     )
     preds = probabilities.argmax(dim=1).tolist()
     labels = [class_names[pred] if arguments.labels == "names" else str(pred) for pred in preds]
-    write_text(arguments.out, render(template, labels, columns, probabilities))
+    if class_columns is not None:
+        write_text(arguments.out, render_class_columns(template, class_columns, probabilities))
+    else:
+        write_text(arguments.out, render(template, labels, columns, probabilities))
     return f"{summarize(labels)}\nwrote {arguments.out}"
 
 

@@ -31,6 +31,17 @@ class Template:
     images: list[ImageFile]
     label_index: int
 
+    def class_columns(self, class_names: Sequence[str]) -> list[int] | None:
+        """Return where the sample wants each class's probability, or None unless it has one column a class."""
+        if len(self.header) != len(class_names) + 1 or not set(class_names) <= set(self.header):
+            return None
+        return [self.header.index(name) for name in class_names]
+
+    def seems_to_want_classes(self, class_names: Sequence[str]) -> bool:
+        """Return whether two columns or more are named after classes, such as P_cat and P_dog."""
+        columns = self.header[1:]
+        return sum(any(name in column for name in class_names) for column in columns) > 1
+
     def check_new_columns(self, columns: Sequence[str]) -> None:
         """Raise `ConfigError` if a column to be added is there already."""
         for column in columns:
@@ -131,7 +142,7 @@ def _examples(names: Sequence[str]) -> str:
 
 
 def render(template: Template, labels: Sequence[str], columns: Sequence[str], probabilities: Tensor) -> str:
-    """Return the submission as CSV text; ``probabilities``, (N, K), fill ``columns`` unless there is none of these."""
+    """Return the submission as CSV text; ``probabilities``, (N, K), fill new ``columns`` unless there is none."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*template.header, *columns])
@@ -139,6 +150,19 @@ def render(template: Template, labels: Sequence[str], columns: Sequence[str], pr
         cells = list(row)
         cells[template.label_index] = label
         writer.writerow([*cells, *(f"{p:.9g}" for p in probs[: len(columns)])])
+    return stream.getvalue()
+
+
+def render_class_columns(template: Template, indices: Sequence[int], probabilities: Tensor) -> str:
+    """Return the submission as CSV text, the (N, K) probabilities in the sample's own columns at ``indices``."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(template.header)
+    for row, probs in zip(template.rows, probabilities.tolist(), strict=True):
+        cells = list(row)
+        for index, probability in zip(indices, probs, strict=True):
+            cells[index] = f"{probability:.9g}"
+        writer.writerow(cells)
     return stream.getvalue()
 
 
