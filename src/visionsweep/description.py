@@ -4,7 +4,6 @@ A resumed run is held against all of it.
 """
 
 import json
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.paths import difference, resolve_paths, shown
 from visionsweep.reproducibility import environment
 from visionsweep.tracking.journal import Journal
-
-log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"

@@ -143,26 +143,32 @@ def _examples(names: Sequence[str]) -> str:
 
 def render(template: Template, labels: Sequence[str], columns: Sequence[str], probabilities: Tensor) -> str:
     """Return the submission as CSV text; ``probabilities``, (N, K), fill new ``columns`` unless there is none."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*template.header, *columns])
+    rows = []
     for row, label, probs in zip(template.rows, labels, probabilities.tolist(), strict=True):
         cells = list(row)
         cells[template.label_index] = label
-        writer.writerow([*cells, *(f"{p:.9g}" for p in probs[: len(columns)])])
-    return stream.getvalue()
+        rows.append([*cells, *map(_cell, probs[: len(columns)])])
+    return _csv([*template.header, *columns], rows)
 
 
 def render_class_columns(template: Template, indices: Sequence[int], probabilities: Tensor) -> str:
     """Return the submission as CSV text, the (N, K) probabilities in the sample's own columns at ``indices``."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(template.header)
+    rows = []
     for row, probs in zip(template.rows, probabilities.tolist(), strict=True):
         cells = list(row)
         for index, probability in zip(indices, probs, strict=True):
-            cells[index] = f"{probability:.9g}"
-        writer.writerow(cells)
+            cells[index] = _cell(probability)
+        rows.append(cells)
+    return _csv(template.header, rows)
+
+
+def _cell(probability: float) -> str:
+    return f"{probability:.9g}"
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     return stream.getvalue()
 
 
