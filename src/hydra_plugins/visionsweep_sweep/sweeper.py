@@ -1,0 +1,39 @@
+"""`hydra/sweeper=optuna_async`: the class that Hydra finds; the work is done in `visionsweep.sweep`."""
+
+import sys
+from typing import Any
+
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from . import config as _config  # registers hydra/sweeper=optuna_async  # noqa: F401
+
+
+class OptunaAsyncSweeper(Sweeper):
+    """Asks Optuna, runs trials in warm workers without a barrier, prunes, and takes up a stored sweep."""
+
+    def __init__(self, **settings: Any) -> None:
+        # `sweep` reads hydra.sweeper itself: a stored sweep is composed again with what it was started with.
+        del settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep what `sweep` needs."""
+        self._hydra_context = hydra_context
+        self._task_function = task_function
+        self.config = config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep to its end; exit with 1 or 130 where it failed or was interrupted."""
+        from visionsweep.errors import UserError
+        from visionsweep.sweep.command import run_sweep
+
+        assert self.config is not None
+        try:
+            code = run_sweep(self._hydra_context, self.config, self._task_function, arguments)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
+            raise SystemExit(1) from None
+        if code:
+            raise SystemExit(code)
+        return None

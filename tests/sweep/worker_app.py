@@ -1,0 +1,244 @@
+"""A Hydra app for the tests of the workers: `do=NAME` calls `do_NAME`; and how to look at processes.
+
+Imports no torch and no pytest, so that workers start fast.
+"""
+
+import ctypes
+import gc
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from visionsweep.errors import UserError
+from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def task(cfg: DictConfig) -> Any:
+    return globals()[f"do_{cfg.do}"](cfg)
+
+
+def sweep(sweep_dir: Path, *overrides: str) -> dict[str, Any]:
+    """Return what Hydra hands to a launcher for a sweep over an empty config with `do`, `x` and `file`."""
+    from hydra._internal.callbacks import Callbacks
+
+    conf = sweep_dir.parent / "conf"
+    conf.mkdir(parents=True, exist_ok=True)
+    (conf / "config.yaml").write_text("do: value\nx: 1\nfile: null\n", encoding="utf-8")
+    given = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={sweep_dir}", "hydra.sweep.subdir=${hydra.job.id}", *overrides]
+    with initialize_config_dir(str(conf), job_name="app"):
+        config = compose("config", given, return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+    context = HydraContext(config_loader=loader, callbacks=Callbacks(), execution_whitelist=["tests.*"])
+    return {"hydra_context": context, "config": config, "task_function": task}
+
+
+def gone(pids: list[int], timeout_seconds: float = 30.0) -> bool:
+    """Wait until none of the processes is there any more."""
+    deadline = time.monotonic() + timeout_seconds
+    while any(is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether the process is there; a zombie is not, since a container may have nobody who reaps it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def check(cfg: DictConfig) -> Any:
+    """What a job with `check` calls."""
+    if cfg.x < 0:
+        raise UserError("x: expected a positive number")
+    print("from the check")
+    return {"keys": sorted(cfg), "number": HydraConfig.get().job.num}
+
+
+def do_value(cfg: DictConfig) -> float:
+    return cfg.x * 2.0
+
+
+def do_pid(cfg: DictConfig) -> int:
+    return os.getpid()
+
+
+def do_environment(cfg: DictConfig) -> dict[str, Any]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    return {name: os.environ.get(name) for name in names} | {"threads": current_trial().threads}
+
+
+def do_job(cfg: DictConfig) -> tuple[Any, ...]:
+    job, trial = HydraConfig.get().job, current_trial()
+    return job.num, job.id, trial.number, trial.attempt, dict(cfg)
+
+
+def do_report(cfg: DictConfig) -> list[bool]:
+    return [current_trial().report(value, step) for step, value in enumerate(cfg.x, 1)]
+
+
+def do_report_bad(cfg: DictConfig) -> bool:
+    return current_trial().report({"none": None, "text": "0.5", "not_finite": float("nan")}[cfg.x], 3)
+
+
+def do_report_half_step(cfg: DictConfig) -> bool:
+    return current_trial().report(0.5, 1.5)  # type: ignore[arg-type]
+
+
+def do_report_from_child(cfg: DictConfig) -> int | None:
+    child = multiprocessing.get_context("fork").Process(target=current_trial().report, args=(0.5, 1))
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def do_prune_when_told(cfg: DictConfig) -> float:
+    if current_trial().report(0.5, 1):
+        raise TrialPruned("at epoch 1")
+    return 0.5
+
+
+def do_raise(cfg: DictConfig) -> None:
+    raise EXCEPTIONS[cfg.x]
+
+
+class ForeignPruned(Exception):  # noqa: N818
+    """Stands for Optuna's."""
+
+
+ForeignPruned.__name__ = "TrialPruned"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands for torch's."""
+
+
+class Unpicklable(Exception):  # noqa: N818
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+        self.lock = threading.Lock()
+
+
+EXCEPTIONS: dict[str, BaseException] = {
+    "value": ValueError("too\nlong"),
+    "user": UserError("optim.lr: expected a number"),
+    "exit": SystemExit(3),
+    "interrupt": KeyboardInterrupt(),
+    "memory": MemoryError("no room"),
+    "cuda": OutOfMemoryError("tried to allocate"),
+    "cublas": RuntimeError("CUDA error: out of memory"),
+    "pruned": ForeignPruned("by optuna"),
+    "stopped": TrialStopped("after epoch 2"),
+    "unpicklable": Unpicklable(1, 2),
+}
+
+
+def do_return_lock(cfg: DictConfig) -> Any:
+    return threading.Lock()
+
+
+class _Big:
+    """Stands for a model."""
+
+
+_kept: "weakref.ref[_Big] | None" = None
+
+
+def do_fail_with_big(cfg: DictConfig) -> None:
+    global _kept
+    gc.disable()  # or it might clean up in time by luck
+    big = _Big()
+    _kept = weakref.ref(big)
+    raise TrialPruned if cfg.x == "pruned" else ValueError
+
+
+def do_big_is_gone(cfg: DictConfig) -> bool:
+    return _kept is not None and _kept() is None
+
+
+def do_talk(cfg: DictConfig) -> None:
+    print("from print")
+    os.write(1, b"from descriptor 1\n")
+    os.write(2, b"from descriptor 2\n")
+    ctypes.CDLL(None).puts(b"from C")
+    warnings.warn("from warnings", stacklevel=1)
+    logging.getLogger("app").info("from logging")
+    subprocess.run([sys.executable, "-c", "print('from a child')"], check=True)
+
+
+def do_sleep(cfg: DictConfig) -> None:
+    print("before the end")  # must be in the log though nothing is flushed after it
+    Path(cfg.file).write_text(str(os.getpid()), encoding="utf-8")
+    time.sleep(600)
+
+
+def do_wait(cfg: DictConfig) -> str:
+    """End when the test makes the file."""
+    while not Path(cfg.file).exists():
+        time.sleep(0.01)
+    return "seen"
+
+
+def do_busy_with_child(cfg: DictConfig) -> None:
+    """Compute for ever, with a child in the worker's session and one in its own."""
+    children = [subprocess.Popen(SLEEPER), subprocess.Popen(SLEEPER, start_new_session=True)]
+    _write(cfg.file, [os.getpid(), *(child.pid for child in children)])
+    while True:
+        pass
+
+
+def do_fork_and_sleep(cfg: DictConfig) -> None:
+    """Sleep beside a forked child, which has copies of every descriptor."""
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    assert child.pid is not None
+    _write(cfg.file, [os.getpid(), child.pid])
+    time.sleep(600)
+
+
+def do_exit(cfg: DictConfig) -> None:
+    os._exit(cfg.x)
+
+
+def do_until_stopped(cfg: DictConfig) -> None:
+    Path(cfg.file).touch()
+    while not current_trial().should_stop():
+        time.sleep(0.01)
+    raise TrialStopped("after epoch 2")
+
+
+def do_allocate(cfg: DictConfig) -> None:
+    kept = bytearray(cfg.x * 1_000_000)
+    kept[::4096] = b"x" * len(kept[::4096])  # touched, so that it is resident
+    time.sleep(600)
+
+
+def do_children(cfg: DictConfig) -> list[int]:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])
+
+
+def _write(file: str, pids: list[int]) -> None:
+    temporary = Path(f"{file}.new")
+    temporary.write_text(" ".join(map(str, pids)), encoding="utf-8")
+    temporary.rename(file)
