@@ -1,0 +1,45 @@
+"""What is found before trial 0: every choice composes, and every pair of config-group choices builds."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from visionsweep.errors import ConfigError
+from visionsweep.sweep.engine import Ended, Engine, Job, Reported
+from visionsweep.sweep.jobs import shown
+
+if TYPE_CHECKING:
+    from visionsweep.sweep.command import Sweep
+
+log = logging.getLogger(__name__)
+
+
+def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[], int] = lambda: 0) -> list[Any]:
+    """Compose each choice of each dimension and each pair of group choices; build them with `hydra.sweeper.check`.
+
+    Returns what the check returned for each; fewer after Ctrl-C, which `interrupts` counts. Raises `ConfigError` with
+    the overrides of the first one that fails.
+    """
+    probes = []
+    for params in sweep.space.probes(sweep.composer.is_group):
+        if interrupts():
+            return []
+        probes.append(sweep.composer.check(params))
+    if sweep.settings.check is None or engine is None:
+        return []
+    log.info("checking %d configurations", len(probes))
+    waiting = [Job(f"check-{i}", i, overrides, check=sweep.settings.check) for i, overrides in enumerate(probes)]
+    by_key = {job.key: job for job in waiting}
+    found: list[Any] = []
+    while len(found) < len(probes) and not interrupts():
+        while waiting and engine.num_free:
+            engine.submit(waiting.pop(0))
+        for event in engine.poll(1.0):
+            if isinstance(event, Reported):
+                engine.answer(event.key, prune=False)
+            if not isinstance(event, Ended):
+                continue
+            if event.state != "completed":
+                raise ConfigError(f"{shown(by_key[event.key].overrides)}: {event.error}")
+            found.append(event.value)
+    return found

@@ -1,0 +1,90 @@
+"""Samplers and pruners from their configs. A sampler is made anew for each trial, from (seed, trial number).
+
+A sampler's random state is lost with its process. Made anew, trial n is drawn the same whether the sweep ran through
+or was killed and taken up in between.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from visionsweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+MakeSampler = Callable[[int], "BaseSampler"]
+
+_GRID = "optuna.samplers.GridSampler"
+_QMC = "optuna.samplers.QMCSampler"
+_SAMPLER_TARGETS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
+_PRUNER_TARGETS = ("optuna.pruners.*",)
+
+
+def is_grid(sampler: Mapping[str, Any]) -> bool:
+    """Return whether the sampler's config asks for a plain grid, which the sweep enumerates itself."""
+    return sampler.get("_target_") == _GRID
+
+
+def trial_seed(seed: int, number: int) -> int:
+    """Return the 32-bit seed of one trial."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
+    """Return a function that makes the sampler of a trial. Raises `ConfigError` for settings that it does not take."""
+    from optuna.samplers import RandomSampler
+
+    if is_grid(config):  # every parameter is given: nothing is drawn
+        return lambda number: RandomSampler(seed=trial_seed(seed, number))
+    make = _partial(config, "hydra.sweeper.sampler", _SAMPLER_TARGETS)
+    if "seed" not in config:  # a user's own sampler
+        return lambda number: make()
+    if config["_target_"] == _QMC:
+        # The scrambled sequence is one for the whole sweep; only what lies outside of it is drawn a trial.
+        if config.get("independent_sampler") is not None:
+            return lambda number: make(seed=seed)
+        return lambda number: make(seed=seed, independent_sampler=RandomSampler(seed=trial_seed(seed, number)))
+    return lambda number: make(seed=trial_seed(seed, number))
+
+
+def build_pruner(config: Mapping[str, Any] | None) -> "BasePruner":
+    """Return the pruner of `hydra.sweeper.pruner`."""
+    from optuna.pruners import NopPruner
+
+    if config is None:
+        return NopPruner()
+    pruner: BasePruner = _call(_partial(config, "hydra.sweeper.pruner", _PRUNER_TARGETS), "hydra.sweeper.pruner")
+    return pruner
+
+
+def _partial(config: Mapping[str, Any], key: str, targets: tuple[str, ...]) -> Callable[..., Any]:
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        make: functools.partial[Any] = instantiate(
+            dict(config), _partial_=True, _convert_="all", _execution_whitelist_=targets
+        )
+    except InstantiationException as error:
+        raise ConfigError(f"{key}: {_first_line(error)}") from error
+    return functools.partial(_call, make, key)
+
+
+def _call(make: Callable[..., Any], key: str, /, **arguments: Any) -> Any:
+    from optuna.exceptions import ExperimentalWarning
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, and once a trial
+            return make(**arguments)
+    except (TypeError, ValueError, ImportError) as error:  # gp needs torch, cmaes its package
+        raise ConfigError(f"{key}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,160 @@
+"""The settings of `hydra/sweeper=optuna_async`, checked."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from visionsweep.errors import ConfigError
+from visionsweep.sweep.samplers import is_grid
+
+DEFAULT_TRIALS = 20
+_KEY = "hydra.sweeper"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`hydra.sweeper`, resolved. The schema with every key's meaning is `hydra_plugins.visionsweep_sweep.config`."""
+
+    sampler: dict[str, Any]
+    pruner: dict[str, Any] | None
+    directions: tuple[Literal["maximize", "minimize"], ...]
+    storage: str | None
+    study_name: str | None
+    n_trials: int | None
+    n_jobs: int | None
+    max_failure_rate: float
+    params: dict[str, Any] | None
+    default_params: dict[str, Any] | None
+    custom_search_space: str | None
+    retries: int
+    seeds: int
+    seed_key: str
+    enqueue: list[dict[str, Any]]
+    warm_start: str | None
+    timeout_seconds: float | None
+    max_trials_without_improvement: int | None
+    target_value: float | None
+    keep_checkpoints: int | None
+    checkpoint_folder: str
+    check: str | None
+    dry_run: bool
+    on_change: Literal["refuse", "extend"]
+    may_change: tuple[str, ...]
+    study_key: str | None
+    threads_key: str | None
+    epochs_key: str | None
+    metric_key: str | None
+    multirun_keys: tuple[str, ...]
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the sweep enumerates a plain grid."""
+        return is_grid(self.sampler)
+
+    @property
+    def pruner_name(self) -> str:
+        """The pruner's class name; NopPruner where there is none."""
+        return str((self.pruner or {}).get("_target_", "NopPruner")).rpartition(".")[2]
+
+    @property
+    def prunes_epochs(self) -> bool:
+        """Whether reports of epochs may end a trial."""
+        return self.pruner_name not in ("NopPruner", "WilcoxonPruner")
+
+    @property
+    def prunes_seeds(self) -> bool:
+        """Whether a trial may end between two of its seeds."""
+        return self.pruner_name == "WilcoxonPruner"
+
+    def sampler_seed(self) -> int:
+        """Return the sampler's seed, a random one where the config gives none."""
+        seed = self.sampler.get("seed")
+        return secrets.randbelow(2**31) if seed is None else int(seed)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change while a sweep lives, besides space and config."""
+        return {
+            "sampler": self.sampler,
+            "pruner": self.pruner,
+            "direction": list(self.directions),
+            "storage": self.storage,
+            "study_name": self.study_name,
+            "custom_search_space": self.custom_search_space,
+            "seeds": self.seeds,
+            "seed_key": self.seed_key,
+            "enqueue": self.enqueue,
+            "warm_start": self.warm_start,
+        }
+
+
+def read_settings(node: dict[str, Any]) -> Settings:
+    """Return the settings of the resolved `hydra.sweeper`. Raises `ConfigError` for a value that cannot be meant."""
+    values = {key: value for key, value in node.items() if key not in ("_target_", "direction")}
+    settings = Settings(
+        **(
+            values
+            | {
+                "directions": _directions(node["direction"]),
+                "enqueue": _list_of_mappings(node["enqueue"], "enqueue"),
+                "may_change": tuple(node["may_change"]),
+                "multirun_keys": tuple(node["multirun_keys"]),
+            }
+        )
+    )
+    for name in ("n_trials", "n_jobs", "seeds", "max_trials_without_improvement"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"{_KEY}.{name}: expected a whole number from 1 up, got {value}")
+    for name in ("retries", "keep_checkpoints"):
+        value = getattr(settings, name)
+        if value is not None and value < 0:
+            raise ConfigError(f"{_KEY}.{name}: expected a whole number from 0 up, got {value}")
+    if settings.timeout_seconds is not None and settings.timeout_seconds <= 0:
+        raise ConfigError(f"{_KEY}.timeout_seconds: expected seconds above 0, got {settings.timeout_seconds}")
+    if not 0 <= settings.max_failure_rate <= 1:
+        raise ConfigError(f"{_KEY}.max_failure_rate: expected a share in [0, 1], got {settings.max_failure_rate}")
+    if settings.storage is not None and not isinstance(settings.storage, str):
+        raise ConfigError(f"{_KEY}.storage: expected an Optuna URL, or null, got {settings.storage}")
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    if len(settings.directions) > 1:
+        for name in ("target_value", "max_trials_without_improvement"):
+            if getattr(settings, name) is not None:
+                raise ConfigError(f"{_KEY}.{name}: means nothing with several objectives; set it to null")
+        if settings.pruner_name != "NopPruner":
+            raise ConfigError(
+                f"{_KEY}.pruner: {settings.pruner_name} compares one value, and the sweep has "
+                f"{len(settings.directions)} objectives; set hydra/sweeper/pruner=none"
+            )
+    for name in ("enqueue", "warm_start"):
+        if settings.is_grid and getattr(settings, name):
+            raise ConfigError(f"{_KEY}.{name}: means nothing for a grid, which is run whole and in order; leave it out")
+    if settings.prunes_seeds and settings.seeds < 3:
+        raise ConfigError(
+            f"{_KEY}.pruner: wilcoxon compares trials seed by seed and needs at least 3, got "
+            f"hydra.sweeper.seeds={settings.seeds}; set hydra.sweeper.seeds=3 or hydra/sweeper/pruner=median"
+        )
+
+
+def _directions(value: Any) -> tuple[Literal["maximize", "minimize"], ...]:
+    given = value if isinstance(value, list) else [value]
+    names: list[Literal["maximize", "minimize"]] = []
+    for direction in given:
+        name = getattr(direction, "name", direction)
+        if name not in ("maximize", "minimize"):
+            raise ConfigError(f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}")
+        names.append(name)
+    if not names:
+        raise ConfigError(f"{_KEY}.direction: expected maximize or minimize, got an empty list")
+    return tuple(names)
+
+
+def _list_of_mappings(value: Any, name: str) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ConfigError(f"{_KEY}.{name}: expected a list of {{key: value}}, got {value}")
+    return value

@@ -1,0 +1,482 @@
+"""The controller's decisions, on an engine whose jobs are functions of their parameters and whose order is a dice."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.trial import Trial, TrialState
+
+from visionsweep.sweep.controller import Controller, Ending, objectives
+from visionsweep.sweep.display import Status
+from visionsweep.sweep.engine import Ended, Event, Job, Reported, Started
+from visionsweep.sweep.results import TrialRecord
+from visionsweep.sweep.samplers import build_pruner, sampler_factory
+from visionsweep.sweep.settings import Settings, read_settings
+from visionsweep.sweep.study import SweepStudy, open_storage
+
+ASHA = {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 2}
+RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
+
+Script = Iterator[
+    tuple[Any, ...]
+]  # ("report", step, value), then ("end", state, value) or ("end", state, value, error)
+
+
+def settings(**keys: Any) -> Settings:
+    from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.structured(OptunaAsyncSweeperConf))
+    assert isinstance(node, dict)
+    del node["defaults"]
+    given = {"sampler": RANDOM, "pruner": None, "direction": "maximize"} | keys
+    return read_settings({str(k): v for k, v in node.items()} | given)
+
+
+class SimulatedEngine:
+    """Runs one step of a random busy slot a poll."""
+
+    num_cores = 4
+    threads = 1
+
+    def __init__(self, script: Callable[[Job], Script], num_slots: int = 2, seed: int = 0) -> None:
+        self.num_slots = num_slots
+        self.submitted: list[Job] = []
+        self.most_at_once = 0
+        self.stopping = False
+        self._script = script
+        self._busy: dict[str, Script] = {}
+        self._answers: dict[str, bool] = {}
+        self._dice = random.Random(seed)
+        self._now = 0.0
+
+    @property
+    def num_free(self) -> int:
+        return self.num_slots - len(self._busy)
+
+    def submit(self, job: Job) -> None:
+        assert self.num_free > 0
+        assert job.key not in self._busy
+        self.submitted.append(job)
+        self._busy[job.key] = self._begin(job)
+        self.most_at_once = max(self.most_at_once, len(self._busy))
+
+    def _begin(self, job: Job) -> Script:
+        yield ("started",)
+        yield from self._script(job)
+
+    def poll(self, timeout_seconds: float) -> list[Event]:
+        self._now += 1.0
+        waiting = [key for key in self._busy if key not in self._answers or self._answers[key] is not None]
+        if not waiting:
+            return []
+        key = self._dice.choice(waiting)
+        if self._answers.pop(key, False):
+            return [self._end(key, "pruned", None)]
+        kind, *rest = next(self._busy[key])
+        if kind == "started":
+            return [Started(key, 0, self._now)]
+        if self.stopping:
+            return [self._end(key, "stopped", None)]
+        if kind == "report":
+            return [Reported(key, rest[0], rest[1])]
+        return [self._end(key, *rest)]
+
+    def _end(self, key: str, state: Any, value: Any, error: str | None = None) -> Ended:
+        del self._busy[key]
+        return Ended(key, state, value, error=error, started=0.0, ended=self._now)
+
+    def answer(self, key: str, *, prune: bool) -> None:
+        self._answers[key] = prune
+
+    def cancel(self, key: str, reason: str) -> None:
+        raise AssertionError("not used")
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def close(self) -> None: ...
+
+
+class FlatJobs:
+    """Overrides that say the parameters; composing gives them back."""
+
+    def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
+        return (*(f"{key}={value}" for key, value in params.items()), f"seed={seed_index}")
+
+    def compose(self, overrides: Sequence[str]) -> Any:
+        return {"composed": tuple(overrides)}
+
+
+class Silent:
+    """A display that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.records: list[TrialRecord] = []
+        self.notes: list[str] = []
+
+    def started(self, number: int, attempt: int, slot: int, params: Mapping[str, Any]) -> None: ...
+    def reported(self, number: int, step: int, value: float) -> None: ...
+    def ended(self, record: TrialRecord, is_best: bool) -> None:
+        self.records.append(record)
+
+    def refresh(self, status: Status) -> None: ...
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def close(self) -> None: ...
+
+
+def continuous(trial: Trial) -> None:
+    trial._suggest("x", FloatDistribution(0.0, 1.0))
+
+
+def discrete(trial: Trial) -> None:
+    trial._suggest("x", CategoricalDistribution([0.25, 0.5, 0.75]))
+
+
+def x_of(job: Job) -> float:
+    [text] = [o for o in job.overrides if o.startswith("x=")]
+    return float(text.removeprefix("x="))
+
+
+def plain(job: Job) -> Script:
+    """Three epochs towards x."""
+    for step in (1, 2, 3):
+        yield ("report", step, x_of(job) * step / 3)
+    yield ("end", "completed", x_of(job))
+
+
+class Setup:
+    """A sweep whose controller can be made again on the same storage."""
+
+    def __init__(self, folder: Path, script: Callable[[Job], Script] = plain, **keys: Any) -> None:
+        self.folder = folder
+        self.script = script
+        self.num_slots = keys.pop("num_slots", 2)
+        self.suggest = keys.pop("suggest", continuous)
+        self.n_trials = keys.pop("n_trials", 8)
+        self.epochs = keys.pop("epochs", None)
+        self.interrupts = 0
+        self.settings = settings(**keys)
+        self.written: list[list[TrialRecord]] = []
+
+    def run(self, seed: int = 0) -> Ending:
+        self.engine = SimulatedEngine(self.script, self.num_slots, seed)
+        self.display = Silent()
+        self.study = SweepStudy(
+            open_storage(f"sqlite:///{self.folder / 'study.db'}"),
+            "s",
+            self.settings.directions,
+            owner="a",
+            make_sampler=sampler_factory(self.settings.sampler, 0),
+            pruner=build_pruner(self.settings.pruner),
+            suggest=self.suggest,
+        )
+        controller = Controller(
+            self.study,
+            self.engine,
+            FlatJobs(),
+            self.settings,
+            n_trials=self.n_trials,
+            sweep_dir=self.folder,
+            display=self.display,
+            write=self.written.append,
+            interrupts=lambda: self.interrupts,
+            epochs=self.epochs,
+        )
+        ending = controller.run()
+        self.records = controller.records()
+        return ending
+
+    def stored(self) -> list[optuna.trial.FrozenTrial]:
+        return optuna.load_study(study_name="s", storage=f"sqlite:///{self.folder / 'study.db'}").trials
+
+
+def test_every_slot_is_kept_busy_and_every_trial_counts_once(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, num_slots=3)
+    ending = sweep.run()
+    assert ending == Ending(0, None)
+    assert sweep.engine.most_at_once == 3
+    assert [t.number for t in sweep.stored()] == list(range(8))
+    assert all(t.value == t.params["x"] for t in sweep.stored())
+    assert sorted(job.key for job in sweep.engine.submitted) == sorted(map(str, range(8)))
+    assert [r.number for r in sweep.written[-1]] == list(range(8))
+
+
+def test_n_trials_is_a_total_over_runs(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, n_trials=3)
+    sweep.run()
+    before = [(t.number, t.params, t.value) for t in sweep.stored()]
+    sweep.run()
+    assert sweep.engine.submitted == []
+    sweep.n_trials = 5
+    sweep.run()
+    assert [job.key for job in sweep.engine.submitted] == ["3", "4"]
+    assert [(t.number, t.params, t.value) for t in sweep.stored()][:3] == before
+
+
+def test_losing_trials_are_pruned_and_keep_their_record(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, pruner=ASHA, n_trials=16)
+    assert sweep.run().code == 0
+    states = [t.state for t in sweep.stored()]
+    assert states.count(TrialState.PRUNED) >= 4
+    assert states.count(TrialState.FAIL) == 0
+    for record in sweep.records:
+        if record.state == "pruned":
+            assert record.epochs is not None
+            assert record.epochs < 3
+            assert record.values == (pytest.approx(record.params["x"] * record.epochs / 3),)
+    best = max(sweep.stored(), key=lambda t: t.params["x"])
+    assert best.state == TrialState.COMPLETE
+
+
+def test_a_trial_at_its_last_epoch_is_not_pruned(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("report", 1, x_of(job))  # a rung lies here
+        yield ("end", "completed", x_of(job))
+
+    sweep = Setup(tmp_path, script, pruner=ASHA, epochs=1)
+    sweep.run()
+    assert {t.state for t in sweep.stored()} == {TrialState.COMPLETE}
+    (tmp_path / "other").mkdir()
+    other = Setup(tmp_path / "other", script, pruner=ASHA, epochs=2)
+    other.run()
+    assert TrialState.PRUNED in {t.state for t in other.stored()}
+
+
+def test_a_lost_trial_starts_again_under_its_number_and_only_so_often(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        if job.number == 1 or (job.number == 2 and job.attempt == 0):
+            yield ("end", "lost", None, "killed by signal 9")
+        yield ("end", "completed", x_of(job))
+
+    sweep = Setup(tmp_path, script, n_trials=4)
+    sweep.run()
+    tries = [(job.key, job.attempt, job.overrides) for job in sweep.engine.submitted if job.number in (1, 2)]
+    assert sorted(t[:2] for t in tries) == [("1", 0), ("1", 1), ("1", 2), ("2", 0), ("2", 1)]
+    assert len({t[2] for t in tries if t[0] == "1"}) == 1
+    assert [t.state.name for t in sweep.stored()] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert sweep.records[1].error == "killed by signal 9"
+    assert (tmp_path / "1" / "error.txt").read_text() == "killed by signal 9\n"
+
+
+def test_an_exception_fails_one_trial_with_its_reason(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        if job.number == 2:
+            yield ("end", "failed", None, "ValueError: no")
+        yield from plain(job)
+
+    sweep = Setup(tmp_path, script)
+    assert sweep.run().code == 0
+    assert [t.state.name for t in sweep.stored()].count("FAIL") == 1
+    assert sweep.records[2].error == "ValueError: no"
+    assert len([job for job in sweep.engine.submitted if job.number == 2]) == 1
+
+
+def test_the_failure_rate_counts_over_the_sweep_from_the_tenth_trial_on(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        failed = job.number not in (0, 1, 2)
+        yield ("end", "failed" if failed else "completed", x_of(job), "ValueError: no" if failed else None)
+
+    sweep = Setup(tmp_path, script, n_trials=50, num_slots=1)
+    ending = sweep.run()
+    assert ending.code == 1
+    assert len(sweep.stored()) == 10
+    assert ending.reason == "7 of 10 trials failed (hydra.sweeper.max_failure_rate=0.5)"
+
+
+def test_a_sweep_without_a_result_is_a_failure(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, lambda job: iter([("end", "failed", None, "ValueError: no")]), n_trials=3)
+    assert sweep.run().code == 1
+    assert [t.state.name for t in sweep.stored()] == ["FAIL"] * 3
+
+
+@pytest.mark.parametrize("value", [None, "0.5x", {"f1": 1}, float("nan"), (1.0, 2.0)])
+def test_what_is_no_number_ends_the_sweep_at_trial_0(tmp_path: Path, value: object) -> None:
+    sweep = Setup(tmp_path, lambda job: iter([("end", "completed", value)]), num_slots=1)
+    ending = sweep.run()
+    assert ending.code == 1
+    assert str(ending.reason).startswith("trial 0: ")
+    assert [t.state.name for t in sweep.stored()] == ["FAIL"]
+
+
+def test_one_ctrl_c_leaves_trials_running_and_the_next_run_finishes_them(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, n_trials=6)
+    script = sweep.script
+
+    def interrupted(job: Job) -> Script:
+        if job.number == 3:
+            sweep.interrupts = 1
+        yield from script(job)
+
+    sweep.script = interrupted
+    assert sweep.run() == Ending(130, "interrupted", is_interrupted=True)
+    states = [t.state.name for t in sweep.stored()]
+    assert "RUNNING" in states
+    started = {job.number for job in sweep.engine.submitted}
+    for number in started:
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+    params = [t.params for t in sweep.stored()]
+    sweep.script, sweep.interrupts = script, 0
+    assert sweep.run().code == 0
+    taken_up = {job.number: job.attempt for job in sweep.engine.submitted}
+    for number, state in enumerate(states):
+        if state == "RUNNING":
+            assert taken_up.pop(number) == int(number in started)
+    assert sorted(taken_up) == list(range(len(states), 6))
+    assert [t.params for t in sweep.stored()][: len(params)] == params
+    assert {t.state.name for t in sweep.stored()} == {"COMPLETE"}
+
+
+def test_one_worker_gives_the_same_study_whatever_interrupts_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    keys: dict[str, Any] = {"pruner": ASHA, "num_slots": 1, "n_trials": 12}
+    whole = Setup(tmp_path / "a", **keys)
+    whole.run()
+    cut = Setup(tmp_path / "b", **keys)
+    for total in range(12):
+
+        def script(job: Job, last: int = total) -> Script:
+            if job.number >= last and job.attempt == 0:
+                (tmp_path / "b" / str(job.number)).mkdir(exist_ok=True)
+                cut.interrupts = 1
+            yield from plain(job)
+
+        cut.script, cut.interrupts = script, 0
+        cut.run()
+    cut.script, cut.interrupts = plain, 0
+    cut.run()
+    assert [(t.params, t.values, t.state) for t in cut.stored()] == [
+        (t.params, t.values, t.state) for t in whole.stored()
+    ]
+
+
+def test_a_repeated_configuration_takes_the_stored_value_and_counts(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, suggest=discrete, n_trials=12)
+    sweep.run()
+    assert len(sweep.engine.submitted) == 3  # one a configuration
+    assert len(sweep.stored()) == 12
+    assert all(t.state == TrialState.COMPLETE and t.value == t.params["x"] for t in sweep.stored())
+    originals = {job.number for job in sweep.engine.submitted}
+    for record in sweep.records:
+        assert (record.duplicate_of is None) == (record.number in originals)
+        if record.duplicate_of is not None:
+            assert record.directory == str(record.duplicate_of)
+
+
+def test_a_failed_configuration_is_tried_again_when_it_is_drawn_again(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        failed = job.number == 0
+        yield ("end", "failed" if failed else "completed", x_of(job), "ValueError: no" if failed else None)
+
+    sweep = Setup(tmp_path, script, suggest=discrete, n_trials=12)
+    sweep.run()
+    assert len(sweep.engine.submitted) == 4
+    assert sweep.records[0].state == "failed"
+
+
+def test_the_value_is_the_mean_over_seeds_and_each_is_a_job(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        seed = int(job.overrides[-1].removeprefix("seed="))
+        yield ("report", 1, 0.0)
+        yield ("end", "completed", x_of(job) + seed)
+
+    sweep = Setup(tmp_path, script, seeds=3, n_trials=3)
+    assert sweep.run().code == 0
+    assert [job.key for job in sweep.engine.submitted if job.number == 1] == ["1/seed_0", "1/seed_1", "1/seed_2"]
+    for record in sweep.records:
+        x = record.params["x"]
+        assert record.seed_values == (x, x + 1, x + 2)
+        assert record.values == (pytest.approx(x + 1),)
+
+
+def test_epoch_pruners_look_at_the_first_seed_only(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("report", 1, x_of(job) if job.key.endswith("seed_0") else -1e9)
+        yield ("end", "completed", x_of(job))
+
+    sweep = Setup(tmp_path, script, seeds=2, n_trials=8, pruner=ASHA)
+    sweep.run()
+    assert {t.state.name for t in sweep.stored()} == {"COMPLETE", "PRUNED"}
+    assert all(min(t.intermediate_values.values()) >= 0 for t in sweep.stored())
+
+
+def test_wilcoxon_ends_a_trial_between_seeds(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        seed = int(job.overrides[-1].removeprefix("seed="))
+        yield ("end", "completed", (1.0 if job.number == 0 else -job.number) + 0.01 * seed)
+
+    pruner = {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.2, "n_startup_steps": 2}
+    sweep = Setup(tmp_path, script, seeds=6, n_trials=4, pruner=pruner, num_slots=1)
+    assert sweep.run().code == 0
+    jobs = [sum(job.number == n for job in sweep.engine.submitted) for n in range(4)]
+    assert jobs[0] == 6
+    assert all(2 < count < 6 for count in jobs[1:])
+    assert [r.state for r in sweep.records] == ["complete", "pruned", "pruned", "pruned"]
+    assert sweep.records[1].values == (pytest.approx(sum(sweep.records[1].seed_values) / jobs[1]),)
+
+
+def test_an_interrupted_trial_goes_on_with_the_seed_it_was_at(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1)
+
+    def script(job: Job) -> Script:
+        if job.key == "0/seed_1":
+            sweep.interrupts = 1
+        yield from plain(job)
+
+    sweep.script = script
+    sweep.run()
+    (tmp_path / "0").mkdir()
+    sweep.script, sweep.interrupts = plain, 0
+    assert sweep.run().code == 0
+    assert [job.key for job in sweep.engine.submitted] == ["0/seed_1", "0/seed_2"]
+    assert len(sweep.records[0].seed_values) == 3
+
+
+def test_a_target_value_ends_the_sweep(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, target_value=0.5, n_trials=50)
+    ending = sweep.run()
+    assert ending.code == 0
+    assert ending.reason == "hydra.sweeper.target_value=0.5 is reached"
+    assert max(t.value for t in sweep.stored() if t.value is not None) >= 0.5
+    assert len(sweep.stored()) < 50
+
+
+def test_no_improvement_ends_the_sweep(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("end", "completed", 1.0 if job.number == 2 else 0.0)
+
+    sweep = Setup(tmp_path, script, max_trials_without_improvement=4, n_trials=50, num_slots=1)
+    assert sweep.run().code == 0
+    assert len([t for t in sweep.stored() if t.state.is_finished()]) == 7
+
+
+def test_time_runs_out(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, timeout_seconds=0.2, n_trials=100_000)
+    ending = sweep.run()
+    assert ending.reason == "hydra.sweeper.timeout_seconds=0.2 have passed"
+    assert 0 < len(sweep.stored()) < 10_000
+
+
+def test_several_objectives(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("report", 1, x_of(job))
+        yield ("end", "completed", (x_of(job), 1 - x_of(job)))
+
+    sweep = Setup(tmp_path, script, direction=["maximize", "minimize"])
+    assert sweep.run().code == 0
+    assert all(t.values == [t.params["x"], 1 - t.params["x"]] for t in sweep.stored())
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "expected"),
+    [(0.5, 1, [0.5]), (1, 1, [1.0]), ((1, 2), 2, [1.0, 2.0]), ([0.5], 1, [0.5]), ("0.5", 1, [0.5])],
+)
+def test_objectives(value: object, count: int, expected: list[float]) -> None:
+    assert objectives(value, count) == (expected, None)

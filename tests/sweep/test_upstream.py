@@ -1,0 +1,287 @@
+"""The same arguments through hydra-optuna-sweeper and through ours, as whole sweeps of one app.
+
+Both draw from one kind of sampler with one seed, so that everything must be equal: distributions, drawn parameters,
+fixed ones, the jobs' overrides and the results file. Where a difference is meant, a test of its own shows it;
+docs/sweeping.md lists them.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from visionsweep.sweep import session
+
+from .apps import App, Outcome, sphere
+
+SEED = 5
+RANDOM = ("hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={SEED}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one sweeper did."""
+
+    outcome: Outcome
+    study: optuna.Study
+    overrides: list[tuple[str, ...]]
+    configs: list[Any]
+    results: str | None
+
+    def trials(self) -> list[tuple[Any, ...]]:
+        return [
+            (t.number, t.state, t.values, list(t.params.items()), t.distributions, self.fixed(t))
+            for t in self.study.trials
+        ]
+
+    @staticmethod
+    def fixed(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+        return {key: value for key, value in trial.user_attrs.items() if not key.startswith("sweep:")}
+
+
+Both = Callable[..., tuple[Run, Run]]
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> App:
+    app = App(tmp_path, monkeypatch, capfd, is_quick=True)
+    app.task = checksum
+    return app
+
+
+def checksum(cfg: DictConfig) -> float:
+    """Return a number that differs between any two jobs."""
+    return float(zlib.crc32(str(sorted(HydraConfig.get().overrides.task)).encode()) % 1000)
+
+
+@pytest.fixture
+def both(app: App, monkeypatch: pytest.MonkeyPatch) -> Both:
+    """Return a function that runs arguments through both sweepers."""
+    studies: list[optuna.Study] = []
+    create = optuna.create_study
+
+    def noted(**arguments: Any) -> optuna.Study:
+        studies.append(create(**arguments))
+        return studies[-1]
+
+    def one_sampler(config: Any, seed: int) -> Any:
+        """Draw as upstream: one sampler for the whole sweep. Ours makes one a trial, to go on after a crash."""
+        sampler = optuna.samplers.RandomSampler(seed=SEED)
+        return lambda number: sampler
+
+    def run(*arguments: str, n_trials: int | None = 3, sampler: tuple[str, ...] = RANDOM) -> tuple[Run, Run]:
+        budget = () if n_trials is None else (f"hydra.sweeper.n_trials={n_trials}",)
+        found = []
+        for name in ("optuna", "optuna_async"):
+            monkeypatch.setattr(optuna, "create_study", noted)
+            if sampler == RANDOM:
+                monkeypatch.setattr(session, "sampler_factory", one_sampler)
+            common = ("--multirun", f"hydra/sweeper={name}", f"hydra.sweep.dir={name}", "hydra.sweeper.n_jobs=1")
+            outcome = app(*common, *sampler, *budget, *arguments)
+            assert outcome.code == 0, outcome.text
+            study = studies[0] if name == "optuna" else app.study(name)
+            file = app.folder / name / "optimization_results.yaml"
+            found.append(Run(outcome, study, app.overrides, app.configs, file.read_text() if file.exists() else None))
+        return found[0], found[1]
+
+    return run
+
+
+def assert_equal(theirs: Run, ours: Run) -> None:
+    assert ours.trials() == theirs.trials()
+    # What is drawn again is run once by ours: its value is known.
+    different = dict(reversed(list(zip(theirs.overrides, theirs.configs, strict=True))))
+    assert ours.overrides == list(dict.fromkeys(theirs.overrides))
+    assert [repr(config) for config in ours.configs] == [repr(different[o]) for o in ours.overrides]
+    assert ours.results == theirs.results
+    assert ours.study.directions == theirs.study.directions
+
+
+# Every form of upstream's documentation and tests, several to a sweep: keys of the app and the right sides.
+FORMS = {
+    "documentation, intervals": ["x=interval(-5.0, 5.0)", "y=interval(0, 10)", "+w=int(interval(-5.0, 5.0))"],
+    "documentation, log": [
+        "x=tag(log, interval(1, 10))",
+        "y=tag(log, int(interval(1, 64)))",
+        "z=tag(log,interval(1e-4,0.1))",
+    ],
+    "documentation, ranges": [
+        "x=range(-5.0, 5.0)",
+        "y=range(1,5)",
+        "z=range(-5.5,5.5,step=0.5)",
+        "+w=range(0, 3, 0.5)",
+    ],
+    "documentation, choices": ["x=choice(-5.0, 0.0, 5.0)", "y=choice(0, 1, 2, 3, 4, 5)", "mode=fast,slow"],
+    "negative steps": ["x=range(10,0,-3)", "y=range(5)", "z=range(1.0,0.0,-0.25)"],
+    "casts": ["x=float(range(1,4))", "y=int(3.7,2.1)", "mode=str(1,2)", "z=bool(1,0)"],
+    "sorted and tagged": [
+        "x=sort(3,1,2)",
+        "y=sort(range(1,10,2),reverse=true)",
+        "mode=tag(t,choice(a,b))",
+        "z=tag(t,range(3))",
+    ],
+    "strings": ["mode='a, b',\"it's\",c d", "z=null,1,abc", "+w='null',x"],
+    "containers": ["numbers=[1,2],[3,[4,null]],[]", "+w={a:1},{a:2}", "z=${x},${y}"],
+    "plain values": ["x=1e-3", "y=2", "mode=c d", "z='x,y'", "numbers=[1,a]", "old={a:2}", "+w="],
+    "plus and minus": ["+w=1,2", "++old.a=range(3)", "++v=null", "~old", "~numbers"],
+    "groups": ["db=mysql,postgresql", "db@backup=sqlite,mysql", "+db@more=mysql", "mode=slow"],
+    "a group taken away": ["~db@backup", "db=mysql,sqlite"],
+    "the same key": ["x=1,2", "x=3,4,5", "y=1", "y=2", "z=1,2", "z=7"],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_the_command_line(both: Both, name: str) -> None:
+    assert_equal(*both(*FORMS[name]))
+
+
+def test_params_in_yaml_and_the_command_line_over_them(app: App, both: Both) -> None:
+    params = {
+        "x": "range(-5.5,5.5,step=0.5)",
+        "y": "choice(-5,0,5)",
+        "mode": "slow",
+        "seed": 3,
+        "db": "mysql,postgresql",
+        "numbers": "[1,2],[3]",
+    }
+    app.extend(hydra={"sweeper": {"params": params}})
+    assert_equal(*both("x=interval(-5.0,5.0)", "y=3", "z=1,2"))
+
+
+def configure(cfg: DictConfig, trial: optuna.Trial) -> None:
+    """Upstream's example of a search space in Python."""
+    x = trial.params["x"]
+    assert trial.user_attrs == {"mode": "slow"}  # "can be inspected to find any fixed parameters"
+    trial.suggest_float("z", x - cfg.epochs, x + cfg.epochs)
+    trial.suggest_float("+w", 0.0, 1.0)
+
+
+# Upstream and ours alike: an app that names no allow-list for targets is warned by Hydra.
+WARNED = pytest.mark.filterwarnings("ignore:hydra.utils.instantiate:UserWarning")
+
+
+@WARNED
+def test_a_custom_search_space(both: Both) -> None:
+    custom = f"hydra.sweeper.custom_search_space={__name__}.configure"
+    theirs, ours = both("x=range(-5.5, 5.5, 0.5)", "y=choice(-5, 0, 5)", "mode=slow", custom)
+    assert_equal(theirs, ours)
+    assert [o.partition("=")[0] for o in ours.overrides[0]] == ["x", "y", "z", "+w", "mode"]
+
+
+@WARNED
+def test_a_custom_search_space_must_not_draw_what_is_fixed(app: App) -> None:
+    """Both refuse it; ours in one line."""
+    custom = f"hydra.sweeper.custom_search_space={__name__}.configure"
+    for name, words in (
+        ("optuna", "Overlapping parameters: ['z']"),
+        ("optuna_async", "error: z: is given the value 3"),
+    ):
+        out = app(
+            "--multirun", f"hydra/sweeper={name}", "x=1,2", "z=3", "mode=slow", custom.replace(".configure", ".z_too")
+        )
+        assert out.code == 1
+        assert words in out.stderr
+
+
+def z_too(cfg: DictConfig, trial: optuna.Trial) -> None:
+    trial.suggest_float("z", 0.0, 1.0)
+
+
+def test_several_objectives(app: App, both: Both) -> None:
+    app.task = lambda cfg: (cfg.x**2 + cfg.y, (cfg.x - 2) ** 2)
+    theirs, ours = both(
+        "x=range(0, 5, step=0.5)", "y=range(0, 3, step=0.5)", "hydra.sweeper.direction=[minimize,maximize]", n_trials=6
+    )
+    assert_equal(theirs, ours)
+    assert ours.results is not None
+    assert ours.results.startswith("name: optuna\nsolutions:\n- params:\n    x: ")
+
+
+def test_the_best_of_equal_ones_is_the_first(app: App, both: Both) -> None:
+    app.task = lambda cfg: 1.0
+    assert_equal(*both("x=interval(-5.0,5.0)", "hydra.sweeper.direction=maximize"))
+
+
+def test_failures(app: App, both: Both) -> None:
+    def task(cfg: DictConfig) -> float:
+        if HydraConfig.get().job.num % 2:
+            raise ValueError
+        return sphere(cfg)
+
+    app.task = task
+    assert_equal(*both("x=interval(-5.0,5.0)", "hydra.sweeper.max_failure_rate=1"))
+
+
+# -- differences that are meant
+
+
+def test_a_grid_is_the_same_set_in_order(both: Both) -> None:
+    """Upstream shuffles it, and needs n_trials to be large enough."""
+    grid = ("hydra/sweeper/sampler=grid",)
+    theirs, ours = both("x=range(1,3)", "y=range(0.5,1.5,0.5)", "mode=fast,slow", n_trials=8, sampler=grid)
+    assert len(theirs.overrides) == 8
+    assert sorted(ours.overrides) == sorted(theirs.overrides)
+    assert ours.overrides[:3] == [
+        ("x=1", "y=0.5", "mode=fast"),
+        ("x=1", "y=0.5", "mode=slow"),
+        ("x=1", "y=1.0", "mode=fast"),
+    ]
+    assert ours.study.best_value == theirs.study.best_value
+
+
+def test_a_shuffled_list_has_one_order_for_ever(app: App, both: Both) -> None:
+    """Upstream shuffles anew at each start, so a stored sweep would meet another space."""
+    theirs, ours = both("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", n_trials=1)
+    for key in ("x", "mode"):
+        (one,), (other,) = ([t.distributions[key].choices for t in run.study.trials] for run in (theirs, ours))  # type: ignore[attr-defined]
+        assert sorted(one) == sorted(other)
+    app.sweep("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", "hydra.sweeper.n_trials=1")
+    assert app.study().trials[0].distributions == ours.study.trials[0].distributions
+
+
+def test_yaml_values_are_what_they_say(app: App, both: Both) -> None:
+    """Upstream writes Python's `None`, which is a string to Hydra, and takes no plain null."""
+    app.extend(hydra={"sweeper": {"params": {"z": [1, None], "y": True}}})
+    theirs, ours = both(n_trials=1)
+    assert (theirs.configs[0]["z"], ours.configs[0]["z"]) == ([1, "None"], [1, None])
+    assert theirs.configs[0]["y"] is ours.configs[0]["y"] is True
+    app.extend(hydra={"sweeper": {"params": {"z": None, "y": 2}}})
+    assert "not Optional" in app("--multirun", "hydra/sweeper=optuna").stderr
+    app.sweep("hydra.sweeper.n_trials=1")
+    assert app.configs[0]["z"] is None
+
+
+def test_a_sweep_after_a_plain_value_counts(both: Both) -> None:
+    """Upstream keeps the earlier plain value, and drops the sweep without a word."""
+    theirs, ours = both("x=7", "x=1,2", n_trials=1)
+    assert theirs.overrides == [("x=7",)]
+    assert ours.overrides[0] in [("x=1",), ("x=2",)]
+
+
+@pytest.mark.filterwarnings(r"ignore:extend_list\(...\) is deprecated:UserWarning")
+def test_a_list_is_extended(both: Both) -> None:
+    """Upstream replaces the list by what should be added."""
+    theirs, ours = both("numbers=extend_list(3)", n_trials=1)
+    assert theirs.configs[0]["numbers"] != [1, 2, 3]
+    assert ours.configs[0]["numbers"] == [1, 2, 3]
+
+
+def test_glob_over_a_group(app: App) -> None:
+    """Upstream ends with an AssertionError."""
+    assert app("--multirun", "hydra/sweeper=optuna", "db=glob(*)", "hydra.sweeper.n_trials=1").code == 1
+    assert app.sweep("db=glob(*)", "hydra.sweeper.n_trials=1").code == 0
+    assert app.study().trials[0].distributions["db"].choices == ("mysql", "postgresql", "sqlite")  # type: ignore[attr-defined]
+
+
+def test_a_repeated_configuration_is_run_once(app: App, both: Both) -> None:
+    """Upstream runs it again."""
+    theirs, ours = both("y=1,2", n_trials=6)
+    assert (len(theirs.overrides), len(ours.overrides)) == (6, 2)
+    assert ours.trials() == theirs.trials()
