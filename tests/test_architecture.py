@@ -1,6 +1,7 @@
 """The layout's promises: who imports whom, and what starts without torch."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "visionsweep"
+PLUGINS = SOURCE.parent / "hydra_plugins"
 COMPONENTS = ("losses", "optim", "schedulers", "models", "data")
 
 
@@ -35,10 +37,10 @@ def test_components_do_not_import_each_other(component: str) -> None:
         assert not [name for name in imports_of(path) if name.startswith(others)], path
 
 
-def test_only_the_composition_layer_knows_hydra() -> None:
-    allowed = {"config.py", "description.py", "run.py", "cli.py", "callback.py"}
+def test_only_the_composition_layer_and_the_sweep_know_hydra() -> None:
+    allowed = {SOURCE / f"{name}.py" for name in ("config", "description", "run", "cli", "callback")}
     for path in files("."):
-        if path.name not in allowed:
+        if path not in allowed and not path.is_relative_to(SOURCE / "sweep"):
             assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], path
 
 
@@ -48,6 +50,48 @@ def test_only_the_uploader_knows_mlflow() -> None:
             assert not [n for n in imports_of(path) if n.split(".")[0] == "mlflow"], path
     for name in ("journal.py", "process.py"):
         assert "mlflow" not in {n.split(".")[0] for n in imports_of(SOURCE / "tracking" / name)}
+
+
+def test_the_sweep_knows_nothing_of_images() -> None:
+    allowed = ("visionsweep.atomic", "visionsweep.errors", "visionsweep.sweep")
+    for path in (*files("sweep"), *PLUGINS.rglob("*.py")):
+        for name in imports_of(path):
+            if name.split(".")[0] == "visionsweep":
+                assert name.startswith(allowed), (path, name)
+            assert name.split(".")[0] not in ("torch", "torchvision", "timm", "mlflow"), (path, name)
+
+
+def test_plugin_modules_import_nothing_heavy_of_their_own() -> None:
+    """Hydra imports them at every start."""
+    light = ("hydra", "omegaconf", "hydra_plugins", *sys.stdlib_module_names)
+    for path in PLUGINS.rglob("*.py"):
+        assert not [n for n in imports_of(path, top_level_only=True) if n.split(".")[0] not in light], path
+
+
+def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path) -> None:
+    """The controller runs it: from the first check of the directory to the export of the best model."""
+    run_dir = tmp_path / "multirun/s/0"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    (run_dir / "checkpoints/best.pt").touch()
+    objective = {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
+    (run_dir / "result.json").write_text(json.dumps({"state": "finished", "objective": objective, "best_epoch": 1}))
+    script = (
+        "import sys, hydra\n"
+        "from visionsweep.callback import RunCallback\n"
+        f"with hydra.initialize_config_dir({str(SOURCE.parent.parent / 'conf')!r}):\n"
+        "    config = hydra.compose('config', ['study=s', 'tracking=none'], return_hydra_config=True)\n"
+        "    callback = RunCallback()\n"
+        "    callback.on_multirun_start(config=config)\n"
+        "    callback.on_multirun_end(config=config)\n"
+        "heavy = {'torch', 'mlflow', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    (tmp_path / "multirun/s/sweep.yaml").write_text(
+        "{id: x, task_overrides: [], hydra_overrides: [], search: {}, config: {}, seed: 0, git_commit: null}"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert '"type":"model"' in (run_dir / "events.jsonl").read_text()
 
 
 def test_the_training_loop_knows_no_files_and_no_tracking() -> None:

@@ -113,7 +113,7 @@ def test_the_run_directory_is_complete(tmp_path: Path, command_line: CommandLine
     run_dir = tmp_path / "outputs/first"
     result = json.loads((run_dir / "result.json").read_text())
     assert set(result) == {
-        *("state", "objective", "best_epoch", "epochs", "metrics", "test", "seconds", "images_per_second")
+        *("state", "objective", "others", "best_epoch", "epochs", "metrics", "test", "seconds", "images_per_second")
     }
     assert result["objective"]["metric"] == "val/f1_macro"
     assert result["objective"]["direction"] == "maximize"

@@ -14,6 +14,7 @@ from visionsweep.build import build, require_number
 from visionsweep.data.batches import EvalBatches, Normalization, Placement, TrainBatches, move_if_it_fits
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.labels import check_labels
+from visionsweep.data.memo import remembered
 from visionsweep.data.splits import split_indices
 from visionsweep.devices import choose_device, choose_memory_format, choose_precision, choose_threads
 from visionsweep.ema import EMA
@@ -27,6 +28,7 @@ from visionsweep.reproducibility import (
     set_deterministic,
     torch_rng_states,
 )
+from visionsweep.results import NUM_PARAMETERS
 from visionsweep.training import Settings, TrainState
 
 log = logging.getLogger(__name__)
@@ -47,14 +49,17 @@ class Experiment:
     inference: dict[str, Any]
 
 
-def assemble(config: dict[str, Any]) -> Experiment:
-    """Build one run from its resolved config (plain containers). Raises `ConfigError` or `DataError`."""
+def assemble(config: dict[str, Any], *, keep_dataset: bool = False) -> Experiment:
+    """Build one run from its resolved config (plain containers). Raises `ConfigError` or `DataError`.
+
+    ``keep_dataset``: share the dataset with the other runs of this process, as a sweep's worker does.
+    """
     trainer = config["trainer"]
     _check_trainer(trainer)
     if not 0 <= config["seed"] < 2**63:
         raise ConfigError(f"seed: expected a whole number from 0 up to 2^63, got {config['seed']}")
     device, precision, memory_format = _prepare_machine(trainer)
-    dataset: ImageDataset = build(config["data"], "data")
+    dataset = _dataset(config["data"], keep_dataset)
     train_indices, val_indices = split_indices(
         dataset.train.targets.numpy(),
         dataset.train.groups,
@@ -65,7 +70,7 @@ def assemble(config: dict[str, Any]) -> Experiment:
     _check_data(dataset, train_indices, trainer)
     _check_objective(config["objective"], config["metrics"]["absent_classes"], dataset)
 
-    seed_everything(config["seed"])
+    seed_everything(config["seed"])  # after the dataset: whether it had to be built makes no difference from here on
     model = build(
         config["model"],
         "model",
@@ -93,22 +98,32 @@ def assemble(config: dict[str, Any]) -> Experiment:
     state = _state(config, model, dataset, train, device, precision)
     eval_size = trainer["eval_batch_size"] or 4 * trainer["batch_size"]
     val_rows = torch.from_numpy(val_indices)
-    test = None
-    if dataset.test is not None:
-        test_images = move_if_it_fits(dataset.test.images, device)
-        test_rows = torch.arange(len(dataset.test))
-        test = EvalBatches(test_images, dataset.test.targets, eval_size, placement, indices=test_rows)
     return Experiment(
         dataset=dataset,
         train_indices=train_indices,
         val_indices=val_indices,
         train=train,
         val=EvalBatches(images, dataset.train.targets, eval_size, placement, indices=val_rows),
-        test=test,
+        test=_test_batches(dataset, eval_size, placement),
         state=state,
         settings=_settings(config, dataset, device, precision),
         inference=_inference(dataset, normalization),
     )
+
+
+def _dataset(node: dict[str, Any], keep: bool) -> ImageDataset:
+    def load() -> ImageDataset:
+        dataset: ImageDataset = build(node, "data")
+        return dataset
+
+    return remembered(node, load) if keep else load()
+
+
+def _test_batches(dataset: ImageDataset, batch_size: int, placement: Placement) -> EvalBatches | None:
+    if dataset.test is None:
+        return None
+    images = move_if_it_fits(dataset.test.images, placement.device)
+    return EvalBatches(images, dataset.test.targets, batch_size, placement, indices=torch.arange(len(dataset.test)))
 
 
 def _settings(config: dict[str, Any], dataset: ImageDataset, device: torch.device, precision: Any) -> Settings:
@@ -199,22 +214,37 @@ def _check_data(dataset: ImageDataset, train_indices: np.ndarray, trainer: dict[
 
 
 def _check_objective(objective: dict[str, Any], absent_classes: str, dataset: ImageDataset) -> None:
-    metric, direction = objective["metric"], objective["direction"]
-    known = {f"val/{name}": way for name, way in METRIC_DIRECTIONS.items()}
+    known: dict[str, str] = {f"val/{name}": way for name, way in METRIC_DIRECTIONS.items()}
     known |= {f"val/f1_class/{name}": "maximize" for name in dataset.class_names}
     if dataset.num_classes <= 5:
         del known["val/top5_accuracy"]
+    metric = objective["metric"]
+    _check_metric(metric, objective["direction"], known, ("objective.metric", "objective.direction"), absent_classes)
+    for name, direction in objective["others"].items():
+        key = f"objective.others.{name}"
+        if name == metric:
+            raise ConfigError(f"{key}: is objective.metric already; leave it out")
+        if name != NUM_PARAMETERS:
+            _check_metric(name, direction, known, (key, key), absent_classes)
+        elif direction not in ("maximize", "minimize"):
+            raise ConfigError(f"{key}: expected maximize or minimize, got {direction}")
+
+
+def _check_metric(
+    metric: str, direction: str, known: dict[str, str], keys: tuple[str, str], absent_classes: str
+) -> None:
+    """``keys``: the settings that gave the metric and its direction."""
     if metric not in known:
         hint = "the test split is never an objective; " if metric.startswith("test/") else ""
         names = ", ".join(name for name in known if "/f1_class/" not in name)
-        raise ConfigError(f"objective.metric: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS")
+        more = "" if keys[0] == "objective.metric" else f" or {NUM_PARAMETERS}"
+        raise ConfigError(f"{keys[0]}: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS{more}")
     if "/f1_class/" in metric and absent_classes == "skip":
         raise ConfigError(
-            f"objective.metric: {metric} may be missing with metrics.absent_classes=skip; "
-            "set metrics.absent_classes=zero"
+            f"{keys[0]}: {metric} may be missing with metrics.absent_classes=skip; set metrics.absent_classes=zero"
         )
     if direction != known[metric]:
-        raise ConfigError(f"objective.direction: {metric} is to {known[metric]}, got {direction}")
+        raise ConfigError(f"{keys[1]}: {metric} is to {known[metric]}, got {direction}")
 
 
 def _normalization(

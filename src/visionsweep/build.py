@@ -35,7 +35,9 @@ OUR_TARGETS = "visionsweep."
 HYDRA_TARGETS = (
     "visionsweep.callback.RunCallback",
     "hydra_plugins.*",
+    "visionsweep.run.check",
     "optuna.samplers.*",
+    "optuna.pruners.*",
     "logging.StreamHandler",
     "logging.FileHandler",
 )

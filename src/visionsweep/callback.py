@@ -1,28 +1,40 @@
 """What must happen before Hydra writes anything, and after the last job: a Hydra callback.
 
 A used directory, a wrong name, a config that differs from the run to resume are refused here. Hydra only warns
-about exceptions of a callback, so a refusal prints its line and exits.
+about exceptions of a callback, so a refusal prints its line and exits. Imports no torch: it runs in the controller of
+a sweep.
 """
 
 import contextlib
 import logging
+import math
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config import directions
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.sweep.stored import FILE as STORED_SWEEP
+from visionsweep.sweep.stored import merge, read_stored
 
 log = logging.getLogger(__name__)
 
+# It takes up a used directory, under a lock of its own; every other sweeper would overwrite it.
+_RESUMING_SWEEPER = "hydra_plugins.visionsweep_sweep.sweeper.OptunaAsyncSweeper"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# What Hydra and the uploader leave where a run failed before it started: nothing to lose or to go on with.
+# What Hydra, the uploader and the controller leave where a run or sweep failed before it started: nothing to lose or
+# to go on with.
 _LEFT_BY_A_FAILED_START = {
-    *(".hydra", "train.log", "uploader.log", ".lock"),
+    *(".hydra", "train.log", "uploader.log", "sweep.log", ".lock"),
     *("result.json", "split.csv", "config.yaml", "environment.json"),
 }
 
@@ -46,7 +58,11 @@ class RunCallback(Callback):
 
     def __init__(self) -> None:
         self._uploader: Any = None
-        self._is_multirun_under_way = False
+        self._sweep: DictConfig | None = None  # the config of the sweep under way
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker gets: the uploader is the controller's."""
+        return {"_uploader": None, "_sweep": None}
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the run's directory; start the uploader."""
@@ -70,34 +86,33 @@ class RunCallback(Callback):
         self._finish(config, Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the sweep's directory and direction; start the uploader."""
+        """Check the sweep's directory and direction; start the uploader. A dry run starts and writes nothing."""
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
         with _refusing():
             check_name("study", config.study)
             _refuse_other_direction(config)
-            _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
+            if _is_resuming(config) and (sweep_dir / STORED_SWEEP).exists():
+                config = _as_stored(config, sweep_dir)
+            else:
+                _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
+            if OmegaConf.select(config, "hydra.sweeper.dry_run"):
+                return
             sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
             self._start(config, sweep_dir)
-        self._is_multirun_under_way = True
+        self._sweep = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Have the best run's model exported; wait for the uploader."""
-        if not self._is_multirun_under_way:  # refused: Hydra calls this all the same
+        """Have the best run's model exported, if the sweep came to its end; wait for the uploader."""
+        if self._sweep is None:  # refused: Hydra calls this all the same
             return
         sweep_dir = Path(config.hydra.sweep.dir)
-        best = best_run(sweep_dir, config.objective.direction)
+        # Where the sweeper exits, a sweep that can go on was refused, interrupted or given up: its best may change.
+        is_over = not (_is_resuming(config) and isinstance(sys.exception(), SystemExit))
+        best = best_run(sweep_dir) if is_over else None
         if best is not None:
-            from visionsweep.recording import BEST
-            from visionsweep.results import read_result
-            from visionsweep.tracking.journal import Journal
-
-            result = read_result(best)
-            assert result is not None  # best_run read it
-            journal = Journal(best)
-            journal.model(BEST, step=result["best_epoch"])
-            journal.close()
-            log.info("best run: %s (%s %.4f)", best, result["objective"]["metric"], result["objective"]["value"])
-        self._finish(config, sweep_dir)
+            _export(best)
+        self._finish(self._sweep, sweep_dir)
+        self._sweep = None
 
     def _start(self, config: DictConfig, directory: Path) -> None:
         if not config.tracking.enabled:
@@ -110,11 +125,11 @@ class RunCallback(Callback):
     def _finish(self, config: DictConfig, directory: Path) -> None:
         if self._uploader is None:
             return
-        from visionsweep.tracking.ack import without_password
+        from visionsweep.tracking.ack import run_directories, without_password
         from visionsweep.tracking.process import resolve_uri, ui_command
 
         uploader, self._uploader = self._uploader, None
-        if not any(directory.glob("events.jsonl")) and not any(directory.glob("*/events.jsonl")):
+        if not run_directories(directory):
             uploader.finish(0, lambda _: None)  # nothing was started, so there is nothing to send or to compare
             return
         log.info("the record is safe in %s; sending the rest of it to MLflow", directory)
@@ -153,25 +168,90 @@ def _refuse_used(directory: Path, what: str) -> None:
 
 
 def _refuse_other_direction(config: DictConfig) -> None:
-    direction = OmegaConf.select(config, "hydra.sweeper.direction")
-    if direction is None:  # a plain grid has none
+    given = OmegaConf.select(config, "hydra.sweeper.direction")
+    if given is None:  # a plain grid has none
         return
-    name = getattr(direction, "name", direction)
-    if name != config.objective.direction:
+    given = given if isinstance(given, ListConfig | list) else [given]  # a resolver's list is a plain one
+    found = [getattr(item, "name", item) for item in given]
+    wanted = directions(config.objective.direction, config.objective.others)
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if found != wanted:
         raise ConfigError(
-            f"hydra.sweeper.direction: the objective is to {config.objective.direction}, got {name}; "
-            "set hydra.sweeper.direction=${objective.direction}"
+            f"hydra.sweeper.direction: the objective is to {', '.join(wanted)}, got {', '.join(map(str, found))}; "
+            "set hydra.sweeper.direction=${visionsweep.directions:${objective.direction},${objective.others}}"
         )
 
 
-def best_run(sweep_dir: Path, direction: str) -> Path | None:
-    """Return the directory of the finished run with the best objective, or None. Ties keep the earlier run."""
-    from visionsweep.results import read_result
+def _is_resuming(config: DictConfig) -> bool:
+    return bool(OmegaConf.select(config, "hydra.sweeper._target_") == _RESUMING_SWEEPER)
 
-    sign = 1.0 if direction == "maximize" else -1.0
+
+def _as_stored(config: DictConfig, sweep_dir: Path) -> DictConfig:
+    """Return the config of the sweep that is taken up: the command's overrides merged onto the stored ones.
+
+    `study=NAME` is all that one types, and the tracking of the stored sweep is meant. What the sweeper will refuse
+    to compose is left to it to explain.
+    """
+    stored = read_stored(sweep_dir)
+    assert stored is not None  # the file exists
+    overrides = merge(
+        [*stored.hydra_overrides, *stored.task_overrides],
+        [str(override) for override in (*config.hydra.overrides.hydra, *config.hydra.overrides.task)],
+    )
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        return loader.load_configuration(config.hydra.job.config_name, overrides, run_mode=RunMode.MULTIRUN)
+    except (HydraException, OmegaConfBaseException):
+        return config
+
+
+def best_run(sweep_dir: Path) -> Path | None:
+    """Return the directory of the best run of a sweep; None where no trial finished.
+
+    That is where the link `best` leads, else the trial with the best objective: the mean over its seeds, whose first
+    is returned. Ties keep the earlier trial.
+    """
+    link = sweep_dir / "best"
+    if link.is_symlink():
+        return _runs_of(sweep_dir / link.readlink())[0]
     found: list[tuple[float, int, Path]] = []
     for path in sweep_dir.iterdir():
-        result = read_result(path) if path.name.isdigit() else None
-        if result is not None and result["state"] == "finished":
-            found.append((-sign * result["objective"]["value"], int(path.name), path))
+        runs = _runs_of(path) if path.name.isdigit() else []
+        values = [_signed_value(run) for run in runs]
+        if values and None not in values:
+            mean = math.fsum(value for value in values if value is not None) / len(values)
+            found.append((-mean, int(path.name), runs[0]))
     return min(found)[2] if found else None
+
+
+def _runs_of(trial_dir: Path) -> list[Path]:
+    """Return the runs of a trial: its directory, or with several seeds those in it, in order."""
+    seeds = sorted(trial_dir.glob("seed_*"), key=lambda path: (len(path.name), path.name))
+    return seeds or [trial_dir]
+
+
+def _signed_value(run_dir: Path) -> float | None:
+    """Return the objective of a finished run, larger is better; None for any other."""
+    from visionsweep.results import read_result
+
+    result = read_result(run_dir)
+    if result is None or result["state"] != "finished":
+        return None
+    value = float(result["objective"]["value"])
+    return value if result["objective"]["direction"] == "maximize" else -value
+
+
+def _export(best: Path) -> None:
+    """Ask for an MLflow model of the best run of a sweep, once, and show its directory."""
+    from visionsweep.results import BEST, read_result
+    from visionsweep.tracking.journal import Journal, read_journal
+
+    result = read_result(best)
+    if result is None or result["state"] != "finished":
+        return
+    log.info("best run: %s (%s %.4f)", best, result["objective"]["metric"], result["objective"]["value"])
+    if any(record["type"] == "model" for record in read_journal(best)) or not (best / BEST).is_file():
+        return  # a sweep that went on, and found none better
+    journal = Journal(best)
+    journal.model(BEST, step=result["best_epoch"])
+    journal.close()

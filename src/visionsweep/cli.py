@@ -13,6 +13,12 @@ import visionsweep.config  # noqa: F401 - registers the schema before Hydra comp
 from visionsweep.callback import fail
 from visionsweep.errors import UserError
 from visionsweep.paths import PATH_KEYS, quote, quote_path_override
+from visionsweep.results import Objective
+from visionsweep.sweep.stored import merge, read_stored
+from visionsweep.sweep.trial import current_trial
+
+# Hydra's options that are followed by their value.
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
@@ -33,9 +39,9 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
                 fail(f"{argument}: belongs to a single run; a sweep is named with study=")
     given = [a.lstrip("+") for a in arguments if a.lstrip("+").startswith("resume=")]
     if not given or given[-1] == "resume=null":
-        return arguments
+        return _merged_onto_stored_sweep(arguments) if is_multirun and not is_info else arguments
     if is_multirun:
-        fail(f"{given[-1]}: resumes one run, without --multirun")
+        fail(f"{given[-1]}: resumes one run, without --multirun; a sweep is taken up with study=NAME")
     others = [a for a in arguments if not a.lstrip("+").startswith("resume=")]
     return [*_stored_overrides(_unquote(given[-1].partition("=")[2])), *others]
 
@@ -47,8 +53,10 @@ def _stored_overrides(directory: str) -> list[str]:
     if not config.is_file() or not environment.is_file():
         reason = "does not exist" if not run_dir.exists() else "holds no run (no config.yaml and environment.json)"
         fail(f"resume: {directory} {reason}; give the directory that a run printed, e.g. resume=outputs/NAME")
-    if result.is_file() and json.loads(result.read_text(encoding="utf-8"))["state"] == "finished":
-        print(f"{directory} is finished already: nothing to resume (its result: {result})")  # noqa: T201
+    state = json.loads(result.read_text(encoding="utf-8"))["state"] if result.is_file() else None
+    if state in ("finished", "pruned"):
+        what = "is finished already" if state == "finished" else "was pruned by its sweep"
+        print(f"{directory} {what}: nothing to resume (its result: {result})")  # noqa: T201
         raise SystemExit(0)
     stored = OmegaConf.load(config)
     # Relative paths were meant from where the run was started: config.yaml has them absolute.
@@ -63,18 +71,37 @@ def _stored_overrides(directory: str) -> list[str]:
     return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
 
 
+def _merged_onto_stored_sweep(arguments: list[str]) -> list[str]:
+    """Return the arguments with the overrides that the sweep named by study= was started with, where there is one.
+
+    The sweeper merges them itself, but what Hydra composes before it (the callback's tracking) has to know them too.
+    """
+    overrides = [a for i, a in enumerate(arguments) if "=" in a and arguments[i - 1 if i else 0] not in _WITH_VALUE]
+    named = [a for a in overrides if a.startswith("study=")]
+    if not named:
+        return arguments
+    try:
+        stored = read_stored(Path("multirun") / _unquote(named[-1].partition("=")[2]))
+    except UserError as error:
+        fail(str(error))
+    if stored is None:
+        return arguments
+    merged = merge([*stored.task_overrides, *stored.hydra_overrides], overrides)
+    return [*merged[: len(merged) - len(overrides)], *arguments]
+
+
 def _unquote(value: str) -> str:
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1].replace(f"\\{value[0]}", value[0])
     return value
 
 
-def run_experiment(cfg: DictConfig) -> float:
-    """Run one job and return its objective.
+def run_experiment(cfg: DictConfig) -> Objective:
+    """Run one job and return its objective; with `objective.others`, a tuple of it and the others.
 
     A mistake of the user's ends a single run with one line and exit code 1. In a sweep it is raised (an exit would end
     the whole sweep), and `show_exception` prints it as one line if it does end the sweep. Ctrl-C ends either with
-    128 + the signal's number.
+    128 + the signal's number; in a worker, `Stopped` is raised instead.
     """
     from visionsweep.run import Stopped, run
 
@@ -84,6 +111,8 @@ def run_experiment(cfg: DictConfig) -> float:
         print("interrupted before training began: there is nothing to resume")  # noqa: T201
         raise SystemExit(130) from None
     except Stopped as stopped:
+        if current_trial().number is not None:
+            raise
         print(stopped)  # noqa: T201
         raise SystemExit(128 + stopped.signal_number) from None
     except UserError as error:

@@ -1,14 +1,16 @@
 """The schema of the top-level keys: types only. The values stand in conf/, beside a comment each.
 
 Component groups (model, loss, optim, scheduler, data, augment) are plain YAML with a `_target_`, checked by
-`visionsweep.build` against the signature of what they name.
+`visionsweep.build` against the signature of what they name. Importing this module registers the schema, and the
+resolver that turns `objective` into the direction that a sweeper takes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
@@ -17,6 +19,7 @@ class ObjectiveConfig:
 
     metric: str = MISSING
     direction: Literal["maximize", "minimize"] = MISSING
+    others: dict[str, str] = MISSING  # more objectives of a sweep: name -> direction
 
 
 @dataclass
@@ -94,4 +97,18 @@ class Config:
     resume: str | None = MISSING
 
 
-ConfigStore.instance().store(name="visionsweep_schema", node=Config)
+def directions(direction: str, others: Mapping[str, str]) -> str | list[str]:
+    """Return what `hydra.sweeper.direction` takes: the one direction, or with other objectives the list of all."""
+    return [direction, *others.values()] if others else direction
+
+
+def _schema() -> Any:
+    schema = OmegaConf.structured(Config(objective=ObjectiveConfig(others={})))
+    # Its keys are names of metrics: objective.others={val/loss: minimize} needs no `+`.
+    OmegaConf.set_struct(schema.objective.others, False)
+    return schema
+
+
+ConfigStore.instance().store(name="visionsweep_schema", node=_schema())
+# ${visionsweep.directions:${objective.direction},${objective.others}}
+OmegaConf.register_resolver("visionsweep.directions", directions, replace=True)

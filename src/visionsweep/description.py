@@ -18,7 +18,10 @@ from visionsweep.atomic import write_text
 from visionsweep.data.splits import read_split, split_rows, write_split
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.paths import difference, resolve_paths, shown
+from visionsweep.recording import count_parameters
 from visionsweep.reproducibility import environment
+from visionsweep.results import NUM_PARAMETERS
+from visionsweep.tracking.ack import sweep_directory
 from visionsweep.tracking.journal import Journal
 
 CONFIG = "config.yaml"
@@ -58,6 +61,20 @@ def refuse_difference(config: dict[str, Any], run_dir: Path) -> None:
             + "\n".join(lines)
             + "\n  Take the change back, or start a new run with it."
         )
+
+
+def take_up_trial(config: dict[str, Any], run_dir: Path) -> bool:
+    """Return whether the directory of a sweep's trial holds a run to go on with; its `name` is taken over.
+
+    Without a whole description the run died before it began, and there is nothing to go on with. Raises `ConfigError`
+    if it was started with another config. The sweep may have been renamed, so `study` is not compared.
+    """
+    if not (run_dir / CONFIG).is_file() or not (run_dir / ENVIRONMENT).is_file():
+        return False
+    stored = OmegaConf.load(run_dir / CONFIG)
+    config["name"] = OmegaConf.select(stored, "name")  # the time of the first start, where the user gave none
+    refuse_difference(config | {"study": OmegaConf.select(stored, "study")}, run_dir)
+    return True
 
 
 def write_description(config: dict[str, Any], run_dir: Path, experiment: Experiment, *, is_resumed: bool) -> None:
@@ -104,15 +121,19 @@ def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment,
         "run_dir": str(run_dir),
         "dataset": experiment.dataset.name,
     }
-    name = f"{config['study']}/{run_dir.name}" if is_trial(config, run_dir) else run_dir.name
+    name = trial_name(config, run_dir) or run_dir.name
     journal.start(name, config["tracking"]["experiment"], _params(config, experiment), tags)
     for file in (CONFIG, ENVIRONMENT, SPLIT):
         journal.artifact(file)
 
 
-def is_trial(config: dict[str, Any], run_dir: Path) -> bool:
-    """Return whether the run belongs to a sweep: multirun/STUDY/NUMBER."""
-    return run_dir.name.isdigit() and run_dir.parent.name == config["study"]
+def trial_name(config: dict[str, Any], run_dir: Path) -> str | None:
+    """Return STUDY/NUMBER, or STUDY/NUMBER/seed_K, of a run that belongs to a sweep; None for any other."""
+    sweep_dir = sweep_directory(run_dir)
+    place = run_dir.relative_to(sweep_dir)
+    if sweep_dir.name != config["study"] or not place.parts[0].isdigit():
+        return None
+    return f"{sweep_dir.name}/{place.as_posix()}"
 
 
 def _params(config: dict[str, Any], experiment: Experiment) -> dict[str, object]:
@@ -125,7 +146,7 @@ def _params(config: dict[str, Any], experiment: Experiment) -> dict[str, object]
     params |= flatten({key: value for key, value in config.items() if key not in ("name", "study", "tracking")})
     trainer = config["trainer"]
     params["effective_batch_size"] = min(trainer["batch_size"] * trainer["accumulate"], experiment.train.num_images)
-    params["num_parameters"] = sum(p.numel() for p in experiment.state.model.parameters())
+    params[NUM_PARAMETERS] = count_parameters(experiment.state.model)
     return params
 
 

@@ -5,6 +5,7 @@ import os
 import torch
 
 from visionsweep.errors import ConfigError
+from visionsweep.sweep.trial import current_trial
 
 Choice = tuple[str, str]  # value, reason
 
@@ -35,6 +36,9 @@ def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
 
 def choose_threads(wanted: int | None) -> tuple[int, str]:
     """Return the number of CPU threads for `trainer.threads`."""
+    share = current_trial().threads
+    if wanted is None and share is not None:
+        return share, "the worker's share"
     if wanted is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "all cores"
     if wanted < 1:

@@ -1,16 +1,21 @@
-"""The end of a run: the test split, the pictures, the result, and where all of it lies."""
+"""The end of a run: the test split, the pictures, the result, and where all of it lies.
+
+Owns the order of the last writes: the result, then the end of the journal, then a trial's `last.pt` goes. A trial
+whose process dies in between is taken up by what its result says.
+"""
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from visionsweep.assembly import Experiment
-from visionsweep.description import is_trial
+from visionsweep.description import trial_name
 from visionsweep.paths import shown
-from visionsweep.recording import BEST, LAST, Recorder
+from visionsweep.recording import Recorder
 from visionsweep.report.figures import confusion_matrix_png, curves_png
-from visionsweep.results import RESULT, result_of, write_result
-from visionsweep.tracking.journal import read_journal
+from visionsweep.results import BEST, LAST, RESULT, Objective, objective_of, result_of, write_result
+from visionsweep.sweep.trial import current_trial
+from visionsweep.tracking.journal import Journal, read_journal
 from visionsweep.training import evaluate
 
 log = logging.getLogger(__name__)
@@ -21,8 +26,8 @@ SUMMARY_METRICS = ("val/f1_macro", "val/accuracy", "val/loss")
 CHECKPOINTS = {"none": (), "best": (BEST,), "all": (BEST, LAST)}  # tracking.checkpoints
 
 
-def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder) -> float:
-    """Test the best checkpoint once, draw, write the result; return the best objective."""
+def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder) -> Objective:
+    """Test the best checkpoint once, draw, write the result; return the best objective (see `Objective`)."""
     best = recorder.best_checkpoint()
     value = recorder.best.value
     assert value is not None  # best.pt exists
@@ -41,12 +46,13 @@ def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, record
     for picture in (CONFUSION_MATRIX, CURVES):
         journal.artifact(picture, "figures")
     for name in CHECKPOINTS[config["tracking"]["checkpoints"]]:
-        journal.artifact(name, "checkpoints")
-    write_result(run_dir, result_of(config, "finished", recorder, test=test))
-    journal.artifact(RESULT)
-    if not is_trial(config, run_dir):  # a sweep exports its best model only
+        if name != LAST or not _is_in_sweep():  # there it goes below
+            journal.artifact(name, "checkpoints")
+    result = result_of(config, "finished", recorder, test=test)
+    write_result(run_dir, result)
+    if trial_name(config, run_dir) is None:  # a sweep exports its best model only
         journal.model(BEST, step=recorder.best.epoch)
-    journal.end("finished")
+    end(journal, run_dir, "finished")
     log.info(
         "best epoch %d: %s %.4f%s  (%.1f s)",
         recorder.best.epoch,
@@ -56,7 +62,36 @@ def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, record
         recorder.seconds(),
     )
     log.info("run: %s", shown(run_dir))
-    return value
+    return objective_of(result)
+
+
+def end(journal: Journal, run_dir: Path, state: Literal["finished", "pruned", "failed"], *, keep: bool = False) -> None:
+    """Close the record of a run whose result is written; the trial of a sweep needs no `last.pt` any more.
+
+    ``keep``: leave it, since the trial may be started again.
+    """
+    if state != "failed":
+        journal.artifact(RESULT)
+    journal.end(state)
+    if _is_in_sweep() and not keep:
+        (run_dir / LAST).unlink(missing_ok=True)
+
+
+def end_again(run_dir: Path, state: Literal["finished", "pruned"]) -> None:
+    """Do what is left of `end` for a trial whose process may have died after its result was written."""
+    journal = Journal(run_dir)
+    try:
+        records = read_journal(run_dir)
+        if records[-1]["type"] == "end":
+            (run_dir / LAST).unlink(missing_ok=True)
+        else:
+            end(journal, run_dir, state)
+    finally:
+        journal.close()
+
+
+def _is_in_sweep() -> bool:
+    return current_trial().number is not None
 
 
 def _test(experiment: Experiment, best: dict[str, Any]) -> dict[str, float] | None:

@@ -8,16 +8,17 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from visionsweep import checkpoint
+from visionsweep.results import BEST, LAST
 from visionsweep.tracking.journal import Journal, last_step, read_journal
 from visionsweep.training import EpochResult, TrainState
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import nn
 
-BEST = "checkpoints/best.pt"
-LAST = "checkpoints/last.pt"
+log = logging.getLogger(__name__)
 
 
 class Best:
@@ -80,12 +81,14 @@ class Recorder:
         self.history: list[dict[str, Any]] = []  # one entry a finished epoch
         self.best = best
         self.journal = journal
+        self.num_parameters = count_parameters(state.model)
         self._run_dir = run_dir
         self._state = state
         self._device = next(state.model.parameters()).device
         self._epochs = epochs
         self._inference = inference
         self._epoch_started = time.perf_counter()
+        self._num_written = 0  # epochs that the journal had already when the run was taken up
 
     def __call__(self, result: EpochResult) -> str | None:
         """Record one epoch; return why the run should end early, or None."""
@@ -131,10 +134,11 @@ class Recorder:
         checkpoint.save(contents, self._run_dir / LAST)
 
     def resume(self) -> None:
-        """Go on from `last.pt`, if the run got that far; otherwise from the start."""
+        """Go on from `last.pt`, if the run got that far and still has it; otherwise from the start."""
+        self._num_written = last_step(read_journal(self._run_dir)) or 0
         path = self._run_dir / LAST
         if not path.exists():
-            log.info("resume: no epoch was finished; starting at the first")
+            log.info("resume: no checkpoint to go on from; starting at the first epoch")
             return
         contents = checkpoint.load(path)
         self._state.load_state_dict(contents["state"])
@@ -142,14 +146,14 @@ class Recorder:
         self.history = contents["history"]
         checkpoint.restore_rng_state(contents["rng"], self._device)
         # The process may have died between `last.pt` and the journal.
-        written = last_step(read_journal(self._run_dir)) or 0
         for entry in self.history:
-            if entry["epoch"] > written:
-                self._write_metrics(entry)
+            self._write_metrics(entry)
         log.info("resume: %d of %d epochs are done", self._state.epoch, self._epochs)
 
     def _write_metrics(self, entry: dict[str, Any]) -> None:
-        self.journal.metrics(entry["epoch"], entry["metrics"], entry["time_ms"])
+        # A run that starts over (a sweep removes `last.pt` of a trial that failed) repeats epochs, exactly.
+        if entry["epoch"] > self._num_written:
+            self.journal.metrics(entry["epoch"], entry["metrics"], entry["time_ms"])
 
     def best_checkpoint(self) -> dict[str, Any]:
         """Return the contents of `best.pt`."""
@@ -163,6 +167,11 @@ class Recorder:
         """Return the training speed over all finished epochs."""
         seconds = math.fsum(entry["train_seconds"] for entry in self.history)
         return sum(entry["num_images"] for entry in self.history) / seconds if seconds else None
+
+
+def count_parameters(model: "nn.Module") -> int:
+    """Return how many parameters are trained: `num_parameters` among the parameters and objectives of a run."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], is_best: bool) -> str:

@@ -5,29 +5,43 @@
 
 import logging
 import signal
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.assembly import Experiment, assemble
 from visionsweep.atomic import locked
 from visionsweep.console import progress_bar
-from visionsweep.description import CONFIG, refuse_difference, resolved_config, start_journal, write_description
+from visionsweep.description import (
+    CONFIG,
+    refuse_difference,
+    resolved_config,
+    start_journal,
+    take_up_trial,
+    write_description,
+)
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.finish import finish
+from visionsweep.finish import end, end_again, finish
 from visionsweep.paths import from_directory, shown
 from visionsweep.recording import Best, Recorder
-from visionsweep.results import result_of, write_result
+from visionsweep.results import Objective, objective_of, read_result, result_of, write_result
 from visionsweep.signals import stop_on_signal
+from visionsweep.sweep.trial import Trial, TrialPruned, TrialStopped, current_trial
 from visionsweep.tracking.journal import Journal
-from visionsweep.training import Interrupted, fit
+from visionsweep.training import EpochResult, Interrupted, fit
 
 log = logging.getLogger(__name__)
 
+# A worker of a controller that died may still be about to end.
+TRIAL_LOCK_SECONDS = 30.0
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch raises plain RuntimeErrors in places
 
-class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
+
+class Stopped(TrialStopped):
     """The user ended the run; its directory can be resumed."""
 
     def __init__(self, run_dir: Path, signal_number: int) -> None:
@@ -35,24 +49,43 @@ class Stopped(Exception):  # noqa: N818 - the user's wish, not an error
         self.signal_number = signal_number
 
 
-def run(cfg: DictConfig) -> float:
-    """Train one experiment; return its best objective.
+def run(cfg: DictConfig) -> Objective:
+    """Train one experiment; return its best objective, with `objective.others` a tuple of it and the others.
 
     The record goes to Hydra's output directory, or to `outputs/NAME` outside of a Hydra job. Raises `UserError`
     for what the user can mend (`result.json` then says `failed`) and `Stopped` after Ctrl-C.
+
+    As a trial of a sweep (`current_trial`) the run reports each epoch the best objective so far: what it would
+    return if it ended now. `TrialPruned` is raised where the sweep answers that the trial is losing. A trial whose
+    directory holds a run goes on with it, and one that has ended there gives its result at once.
     """
+    trial = current_trial()
+    is_trial = trial.number is not None
     config = resolved_config(cfg)
     is_resumed = cfg.resume is not None
     run_dir = _run_dir(cfg, config)
-    with locked(run_dir):
+    with locked(run_dir, TRIAL_LOCK_SECONDS if is_trial else 0.0):
+        if is_trial and take_up_trial(config, run_dir):
+            is_resumed = True
+            stored = _stored_objective(run_dir)
+            if stored is not None:
+                return stored
         try:
-            experiment = assemble(config)
+            experiment = assemble(config, keep_dataset=is_trial)
             write_description(config, run_dir, experiment, is_resumed=is_resumed)
         except Exception as error:
             if not is_resumed:  # a run that went before keeps its result
                 write_result(run_dir, result_of(config, "failed", error=_reason(error)))
             raise
-        return _train(config, run_dir, experiment, is_resumed=is_resumed)
+        return _train(config, run_dir, experiment, trial, is_resumed=is_resumed)
+
+
+def check(cfg: DictConfig) -> None:
+    """Build everything that a run of `cfg` would, and leave nothing behind; for `hydra.sweeper.check`.
+
+    Raises the `UserError` that the run would raise.
+    """
+    assemble(resolved_config(cfg), keep_dataset=True)
 
 
 def _run_dir(cfg: DictConfig, config: dict[str, Any]) -> Path:
@@ -77,49 +110,101 @@ def _run_dir(cfg: DictConfig, config: dict[str, Any]) -> Path:
     return run_dir
 
 
-def _train(config: dict[str, Any], run_dir: Path, experiment: Experiment, *, is_resumed: bool) -> float:
+def _stored_objective(run_dir: Path) -> Objective | None:
+    """Return the objective of a trial that finished before the sweep could note it; None for one that goes on."""
+    result = read_result(run_dir)
+    if result is None or result["state"] not in ("finished", "pruned"):
+        return None
+    end_again(run_dir, result["state"])
+    log.info("%s has %s already", shown(run_dir), "finished" if result["state"] == "finished" else "been pruned")
+    if result["state"] == "pruned":
+        raise TrialPruned(f"after epoch {result['epochs']}")
+    return objective_of(result)
+
+
+def _train(
+    config: dict[str, Any], run_dir: Path, experiment: Experiment, trial: Trial, *, is_resumed: bool
+) -> Objective:
     journal = Journal(run_dir)
     objective, early_stopping = config["objective"], config["trainer"]["early_stopping"]
     best = Best(objective["direction"], early_stopping["patience"], early_stopping["min_delta"])
     epochs = config["trainer"]["epochs"]
     recorder = Recorder(run_dir, experiment.state, best, journal, epochs=epochs, inference=experiment.inference)
 
-    def stop(signal_number: int) -> NoReturn:
+    def stop() -> None:
         write_result(run_dir, result_of(config, "stopped", recorder))
         journal.end("stopped")
-        raise Stopped(run_dir, signal_number) from None
 
     try:
         start_journal(config, run_dir, experiment, journal)
         if is_resumed:
             recorder.resume()
-        reason = best.give_up(experiment.state.epoch)  # a run may have died after its last epoch
-        with stop_on_signal() as received, progress_bar() as progress:
-            if reason is None:
-                reason = fit(
-                    experiment.state,
-                    experiment.train,
-                    experiment.val,
-                    experiment.settings,
-                    on_epoch_end=recorder,
-                    should_stop=lambda: bool(received),
-                    progress=progress,
-                )
-        if reason is not None:
-            log.info("ended early: %s", reason)
+        _fit(run_dir, experiment, recorder, trial)
         return finish(config, run_dir, experiment, recorder)
-    except Interrupted:
-        recorder.save_last()
-        stop(received[0])
+    except TrialPruned as pruned:
+        log.info("pruned %s", pruned)
+        write_result(run_dir, result_of(config, "pruned", recorder))
+        end(journal, run_dir, "pruned")
+        raise
+    except Stopped:
+        stop()
+        raise
     except KeyboardInterrupt:  # a second Ctrl-C, or one outside of training: what is on disk stands
-        stop(signal.SIGINT)
+        stop()
+        raise Stopped(run_dir, signal.SIGINT) from None
     except Exception as error:
         write_result(run_dir, result_of(config, "failed", recorder, error=_reason(error)))
-        journal.end("failed")
+        end(journal, run_dir, "failed", keep=_is_out_of_memory(error))
         raise
     finally:
         journal.close()
 
 
+def _fit(run_dir: Path, experiment: Experiment, recorder: Recorder, trial: Trial) -> None:
+    """Train to the end, recording and reporting each epoch. Raises `Stopped`, with `last.pt` at the last update."""
+
+    def report(epoch: int) -> None:
+        value = recorder.best.value
+        assert value is not None  # an epoch was recorded
+        if trial.report(value, epoch):
+            raise TrialPruned(f"after epoch {epoch}: {experiment.settings.objective} {value:.4f}")
+
+    def on_epoch_end(result: EpochResult) -> str | None:
+        reason = recorder(result)
+        report(result.epoch)  # last: a trial that dies while it waits for the answer has lost nothing
+        return reason
+
+    if recorder.history:  # the run may have died before its last report, or before the answer
+        report(len(recorder.history))
+    reason = recorder.best.give_up(experiment.state.epoch)  # a run may have died after its last epoch
+    # Workers are told by the controller: a signal is none of theirs.
+    nobody: AbstractContextManager[list[int]] = nullcontext([])
+    signals = stop_on_signal() if trial.number is None else nobody
+    with signals as received, progress_bar() as progress:
+        if reason is None:
+            try:
+                reason = fit(
+                    experiment.state,
+                    experiment.train,
+                    experiment.val,
+                    experiment.settings,
+                    on_epoch_end=on_epoch_end,
+                    should_stop=lambda: bool(received) or trial.should_stop(),
+                    progress=progress,
+                )
+            except Interrupted:
+                recorder.save_last()
+                raise Stopped(run_dir, received[0] if received else signal.SIGINT) from None
+    if reason is not None:
+        log.info("ended early: %s", reason)
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether a sweep starts the trial again, from its checkpoint: such an error says nothing about it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return type(error) is RuntimeError and any(text in str(error).lower() for text in _OUT_OF_MEMORY)

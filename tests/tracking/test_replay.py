@@ -217,6 +217,58 @@ def test_a_missing_file_is_named_and_does_not_keep_the_run_open(make_run, uri, r
     assert read(run_dir)[0].info.status == "FINISHED"
 
 
+def test_weights_that_a_sweep_removed_before_they_were_sent_are_no_loss(make_run, uri, read, capsys):
+    journal, run_dir = make_run("s/0", state=None)
+    (run_dir / "checkpoints").mkdir()
+    best = run_dir / "checkpoints/best.pt"
+    best.write_bytes(b"weights")
+    journal.artifact("checkpoints/best.pt", "checkpoints")
+    journal.end("finished")
+    best.unlink()
+    for _ in range(2):
+        assert sync(run_dir, uri, "--verify") == 0
+        shown = capsys.readouterr().out
+        assert "removed before it was sent: checkpoints/best.pt" in shown
+        assert "differs" not in shown
+        assert "not sent" not in shown
+    assert read(run_dir)[0].info.status == "FINISHED"
+
+
+def test_weights_that_are_there_and_did_not_arrive_are_a_difference(make_run, uri, client, read, capsys):
+    journal, run_dir = make_run("s/0", state=None)
+    (run_dir / "checkpoints").mkdir()
+    best = run_dir / "checkpoints/best.pt"
+    best.write_bytes(b"weights")
+    journal.artifact("checkpoints/best.pt", "checkpoints")
+    assert sync(run_dir, uri, "--verify") == 0
+    best.unlink()  # the store has them
+    assert sync(run_dir, uri, "--verify") == 0
+    best.write_bytes(b"weights, more of them")
+    journal.artifact("checkpoints/best.pt", "checkpoints")
+    from visionsweep.tracking.store import Store
+    from visionsweep.tracking.verify import differences
+
+    assert differences(Store(uri), run_dir) == ["file checkpoints/best.pt: size 7, expected 21"]
+
+
+def test_the_seeds_of_a_trial_are_children_of_the_sweep(make_run, uri, client, read, tmp_path):
+    runs = [make_run(f"faces/{name}")[1] for name in ("0/seed_0", "0/seed_1", "1/seed_0")]
+    (tmp_path / "faces/best").symlink_to("1")
+    assert sync(tmp_path / "faces", uri, "--verify") == 0
+    found = [read(run_dir)[0] for run_dir in runs]
+    (parent_id,) = {run.data.tags["mlflow.parentRunId"] for run in found}
+    assert client.get_run(parent_id).info.run_name == "faces"
+    assert {run.data.tags["visionsweep.sweep"] for run in found} == {"faces"}
+    # the directory of a trial, and of a run, belong to the same sweep
+    for directory in ("faces/1", "faces/1/seed_0"):
+        (runs[2] / ACK_NAME).unlink()
+        assert sync(tmp_path / directory, uri, "--verify") == 0
+        assert read(runs[2])[0].data.tags["mlflow.parentRunId"] == parent_id
+    experiment = client.get_experiment_by_name("tests")
+    children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'")
+    assert len(children) == 3
+
+
 def test_a_refused_parameter_costs_itself_only(make_run, uri, client, read, capsys):
     _, run_dir = make_run(params={f"p{i}": i for i in range(20)})
     assert sync(run_dir, uri) == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visionsweep.tracking.ack import Ack, save_ack
+from visionsweep.tracking.ack import Ack, run_directories, save_ack, sweep_directory
 from visionsweep.tracking.sync import main
 
 SYNC = Path(__file__).parents[2] / "sync.py"
@@ -29,6 +29,20 @@ def test_a_directory_without_a_run_is_refused_in_one_line(tmp_path):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert f"{tmp_path}: no events.jsonl" in result.stderr
+
+
+def test_runs_are_found_once_and_in_their_order(make_run, tmp_path):
+    names = ["s/0/seed_0", "s/0/seed_2", "s/0/seed_10", "s/2", "s/10", "s/first"]
+    for name in reversed(names):
+        make_run(name)
+    (tmp_path / "s/best").symlink_to("10")
+    (tmp_path / "s/plots/deep").mkdir(parents=True)
+    (tmp_path / "s/sweep.log").touch()
+    assert run_directories(tmp_path / "s") == [tmp_path / name for name in names]
+    assert run_directories(tmp_path / "s/0") == [tmp_path / name for name in names[:3]]
+    assert run_directories(tmp_path / "s/2") == [tmp_path / "s/2"]
+    assert run_directories(tmp_path / "nowhere") == []
+    assert {sweep_directory(tmp_path / name) for name in names} == {tmp_path / "s"}
 
 
 def test_two_known_stores_need_a_choice(make_run, capsys):

@@ -16,6 +16,7 @@ from visionsweep.tracking.journal import JOURNAL_NAME, Record
 
 ACK_NAME = ".mlflow.json"
 LOCK_NAME = ".mlflow.lock"
+_SEED = "seed_"  # begins the name of one of several runs of a trial
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Ack:
     state: str | None = None  # what the store was told: finished, ..., or killed; None while it runs
     is_deleted: bool = False  # somebody deleted the run in MLflow: it is left alone
     lost: list[str] = field(default_factory=list)  # what cannot be sent, with the reason
+    removed: list[str] = field(default_factory=list)  # checkpoints that were removed before they could be sent
 
     @property
     def num_pending(self) -> int:
@@ -80,11 +82,35 @@ def count_lines(run_dir: Path, offset: int = 0) -> int:
 
 
 def run_directories(directory: Path) -> list[Path]:
-    """Return `directory` itself if it is a run's, else those of its children that are."""
+    """Return `directory` itself if it is a run's, else the runs in it: NAME or NUMBER, or NUMBER/seed_K.
+
+    No run is there twice: a sweep's `best` is a link to one of its own.
+    """
     if (directory / JOURNAL_NAME).exists():
         return [directory]
-    children = [journal.parent for journal in directory.glob(f"*/{JOURNAL_NAME}")]
-    return sorted(children, key=lambda child: (len(child.name), child.name))  # 2 before 10
+    runs: list[Path] = []
+    for child in directory.iterdir() if directory.is_dir() else ():
+        if child.is_symlink() and child.resolve().is_relative_to(directory.resolve()):
+            continue
+        if (child / JOURNAL_NAME).exists():
+            runs.append(child)
+        elif child.name.isdigit():
+            runs += [journal.parent for journal in child.glob(f"{_SEED}*/{JOURNAL_NAME}")]
+    return sorted(runs, key=lambda run: [(len(part), part) for part in run.relative_to(directory).parts])  # 2 before 10
+
+
+def holds_sweep(directory: Path) -> bool:
+    """Return whether the runs in `directory` are those of a sweep: it is neither a run's nor a trial's of several."""
+    if (directory / JOURNAL_NAME).exists():
+        return False
+    is_trial = directory.resolve().name.isdigit() and any(directory.glob(f"{_SEED}*/{JOURNAL_NAME}"))
+    return not is_trial
+
+
+def sweep_directory(run_dir: Path) -> Path:
+    """Return where the sweep of a run would be: above NUMBER, or above NUMBER/seed_K."""
+    is_seed = run_dir.name.startswith(_SEED) and run_dir.parent.name.isdigit()
+    return run_dir.parent.parent if is_seed else run_dir.parent
 
 
 @contextlib.contextmanager

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from visionsweep.atomic import write_text
 from visionsweep.errors import DataError
-from visionsweep.tracking.ack import exclusive, known_uris, run_directories, without_password
+from visionsweep.tracking.ack import (
+    exclusive,
+    holds_sweep,
+    known_uris,
+    run_directories,
+    sweep_directory,
+    without_password,
+)
 from visionsweep.tracking.journal import JOURNAL_NAME, read_records
 from visionsweep.tracking.replay import RunReplay
 from visionsweep.tracking.store import Store
@@ -106,7 +113,7 @@ class DirectoryReplay:
 
     @property
     def _is_sweep(self) -> bool:
-        return not (self._directory / JOURNAL_NAME).exists()
+        return holds_sweep(self._directory)
 
     def _attempt(self, run: RunReplay, deadline: float | None) -> None:
         try:
@@ -134,7 +141,7 @@ class DirectoryReplay:
             self.runs[run_dir] = RunReplay(run_dir, self._store, self._experiment, parent_run_id)
 
     def _parent_of(self, run_dir: Path) -> SweepParent | None:
-        directory = self._directory if self._is_sweep else run_dir.resolve().parent
+        directory = self._directory if self._is_sweep else sweep_directory(run_dir.resolve())
         is_child = self._is_sweep or (directory / SWEEP_UID_NAME).exists()
         if self._parent is None and is_child:
             experiment = self._experiment

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 JOURNAL_NAME = "events.jsonl"
+CHECKPOINT_FOLDER = "checkpoints"  # MLflow's folder of files that a sweep may remove: the weights of all but its best
 
 Record = dict[str, Any]
 State = Literal["finished", "stopped", "failed", "pruned"]

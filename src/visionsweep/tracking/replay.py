@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 
-from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_behind, save_ack
+from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_behind, save_ack, sweep_directory
 from visionsweep.tracking.export import export_model
-from visionsweep.tracking.journal import JOURNAL_NAME, Record, read_records
+from visionsweep.tracking.journal import CHECKPOINT_FOLDER, JOURNAL_NAME, Record, read_records
 from visionsweep.tracking.store import RunDeletedError, RunMissingError, Store
 
 MAX_MODEL_ATTEMPTS = 3
@@ -195,7 +195,8 @@ class RunReplay:
             return False
         tags = dict(start["tags"])
         if self._parent_run_id is not None:
-            tags |= {"mlflow.parentRunId": self._parent_run_id, "visionsweep.sweep": self.run_dir.parent.name}
+            sweep = sweep_directory(self.run_dir.resolve()).name
+            tags |= {"mlflow.parentRunId": self._parent_run_id, "visionsweep.sweep": sweep}
         self.ack.uid = start["uid"]
         experiment = self._experiment or start["experiment"]
         try:
@@ -214,6 +215,9 @@ class RunReplay:
             if local.is_file():
                 self._store.log_file(str(ack.run_id), local, record["folder"])
                 ack.sent[path] = record["sha256"]
+            elif record["folder"] == CHECKPOINT_FOLDER:
+                log.info("%s: %s was removed before it was sent", self.run_dir, path)
+                ack.removed = sorted({*ack.removed, path})
             else:
                 self._note([f"{path}: the file is no longer there"])
         del ack.files[path]

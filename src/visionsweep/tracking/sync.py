@@ -41,7 +41,7 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
     """Bring one directory up to date; raises DataError without a run, ConfigError without one clear URI."""
     run_dirs = run_directories(directory)
     if not run_dirs:
-        raise DataError(f"{directory}: no events.jsonl there or one level below; give a run's or a sweep's directory")
+        raise DataError(f"{directory}: no events.jsonl there or below; give a run's or a sweep's directory")
     uri = _choose_uri(run_dirs, uri)
     if dry_run:
         for run_dir in run_dirs:
@@ -102,6 +102,8 @@ def _print_run(run_dir: Path, uri: str) -> bool:
     if ack.is_deleted:
         line += ", deleted in MLflow"
     sys.stdout.write(line + "\n")
+    for path in ack.removed:
+        sys.stdout.write(f"  removed before it was sent: {path}\n")
     for reason in ack.lost:
         sys.stdout.write(f"  not sent: {reason}\n")
     return behind == 0 and not ack.is_deleted and not ack.lost
