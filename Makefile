@@ -2,10 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint types check ui clean
+.PHONY: train sweep test test-all lint types check ui clean
 
 train: .venv/ready          ## train on the bundled digits
 	$(BIN)/python train.py
+
+sweep: .venv/ready          ## search learning rate, loss and accumulation on the digits, two trials at a time
+	$(BIN)/python train.py --multirun hydra.launcher.n_jobs=2
 
 test: .venv/ready           ## the fast tests, under three minutes on two cores
 	$(BIN)/python -m pytest -m "not slow"

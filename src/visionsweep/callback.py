@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config import directions
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep.stored import FILE as STORED_SWEEP
-from visionsweep.sweep.stored import merge, read_stored
+from visionsweep.sweep.stored import merge, program, read_stored
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,8 @@ class RunCallback(Callback):
             _export(best)
         self._finish(self._sweep, sweep_dir)
         self._sweep = None
+        if _is_resuming(config):  # the sweeper said so before the lines above
+            log.info("go on with: %s --multirun study=%s", program(), config.study)
 
     def _start(self, config: DictConfig, directory: Path) -> None:
         if not config.tracking.enabled:

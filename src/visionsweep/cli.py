@@ -14,11 +14,7 @@ from visionsweep.callback import fail
 from visionsweep.errors import UserError
 from visionsweep.paths import PATH_KEYS, quote, quote_path_override
 from visionsweep.results import Objective
-from visionsweep.sweep.stored import merge, read_stored
 from visionsweep.sweep.trial import current_trial
-
-# Hydra's options that are followed by their value.
-_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
@@ -39,7 +35,7 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
                 fail(f"{argument}: belongs to a single run; a sweep is named with study=")
     given = [a.lstrip("+") for a in arguments if a.lstrip("+").startswith("resume=")]
     if not given or given[-1] == "resume=null":
-        return _merged_onto_stored_sweep(arguments) if is_multirun and not is_info else arguments
+        return arguments
     if is_multirun:
         fail(f"{given[-1]}: resumes one run, without --multirun; a sweep is taken up with study=NAME")
     others = [a for a in arguments if not a.lstrip("+").startswith("resume=")]
@@ -69,25 +65,6 @@ def _stored_overrides(directory: str) -> list[str]:
         if override.partition("=")[0] not in (*pinned, "resume", "hydra.run.dir")
     ]
     return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
-
-
-def _merged_onto_stored_sweep(arguments: list[str]) -> list[str]:
-    """Return the arguments with the overrides that the sweep named by study= was started with, where there is one.
-
-    The sweeper merges them itself, but what Hydra composes before it (the callback's tracking) has to know them too.
-    """
-    overrides = [a for i, a in enumerate(arguments) if "=" in a and arguments[i - 1 if i else 0] not in _WITH_VALUE]
-    named = [a for a in overrides if a.startswith("study=")]
-    if not named:
-        return arguments
-    try:
-        stored = read_stored(Path("multirun") / _unquote(named[-1].partition("=")[2]))
-    except UserError as error:
-        fail(str(error))
-    if stored is None:
-        return arguments
-    merged = merge([*stored.task_overrides, *stored.hydra_overrides], overrides)
-    return [*merged[: len(merged) - len(overrides)], *arguments]
 
 
 def _unquote(value: str) -> str:

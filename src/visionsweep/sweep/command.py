@@ -3,10 +3,8 @@
 import contextlib
 import json
 import logging
-import os
 import shlex
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,13 +29,13 @@ from visionsweep.sweep.stored import (
     merge,
     new_id,
     override_key,
+    program,
     read_stored,
 )
 
 log = logging.getLogger(__name__)
 
 LOG = "sweep.log"
-_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")  # Hydra's
 
 
 @dataclass(frozen=True)
@@ -92,20 +90,6 @@ class Sweep:
         if settings.threads_key is not None and self.composer.value_of(settings.threads_key) is None:
             plain.append(f"{settings.threads_key}={threads}")
         return plain
-
-
-def program() -> str:
-    """Return what started this process, as one types it, with Hydra's flags that say which config it reads."""
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    if main is not None and main.origin == sys.argv[0]:
-        words = ["-m", main.name.removesuffix(".__main__")]
-    else:
-        words = [os.path.relpath(sys.argv[0]) if sys.argv[0] else "app.py"]
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
-        name, has_value, _ = word.partition("=")
-        if name in _CONFIG_FLAGS:
-            words += [word] if has_value else [word, following]
-    return " ".join(["python", *map(shlex.quote, words)])
 
 
 def run_sweep(context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]) -> int:

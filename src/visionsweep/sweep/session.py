@@ -11,7 +11,7 @@ from optuna.trial import Trial
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.checkpoints import remove_checkpoints
-from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history, program
+from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history
 from visionsweep.sweep.controller import Controller, require_trials
 from visionsweep.sweep.display import make_display, summary
 from visionsweep.sweep.engine import Engine
@@ -19,6 +19,7 @@ from visionsweep.sweep.jobs import first_line
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.results import TrialRecord, best, command_of, write_results
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
+from visionsweep.sweep.stored import program
 from visionsweep.sweep.study import SweepStudy, open_storage, past_trials
 
 log = logging.getLogger(__name__)

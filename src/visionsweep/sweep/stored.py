@@ -2,7 +2,9 @@
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +19,7 @@ from visionsweep.errors import ConfigError
 FILE = "sweep.yaml"
 _HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"
 _MISSING = "(not set)"
+_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")  # Hydra's
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,20 @@ def _difference(stored: Any, now: Any, key: str = "") -> dict[str, tuple[Any, An
 
 def _shown(value: Any) -> str:
     return value if value == _MISSING else repr(value)
+
+
+def program() -> str:
+    """Return what started this process, as one types it, with Hydra's flags that say which config it reads."""
+    main = getattr(sys.modules["__main__"], "__spec__", None)
+    if main is not None and main.origin == sys.argv[0]:
+        words = ["-m", main.name.removesuffix(".__main__")]
+    else:
+        words = [os.path.relpath(sys.argv[0]) if sys.argv[0] else "app.py"]
+    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
+        name, has_value, _ = word.partition("=")
+        if name in _CONFIG_FLAGS:
+            words += [word] if has_value else [word, following]
+    return " ".join(["python", *map(shlex.quote, words)])
 
 
 def git_commit() -> str | None:
