@@ -72,6 +72,7 @@ def check(cfg: DictConfig) -> Any:
     if cfg.x < 0:
         raise UserError("x: expected a positive number")
     print("from the check")
+    logging.getLogger("app").warning("logged by it")
     return {"keys": sorted(cfg), "number": HydraConfig.get().job.num}
 
 

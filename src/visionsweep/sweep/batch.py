@@ -22,15 +22,15 @@ _POLL_SECONDS = 0.25
 def run_batch(engine: WorkersEngine, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
     """Run the jobs on all slots of the engine (made with `keep_job_returns`); return how each one ended, in order.
 
-    Ctrl-C asks the jobs that run to end, a second one ends them; either way the engine is closed and
-    KeyboardInterrupt raised. One line is logged at each job's begin and end.
+    Ctrl-C asks the jobs that run to end; when they have, or after a second one, KeyboardInterrupt is raised, and it is
+    for the caller to close the engine. One line is logged at each job's begin and end.
     """
     waiting = [Job(str(n), n, tuple(overrides)) for n, overrides in enumerate(job_overrides, initial_job_idx)]
     batch = _Batch(engine)
     num_jobs = len(waiting)
     with _counting_interrupts() as interrupts:
         while len(batch.returns) < num_jobs:
-            while waiting and engine.num_free and not interrupts:
+            while waiting and engine.num_free:
                 batch.submit(waiting.pop(0))
             for event in engine.poll(_POLL_SECONDS):
                 batch.handle(event)
@@ -66,7 +66,6 @@ class _Batch:
         while self._running and len(interrupts) < 2:
             for event in self._engine.poll(_POLL_SECONDS):
                 self.handle(event)
-        self._engine.close()
         raise KeyboardInterrupt
 
 

@@ -35,6 +35,8 @@ def remove_checkpoints(
     if keep is None:
         return []
     cleaned = set() if cleaned is None else cleaned
+    # A trial that was not among the best never will be: thousands of them need no ranking again.
+    trials = [trial for trial in trials if os.path.normpath(trial.directory) not in cleaned]
     held = _held(trials, directions, keep)
     removed = []
     for trial in trials:

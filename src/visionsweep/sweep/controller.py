@@ -118,6 +118,7 @@ class Controller:
             if self._interrupts() > 1:
                 break
             self._hand_out()
+            self._refresh()  # here, while every worker is busy
             if not self._running and (self._stop_reason is not None or not self._has_next()):
                 break
             events = self._engine.poll(0.0 if self._may_prepare() else _POLL_SECONDS)
@@ -125,13 +126,12 @@ class Controller:
                 self._handle(event)
             if not events and self._may_prepare():
                 self._prepare()
-            self._refresh()
         self._write_results()
         return self._ending()
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number."""
-        return [self._record(number) for number in range(len(self._study))]
+        return [self._records.get(number) or self._record(number) for number in range(len(self._study))]
 
     def _take_up(self) -> None:
         unfinished = set(self._study.running())
@@ -178,9 +178,9 @@ class Controller:
     def _compose(self, overrides: tuple[str, ...]) -> Any:
         try:
             return self._jobs.compose(overrides)
-        except Exception:  # the worker composes it again, and its error becomes the trial's
+        except Exception:
             log.debug("cannot compose %s", overrides, exc_info=True)
-            return False
+            return False  # the worker composes it again, and its error becomes the trial's
 
     def _overrides(self, trial: _Running) -> tuple[str, ...]:
         seed_index = len(self._study.notes(trial.number).seed_values)
@@ -191,7 +191,8 @@ class Controller:
         seed_index = len(self._study.notes(trial.number).seed_values)
         trial.job = str(trial.number) if settings.seeds == 1 else f"{trial.number}/seed_{seed_index}"
         overrides = trial.overrides or self._overrides(trial)
-        config, trial.overrides, trial.config = trial.config or None, (), None
+        config = self._compose(overrides) if trial.config is None else trial.config
+        config, trial.overrides, trial.config = config or None, (), None
         self._running[trial.job] = trial
         self._engine.submit(Job(trial.job, trial.number, overrides, attempt=trial.attempt, config=config))
 

@@ -120,7 +120,7 @@ class Runner:
         with read_write(config.hydra.job), open_dict(config.hydra.job):
             config.hydra.job.id = job.key
             config.hydra.job.num = job.number
-        HydraConfig.instance().set_config(config)
+        HydraConfig.instance().cfg = config  # type: ignore[assignment]  # run_job sets it again, with its checks
         directory = os.path.abspath(os.path.join(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)))
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = directory

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.errors import ConfigError
+from visionsweep.sweep.composition import Composition
 from visionsweep.sweep.settings import Settings
 from visionsweep.sweep.space import SearchSpace
 
@@ -22,8 +23,8 @@ class Composer:
 
     def __init__(self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: Settings) -> None:
         """`config` is what Hydra composed for the sweep itself."""
-        self._loader = context.config_loader
-        self._config = config
+        self._composition = Composition(context.config_loader, config)
+        self._fixed: DictConfig | None = None
         self._space = space
         self._settings = settings
         self._first_seed = self._read_first_seed() if settings.seeds > 1 else 0
@@ -40,8 +41,7 @@ class Composer:
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Return a job's config, `hydra` included."""
-        config: DictConfig = self._loader.load_sweep_config(self._config, list(overrides))
-        return config
+        return self._composition.compose(overrides)
 
     def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Compose a configuration; return its overrides. Raises `ConfigError` that names them."""
@@ -54,7 +54,7 @@ class Composer:
 
     def is_group(self, key: str) -> bool:
         """Return whether an override's key names a config group."""
-        return bool(self._loader.get_group_options(key.lstrip("+~").partition("@")[0]))
+        return self._composition.is_group(key)
 
     def fixed_config(self) -> dict[str, Any]:
         """Return what every job has in common, resolved: the config of a job without the searched parameters."""
@@ -79,7 +79,9 @@ class Composer:
         """Return a key's value in the fixed config; None where the app has no such key."""
         if key is None:
             return None
-        return OmegaConf.select(self.compose(self._space.fixed_arguments()), key)
+        if self._fixed is None:
+            self._fixed = self.compose(self._space.fixed_arguments())
+        return OmegaConf.select(self._fixed, key)
 
     def _read_first_seed(self) -> int:
         key = self._settings.seed_key

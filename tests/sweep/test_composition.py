@@ -1,0 +1,77 @@
+"""Jobs composed from a copy are those that Hydra composes, for every option of this project and odd overrides."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import hydra
+import pytest
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+import visionsweep.config  # noqa: F401 - registers the schema
+from visionsweep.sweep.composition import Composition
+
+from ..conftest import ROOT
+
+MULTIRUN = ["study=sweep", "tracking=none", "hydra/sweeper/pruner=none", "hydra.launcher.n_jobs=2"]
+GROUPS = ("augment", "data", "loss", "model", "optim", "scheduler", "tracking", "trainer")
+OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+ODD = [
+    [],
+    ["hydra.sweep.subdir=3/seed_0", "seed=4"],
+    ["+new=1"],
+    ["+loss.nope={a: 1}"],
+    ["++loss.gamma=2", "loss=focal"],
+    ["loss.gamma=2", "loss=focal"],
+    ["loss=focal", "loss.gamma=2", "loss.gamma=3"],
+    ["~scheduler.div_factor"],
+    ["experiment=fashion_mnist", "optim.lr=0.5"],
+    ["optim={lr: 0.1}"],
+    ["optim.lr='${seed}'"],
+    ["objective.others={num_parameters: minimize}"],
+    ["name=x"],
+    ["tracking=mlflow", "tracking.uri=foo"],
+    ["hydra.job.chdir=true"],
+    ["loss.nope=3"],  # these are errors
+    ["loss=nope"],
+    ["trainer.accumulate=abc"],
+    ["trainer.accumulate=1,2"],
+    ["~loss"],
+]
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Iterator[tuple[ConfigLoader, DictConfig]]:
+    with hydra.initialize_config_dir(str(ROOT / "conf")):
+        loader = GlobalHydra.instance().config_loader()
+        yield loader, loader.load_configuration("config", MULTIRUN, run_mode=RunMode.MULTIRUN)
+
+
+def described(compose: Any, overrides: list[str]) -> Any:
+    """Everything that a job's config is, or the error."""
+    try:
+        config = compose(overrides)
+    except Exception as error:
+        return type(error), str(error)
+    nodes = {key: (type(config._get_node(key)), config._get_node(key)._metadata.object_type) for key in config}
+    flags = [(node._get_flag("struct"), node._get_flag("readonly")) for node in (config, config.hydra)]
+    return OmegaConf.to_yaml(config), nodes, flags
+
+
+@pytest.mark.parametrize("overrides", [["optim.lr=0.003", option, "trainer.accumulate=2"] for option in OPTIONS] + ODD)
+def test_a_job_is_what_hydra_composes(sweep: tuple[ConfigLoader, DictConfig], overrides: list[str]) -> None:
+    loader, config = sweep
+    composition = Composition(loader, config)
+    expected = described(lambda o: loader.load_sweep_config(config, o), overrides)
+    assert described(composition.compose, overrides) == expected
+    assert described(composition.compose, overrides) == expected  # from the copy that the first one left
+
+
+def test_a_job_does_not_change_the_next(sweep: tuple[ConfigLoader, DictConfig]) -> None:
+    composition = Composition(*sweep)
+    first = composition.compose(["loss=focal", "loss.gamma=5"])
+    first.loss.gamma = 7
+    assert composition.compose(["loss=focal"]).loss.gamma == 2.0
+    assert composition.compose(["loss=focal", "loss.gamma=5"]).loss.gamma == 5
