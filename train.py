@@ -10,8 +10,8 @@ from visionsweep.build import allowed_targets
 
 
 @hydra.main(config_path="conf", config_name="config", execution_whitelist=allowed_targets())
-def main(cfg: DictConfig) -> float | None:
-    """Run one experiment and return its objective."""
+def main(cfg: DictConfig) -> float | tuple[float, ...]:
+    """Run one experiment and return its objective, or objectives."""
     return cli.run_experiment(cfg)
 
 

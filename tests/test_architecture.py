@@ -77,7 +77,11 @@ def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path
     (run_dir / "result.json").write_text(json.dumps({"state": "finished", "objective": objective, "best_epoch": 1}))
     script = (
         "import sys, hydra\n"
+        "from pathlib import Path\n"
         "from visionsweep.callback import RunCallback\n"
+        "from visionsweep.sweep.stored import Stored\n"
+        "Stored(id='x', study_name='s', task_overrides=[], hydra_overrides=[], search={}, config={}, seed=0,\n"
+        "       git_commit=None).write(Path('multirun/s'))\n"
         f"with hydra.initialize_config_dir({str(SOURCE.parent.parent / 'conf')!r}):\n"
         "    config = hydra.compose('config', ['study=s', 'tracking=none'], return_hydra_config=True)\n"
         "    callback = RunCallback()\n"
@@ -85,9 +89,6 @@ def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path
         "    callback.on_multirun_end(config=config)\n"
         "heavy = {'torch', 'mlflow', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-    )
-    (tmp_path / "multirun/s/sweep.yaml").write_text(
-        "{id: x, task_overrides: [], hydra_overrides: [], search: {}, config: {}, seed: 0, git_commit: null}"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

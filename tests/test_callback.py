@@ -8,10 +8,10 @@ from typing import Any
 
 import cloudpickle
 import pytest
-import yaml
 from omegaconf import DictConfig
 
 from visionsweep.callback import RunCallback, best_run
+from visionsweep.sweep.stored import Stored
 from visionsweep.tracking import process
 from visionsweep.tracking.journal import Journal, read_journal
 
@@ -51,9 +51,16 @@ def finish_run(run_dir: Path, value: float, direction: str = "maximize", state: 
 
 def store_sweep(task: list[str], hydra: list[str] | None = None) -> None:
     SWEEP_DIR.mkdir(parents=True, exist_ok=True)
-    contents = {"id": "x", "task_overrides": task, "hydra_overrides": hydra or []}
-    contents |= {"search": {}, "config": {}, "seed": 0, "git_commit": None}
-    (SWEEP_DIR / "sweep.yaml").write_text(yaml.safe_dump(contents))
+    Stored(
+        id="x",
+        study_name="s",
+        task_overrides=task,
+        hydra_overrides=hydra or [],
+        search={},
+        config={},
+        seed=0,
+        git_commit=None,
+    ).write(SWEEP_DIR)
 
 
 def exported(run_dir: Path) -> list[int]:
@@ -72,7 +79,7 @@ class TestUsedDirectory:
         finish_run(SWEEP_DIR / "0", 0.5)
         with pytest.raises(SystemExit):
             start(configure())
-        assert "multirun/s is never overwritten: it holds a sweep already" in capsys.readouterr().err
+        assert "multirun/s is never overwritten: it holds another sweep" in capsys.readouterr().err
 
     @pytest.mark.parametrize("sweeper", [["hydra/sweeper=basic"], ["hydra/sweeper=optuna", DIRECTION]])
     def test_other_sweepers_take_no_used_directory(

@@ -167,5 +167,5 @@ def test_the_sweep_asks_for_the_objective_of_the_config(compose: Compose) -> Non
     minimize = ["objective.metric=val/loss", "objective.direction=minimize"]
     cfg = compose("study=faces", *minimize, return_hydra_config=True)
     assert cfg.hydra.sweeper.direction == "minimize"
-    assert cfg.hydra.sweeper.storage == "sqlite:///multirun/faces/study.db"
-    assert cfg.hydra.sweeper.study_name == "faces"
+    assert cfg.hydra.sweeper.storage is None  # study.db in the sweep's directory
+    assert cfg.hydra.sweep.dir == "multirun/faces"

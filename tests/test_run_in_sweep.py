@@ -23,7 +23,7 @@ from visionsweep.config import directions
 from visionsweep.data import memo
 from visionsweep.devices import choose_threads
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.results import Objective
+from visionsweep.results import BEST, Objective
 from visionsweep.run import Stopped, check, run
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, current_trial, set_current_trial
 from visionsweep.tracking.journal import Journal, read_journal
@@ -441,8 +441,10 @@ class TestThreads:
 
 class TestCheck:
     def test_it_builds_and_leaves_nothing(self, job: JobRunner, tmp_path: Path) -> None:
-        assert job(FakeTrial(), *SMALL, function=check) is None
+        size = job(FakeTrial(), *SMALL, function=check)["checkpoint_bytes"]
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        job(FakeTrial(), *SMALL)
+        assert 0 < size <= (RUN_DIR / BEST).stat().st_size < 2 * size
 
     @pytest.mark.parametrize(
         ("override", "message"),

@@ -21,10 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.atomic import locked
 from visionsweep.config import directions
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep.stored import FILE as STORED_SWEEP
-from visionsweep.sweep.stored import merge, program, read_stored
+from visionsweep.sweep.stored import continue_command, merge, read_stored
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,17 @@ class RunCallback(Callback):
         with _refusing():
             check_name("study", config.study)
             _refuse_other_direction(config)
-            if _is_resuming(config) and (sweep_dir / STORED_SWEEP).exists():
-                config = _as_stored(config, sweep_dir)
-            else:
+            if not _is_resuming(config):
                 _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
+            elif (sweep_dir / STORED_SWEEP).exists():
+                config = _as_stored(config, sweep_dir)
+            elif any(sweep_dir.glob("[0-9]*")):  # what else may lie there is of a sweep that never began
+                raise UserError(f"{sweep_dir} is never overwritten: it holds another sweeper's; choose another study")
             if OmegaConf.select(config, "hydra.sweeper.dry_run"):
                 return
             sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
+            with locked(sweep_dir):  # another controller's sweep has its uploader
+                pass
             self._start(config, sweep_dir)
         self._sweep = config
 
@@ -106,15 +111,18 @@ class RunCallback(Callback):
         if self._sweep is None:  # refused: Hydra calls this all the same
             return
         sweep_dir = Path(config.hydra.sweep.dir)
-        # Where the sweeper exits, a sweep that can go on was refused, interrupted or given up: its best may change.
-        is_over = not (_is_resuming(config) and isinstance(sys.exception(), SystemExit))
+        # Where the sweeper exits or raises, a sweep that can go on was refused, interrupted or given up.
+        error = sys.exception()
+        is_over = error is None or not _is_resuming(config)
         best = best_run(sweep_dir) if is_over else None
         if best is not None:
             _export(best)
         self._finish(self._sweep, sweep_dir)
+        is_interrupted = isinstance(error, SystemExit) and error.code == 130
+        if _is_resuming(config) and (error is None or is_interrupted):  # the sweeper said so before the lines above
+            overrides = [str(override) for override in self._sweep.hydra.overrides.hydra]
+            log.info("go on with: %s", continue_command(sweep_dir, overrides, "study"))
         self._sweep = None
-        if _is_resuming(config):  # the sweeper said so before the lines above
-            log.info("go on with: %s --multirun study=%s", program(), config.study)
 
     def _start(self, config: DictConfig, directory: Path) -> None:
         if not config.tracking.enabled:

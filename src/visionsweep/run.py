@@ -80,12 +80,14 @@ def run(cfg: DictConfig) -> Objective:
         return _train(config, run_dir, experiment, trial, is_resumed=is_resumed)
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig) -> dict[str, int]:
     """Build everything that a run of `cfg` would, and leave nothing behind; for `hydra.sweeper.check`.
 
-    Raises the `UserError` that the run would raise.
+    Returns the size of its best checkpoint, for the plan. Raises the `UserError` that the run would raise.
     """
-    assemble(resolved_config(cfg), keep_dataset=True)
+    experiment = assemble(resolved_config(cfg), keep_dataset=True)
+    weights = experiment.state.evaluated_model().state_dict().values()
+    return {"checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights)}
 
 
 def _run_dir(cfg: DictConfig, config: dict[str, Any]) -> Path:

@@ -27,8 +27,9 @@ Script = Iterator[
 
 
 def settings(**keys: Any) -> Settings:
-    from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
     from omegaconf import OmegaConf
+
+    from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
 
     node = OmegaConf.to_container(OmegaConf.structured(OptunaAsyncSweeperConf))
     assert isinstance(node, dict)
@@ -296,7 +297,17 @@ def test_a_sweep_without_a_result_is_a_failure(tmp_path: Path) -> None:
     assert [t.state.name for t in sweep.stored()] == ["FAIL"] * 3
 
 
-@pytest.mark.parametrize("value", [None, "0.5x", {"f1": 1}, float("nan"), (1.0, 2.0)])
+def test_nan_fails_its_trial_only(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("end", "completed", float("nan") if job.number == 0 else x_of(job))
+
+    sweep = Setup(tmp_path, script, num_slots=1, n_trials=3)
+    assert sweep.run().code == 0
+    assert [t.state.name for t in sweep.stored()] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert sweep.records[0].error == "the objective is no finite number: nan"
+
+
+@pytest.mark.parametrize("value", [None, "0.5x", {"f1": 1}, (1.0, 2.0)])
 def test_what_is_no_number_ends_the_sweep_at_trial_0(tmp_path: Path, value: object) -> None:
     sweep = Setup(tmp_path, lambda job: iter([("end", "completed", value)]), num_slots=1)
     ending = sweep.run()
@@ -437,6 +448,26 @@ def test_an_interrupted_trial_goes_on_with_the_seed_it_was_at(tmp_path: Path) ->
     assert sweep.run().code == 0
     assert [job.key for job in sweep.engine.submitted] == ["0/seed_1", "0/seed_2"]
     assert len(sweep.records[0].seed_values) == 3
+
+
+@pytest.mark.parametrize("pruner", [None, "wilcoxon"])
+def test_a_death_after_the_last_seed_or_a_decision_adds_no_seed(tmp_path: Path, pruner: str | None) -> None:
+    """Notes and decision are stored, the trial's end is not."""
+    keys = {"pruner": {"_target_": "optuna.pruners.WilcoxonPruner", "n_startup_steps": 2}} if pruner else {}
+    sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1, **keys)
+    sweep.interrupts = 2
+    sweep.run()
+    number = sweep.study.ask()
+    done = 2 if pruner else 3
+    sweep.study.notes(number).seed_values = [0.1, 0.2, 0.6][:done]
+    sweep.study.save_notes(number)
+    if pruner:
+        sweep.study._set_system_attr(number, "sweep:pruned_at", 2)
+    sweep.interrupts = 0
+    sweep.run()
+    assert sweep.engine.submitted == []
+    assert sweep.records[0].state == ("pruned" if pruner else "complete")
+    assert sweep.records[0].values == (pytest.approx(0.15 if pruner else 0.3),)
 
 
 def test_a_target_value_ends_the_sweep(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def crash_until_done(folder: Path, arguments: tuple[str, ...], dice: random.Rand
         code = command.wait()
         assert code in (0, -signal.SIGKILL), command.text
         if code == 0:
+            assert losses > 0, "nothing was killed"
             return losses
     raise AssertionError("the sweep did not end")
 
@@ -274,7 +275,14 @@ def test_with_two_workers_nothing_is_lost_and_nothing_twice(app: App, seed: int,
     assert_whole(app.folder, losses)
 
 
-LONG = (*SWEEP, "hydra.sweeper.n_trials=2", "hydra/sweeper/pruner=none", "epochs=30", "hydra.sweeper.n_jobs=1")
+LONG = (
+    *SWEEP,
+    "hydra.sweeper.n_trials=2",
+    "hydra/sweeper/pruner=none",
+    "epochs=40",
+    "seconds=0.5",
+    "hydra.sweeper.n_jobs=1",
+)
 
 
 def long_sweep(app: App, *arguments: str) -> Command:
@@ -328,14 +336,12 @@ def test_sigterm_is_as_ctrl_c(app: App) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_twice_ends_everything_at_once(app: App) -> None:
-    command = long_sweep(app, "obedient=false", "seconds=0.2")
+    command = long_sweep(app, "obedient=false")
     os.killpg(command.process.pid, signal.SIGINT)
     log = app.folder / "s" / "sweep.log"
     assert command.until(lambda: "stopping" in log.read_text())
-    before = time.monotonic()
     os.killpg(command.process.pid, signal.SIGINT)
-    assert command.wait() == 130
-    assert time.monotonic() - before < 4.0  # of 6 s that the trial would still take
+    assert command.wait() == 130  # long before the trial's end
     assert "Traceback" not in command.text
     assert_goes_on(app, command)
 

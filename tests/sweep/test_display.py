@@ -342,8 +342,8 @@ def test_the_summary_of_a_sweep() -> None:
         "pruning saved 50 of 81 epochs (62 %)",  # 24 + 26 of 3 trials x 27
         "failed:",
         "  #9 ValueError: model.num_classes: expected 10, got 3 (multirun/faces/9/error.txt)",
-        "results: multirun/faces/trials.csv; the best trial's directory: multirun/faces/best -> 0",
-        "trial 0 again: python train.py loss=focal",
+        "results: multirun/faces/trials.csv; the best trial's directory: multirun/faces/best",
+        "trial 0, its first seed, again: python train.py loss=focal",
         "go on with: python train.py --multirun study=faces",
     ]
 
@@ -352,7 +352,7 @@ def test_the_summary_leaves_out_what_there_is_not() -> None:
     assert lines_of([record(0, 0.9)], full_epochs=12) == [
         "1 trial: 1 finished",
         "best value 0.9000, trial 0: loss=focal optim.lr=0.00312",
-        "results: multirun/faces/trials.csv; the best trial's directory: multirun/faces/best -> 0",
+        "results: multirun/faces/trials.csv; the best trial's directory: multirun/faces/best",
         "go on with: python train.py --multirun study=faces",
     ]
     assert not [line for line in lines_of([record(0, 0.9, state="pruned")]) if "saved" in line]
@@ -384,6 +384,6 @@ def test_the_summary_of_several_objectives_is_the_pareto_set() -> None:
         "      0        0.5000  900.0000  loss=focal optim.lr=0.00312",
         "     10        0.9312     61706  loss=focal optim.lr=0.00312",
     ]
-    assert lines[5].endswith("best -> 10")
+    assert lines[5].endswith("/best")
     many = [record(n, float(n), float(n)) for n in range(25)]
     assert "  and 5 more" in lines_of(many, ["maximize", "minimize"])

@@ -92,34 +92,37 @@ def test_fewer_trials_than_there_are_is_no_error(again: App) -> None:
     assert len(again.study().trials) == 3
 
 
-@pytest.mark.parametrize(
-    ("change", "lines"),
-    [
-        (["x=interval(-1.0,5.0)"], ["x.low: -5.0 -> -1.0"]),
-        (["x=3"], ["  x: 1.0 -> 3\n", "hydra.sweeper.space.x: {'type': 'float', "]),
-        (["z=a,c"], ["z.choices: ['a', 'b'] -> ['a', 'c']"]),
-        (["mode=fast,slow"], ["hydra.sweeper.space.mode: (not set) -> {'choices': ['fast', 'slow']}"]),
-        (["y=3"], ["y: 2 -> 3"]),
-        (["y='2'"], ["y: 2 -> '2'"]),
-        (["+w=1"], ["w: (not set) -> 1"]),
-        (["~old"], ["old: {'a': 1} -> (not set)"]),
-        (["db=postgresql"], ["db.name: 'mysql' -> 'postgresql'", "db.port: 3306 -> 5432"]),
-        (["hydra.sweeper.direction=maximize"], ["hydra.sweeper.direction: ['minimize'] -> ['maximize']"]),
-        (["hydra/sweeper/sampler=tpe"], ["hydra.sweeper.sampler._target_: 'optuna.samplers.RandomSampler' -> "]),
-        (["hydra.sweeper.sampler.seed=6"], ["hydra.sweeper.sampler.seed: 5 -> 6"]),
-        (["hydra/sweeper/pruner=median"], ["hydra.sweeper.pruner._target_: 'optuna.pruners.NopPruner' -> "]),
-        (["hydra.sweeper.seeds=2"], ["hydra.sweeper.seeds: 1 -> 2"]),
-        (["hydra.sweeper.enqueue=[{x: 1.0}]"], ["hydra.sweeper.enqueue: [] -> [{'x': 1.0}]"]),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value[0], str) and "=" in value[0] else "",
-)
-def test_another_search_is_refused_and_shown(again: App, change: list[str], lines: list[str]) -> None:
+REFUSED = {  # a command's changes, each with the line that shows it
+    "the space and the fixed config": {
+        "x=interval(-1.0,5.0)": "hydra.sweeper.space.x.low: -5.0 -> -1.0",
+        "z=a,c": "hydra.sweeper.space.z.choices: ['a', 'b'] -> ['a', 'c']",
+        "mode=fast,slow": "hydra.sweeper.space.mode: (not set) -> {'choices': ['fast', 'slow']}",
+        "y='2'": "y: 2 -> '2'",
+        "+w=1": "w: (not set) -> 1",
+        "~old": "old: {'a': 1} -> (not set)",
+        "db=postgresql": "db.port: 3306 -> 5432",
+    },
+    "a searched parameter that is fixed": {"x=3": "hydra.sweeper.space.x: {'type': 'float', "},
+    "another fixed value": {"y=3": "y: 2 -> 3"},
+    "the settings": {
+        "hydra.sweeper.direction=maximize": "hydra.sweeper.direction: ['minimize'] -> ['maximize']",
+        "hydra.sweeper.sampler.seed=6": "hydra.sweeper.sampler.seed: 5 -> 6",
+        "hydra/sweeper/pruner=median": "hydra.sweeper.pruner._target_: 'optuna.pruners.NopPruner' -> ",
+        "hydra.sweeper.seeds=2": "hydra.sweeper.seeds: 1 -> 2",
+        "hydra.sweeper.enqueue=[{x: 1.0}]": "hydra.sweeper.enqueue: [] -> [{'x': 1.0}]",
+    },
+    "the sampler": {"hydra/sweeper/sampler=tpe": "hydra.sweeper.sampler._target_: 'optuna.samplers.RandomSampler' -> "},
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_another_search_is_refused_and_shown(again: App, name: str) -> None:
     before = tree(again.folder)
-    text = again(*TAKE_UP, "hydra.sweep.dir=s", *change).error()
+    text = again(*TAKE_UP, "hydra.sweep.dir=s", *REFUSED[name]).error()
     assert "nothing was run" in text
     assert "hydra.sweeper.on_change=extend" in text
-    for line in lines:
-        assert line in text, text
+    for line in REFUSED[name].values():
+        assert f"\n  {line}" in text, text
     assert again.jobs == []
     assert tree(again.folder) == before
 
@@ -153,6 +156,7 @@ def test_a_key_that_merely_begins_like_one_that_may_change_is_compared(app: App)
     assert "model: 1 -> 2" in app.sweep("model=2").error()
 
 
+@pytest.mark.slow
 def test_extend_goes_on_with_a_wider_range(again: App) -> None:
     out = again(*TAKE_UP, "hydra.sweep.dir=s", "x=interval(8.0,9.0)", "hydra.sweeper.n_trials=5", EXTEND)
     assert out.code == 0, out.text
@@ -240,6 +244,7 @@ def test_a_damaged_file_is_one_line(again: App, text: str) -> None:
     assert len(message.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_apps_own_name_of_a_sweep(app: App) -> None:
     config = app.folder / "conf" / "config.yaml"
     config.write_text(
@@ -277,6 +282,7 @@ def test_a_renamed_directory_is_still_the_sweep(again: App) -> None:
     assert out.stdout.splitlines()[-1].endswith("hydra.sweep.dir=t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--config-name", "other"], ["--config-name=other"], ["-cn", "other"]])
 def test_another_primary_config_is_named_in_the_command_that_goes_on(app: App, flags: list[str]) -> None:
     app.write("other.yaml", "x: 2.0\ny: 1\n")
@@ -287,11 +293,12 @@ def test_another_primary_config_is_named_in_the_command_that_goes_on(app: App, f
     assert (out.code, numbers(app)) == (0, [1]), out.text
 
 
+@pytest.mark.slow
 def test_an_app_run_as_a_module_is_named_so(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     package = app.folder / "package"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "app.py").write_text("import sys\nfrom visionsweep.sweep.command import program\nprint(program())\n")
+    (package / "app.py").write_text("import sys\nfrom visionsweep.sweep.stored import program\nprint(program())\n")
     shutil.copy(package / "app.py", package / "__main__.py")
     for name, words in (("package.app", "python -m package.app"), ("package", "python -m package")):
         assert subprocess.check_output([sys.executable, "-m", name], text=True).strip() == words
@@ -333,6 +340,7 @@ class Typed:
     by_colour: dict[Colour, int] = field(default_factory=lambda: {Colour.RED: 3})
 
 
+@pytest.mark.slow
 def test_a_typed_config_is_stored_and_compared(app: App) -> None:
     ConfigStore.instance().store(name="typed", node=Typed)
     app.write("config.yaml", "defaults: [typed]\n")

@@ -51,7 +51,7 @@ def value_of(trial: FrozenTrial, step: int) -> float:
     return -((trial.params["lr"] - 0.01) ** 2) * 1e4 - trial.params["k"] - 1.0 / step + len(trial.params["loss"])
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - as in test_resume
     pass
 
 
@@ -111,26 +111,26 @@ def test_a_study_taken_up_after_any_death_equals_the_uninterrupted_one(tmp_path:
     assert contents(tmp_path / "killed.db") == whole
 
 
+def dying(method: Callable[..., Any], dice: random.Random) -> Callable[..., Any]:
+    def write(*arguments: Any, **keywords: Any) -> Any:
+        if dice.random() < 0.1:
+            raise Killed
+        return method(*arguments, **keywords)
+
+    return write
+
+
 def test_the_storage_dies_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work(open_study(tmp_path / "whole.db"), 6, lambda: None)
     whole = contents(tmp_path / "whole.db")
-    writes = [
-        name
-        for name in ("create_new_trial", "set_trial_intermediate_value", "set_trial_system_attr")
-        + ("set_trial_user_attr", "set_trial_state_values")
-    ]
+    writes = ["create_new_trial", "set_trial_intermediate_value", "set_trial_system_attr"]
+    writes += ["set_trial_user_attr", "set_trial_state_values"]
     dice = random.Random(1)
     deaths = 0
     while True:
         study = open_study(tmp_path / "killed.db")
         for name in writes:
-
-            def write(*arguments: Any, _method: Any = getattr(study._storage, name), **keywords: Any) -> Any:
-                if dice.random() < 0.1:
-                    raise Killed
-                return _method(*arguments, **keywords)
-
-            monkeypatch.setattr(study._storage, name, write)
+            monkeypatch.setattr(study._storage, name, dying(getattr(study._storage, name), dice))
         try:
             work(study, 6, lambda: None)
             break
@@ -216,6 +216,6 @@ def test_an_empty_study_of_a_sweep_that_never_began_is_taken_over(tmp_path: Path
 
 @pytest.mark.parametrize("url", ["nonsense", "sqlite:////nowhere/at/all.db"])
 def test_a_storage_that_cannot_be_opened_is_one_line(url: str) -> None:
-    with pytest.raises(UserError, match="hydra.sweeper.storage: cannot open") as error:
+    with pytest.raises(UserError, match=r"hydra\.sweeper\.storage: cannot open") as error:
         open_storage(url)
     assert "\n" not in str(error.value)

@@ -189,11 +189,6 @@ def test_a_pruned_job_is_no_failure(driver: Driver) -> None:
     assert "failed" not in (driver.sweep_dir / ended.key / "app.log").read_text(encoding="utf-8")
 
 
-def test_a_job_that_may_not_be_pruned_is_not(driver: Driver) -> None:
-    ended = driver.run("prune_when_told", prune=True, reports=False)
-    assert (ended.state, ended.value) == ("completed", 0.5)
-
-
 @pytest.mark.parametrize(
     ("do", "x", "error"),
     [

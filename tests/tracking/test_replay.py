@@ -264,6 +264,7 @@ def test_the_seeds_of_a_trial_are_children_of_the_sweep(make_run, uri, client, r
         (runs[2] / ACK_NAME).unlink()
         assert sync(tmp_path / directory, uri, "--verify") == 0
         assert read(runs[2])[0].data.tags["mlflow.parentRunId"] == parent_id
+    assert [path.parent.name for path in tmp_path.rglob(".sweep_uid")] == ["faces"]
     experiment = client.get_experiment_by_name("tests")
     children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'")
     assert len(children) == 3

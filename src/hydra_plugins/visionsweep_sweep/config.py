@@ -55,7 +55,7 @@ class MedianPrunerConfig:
 
     _target_: str = "optuna.pruners.MedianPruner"
     n_startup_trials: int = 5
-    n_warmup_steps: int = 1
+    n_warmup_steps: int = 2  # steps count from 1: the first epoch is spared
     interval_steps: int = 1
     n_min_trials: int = 1
 

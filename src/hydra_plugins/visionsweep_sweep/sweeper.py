@@ -34,6 +34,9 @@ class OptunaAsyncSweeper(Sweeper):
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
             raise SystemExit(1) from None
+        except KeyboardInterrupt:  # before the sweep listens to Ctrl-C itself
+            print("interrupted before a trial began", file=sys.stderr)  # noqa: T201
+            raise SystemExit(130) from None
         if code:
             raise SystemExit(code)
         return None

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import shlex
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +23,12 @@ from visionsweep.sweep.space import SearchSpace, parse_space, warnings_of
 from visionsweep.sweep.stored import (
     FILE,
     Stored,
+    continue_command,
     differences,
     git_commit,
     merge,
     new_id,
     override_key,
-    program,
     read_stored,
 )
 
@@ -74,12 +73,7 @@ class Sweep:
 
     def continue_command(self) -> str:
         """Return the command that takes up this sweep."""
-        if self.settings.study_key is not None:
-            given = f"{self.settings.study_key}={self.sweep_dir.name}"
-        else:
-            given = f"hydra.sweep.dir={self.sweep_dir}"
-        chosen = [o for o in self.stored.hydra_overrides if override_key(o) in ("hydra/sweeper", "hydra.searchpath")]
-        return " ".join([program(), "--multirun", *map(shlex.quote, [*chosen, given])])
+        return continue_command(self.sweep_dir, self.stored.hydra_overrides, self.settings.study_key)
 
     def repeat_overrides(self, number: int, params: dict[str, Any], threads: int) -> list[str]:
         """Return plain overrides that give a trial's numbers again in a single run."""
@@ -153,6 +147,7 @@ def prepare(context: HydraContext, config: DictConfig, task_function: TaskFuncti
             hydra_overrides=_lasting(hydra),
             search=search,
             config=fixed,
+            seed=stored.seed if is_same else settings.sampler_seed(stored.seed),
             is_checked=stored.is_checked and is_same,
         )
         commit = git_commit()
@@ -200,6 +195,8 @@ def _is_same(
             f"{sweep_dir} was started with another search (stored -> now); nothing was run:\n{listed}\n"
             "  Take the change back, choose another study, or add hydra.sweeper.on_change=extend to go on with it."
         )
+    if settings.enqueue != stored.search["enqueue"]:
+        raise ConfigError("hydra.sweeper.enqueue: comes first in a sweep, which began already; take the change back")
     log.warning("%s goes on with a changed search (stored -> now):\n%s", sweep_dir, listed)
     return False
 

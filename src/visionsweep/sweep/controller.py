@@ -84,8 +84,12 @@ class Controller:
         write: Callable[[list[TrialRecord]], None],
         interrupts: Callable[[], int] = lambda: 0,
         epochs: int | None = None,
+        valid_from: int = 0,
     ) -> None:
-        """``write`` writes the results files; ``interrupts`` counts Ctrl-C; ``epochs`` is the last step of a run."""
+        """``write`` writes the results files; ``interrupts`` counts Ctrl-C; ``epochs`` is the last step of a run.
+
+        Trials before ``valid_from`` had another fixed config: a repeated configuration does not take their values.
+        """
         self._study = study
         self._engine = engine
         self._jobs = jobs
@@ -96,6 +100,7 @@ class Controller:
         self._write = write
         self._interrupts = interrupts
         self._epochs = epochs
+        self._valid_from = valid_from
         self._running: dict[str, _Running] = {}  # by job key
         self._queue: deque[_Running] = deque()  # stored as running, to be handed out
         self._shadows: dict[int, list[int]] = {}  # number -> trials with the same parameters that wait for its value
@@ -136,8 +141,11 @@ class Controller:
     def _take_up(self) -> None:
         unfinished = set(self._study.running())
         for number in range(len(self._study)):
+            if number in unfinished and self._settle(number):  # its last write was cut off
+                unfinished.remove(number)
             if number not in unfinished:
-                self._by_params.setdefault(self._key(number), number)
+                if number >= self._valid_from:
+                    self._by_params.setdefault(self._key(number), number)
                 self._note(self._record(number))
             elif number < self._n_trials:
                 was_started = (self._sweep_dir / str(number)).exists()
@@ -229,7 +237,9 @@ class Controller:
     # -- events
 
     def _handle(self, event: Event) -> None:
-        trial = self._running[event.key]
+        trial = self._running.get(event.key)
+        if trial is None:  # a thread that a task left behind reports after its job's end
+            return
         if isinstance(event, Started):
             trial.started = event.time
             notes = self._study.notes(trial.number)
@@ -280,7 +290,8 @@ class Controller:
         number, notes = trial.number, self._study.notes(trial.number)
         values, problem = objectives(event.value, len(self._settings.directions))
         if problem is not None:
-            if all(t.state == TrialState.RUNNING for t in self._study.trials()):
+            # NaN is a bad configuration; anything else is a bug of the task function, found at trial 0.
+            if not values and all(t.state == TrialState.RUNNING for t in self._study.trials()):
                 self._fatal = f"trial {number}: {problem}"
                 self._stop(self._fatal)
             self._fail(number, problem, None)
@@ -289,27 +300,34 @@ class Controller:
         notes.seed_epochs.append(trial.epochs)
         done = len(notes.seed_values)
         if self._settings.prunes_seeds and done < self._settings.seeds:
-            losing = self._study.report(number, done, values[0], may_prune=True)
-            if losing:
-                self._study.prune(number, sum(notes.seed_values) / done)
-                self._ended(number)
-                return
-        if done < self._settings.seeds:
-            self._study.save_notes(number)
-            following = _Running(number, attempt=0)
-            if self._stop_reason is None:
-                self._submit(following)
+            self._study.report(number, done, values[0], may_prune=True)
+        if self._settle(number):
+            self._ended(number)
             return
-        if self._settings.seeds > 1:
-            columns = zip(*([v] if len(values) == 1 else v for v in notes.seed_values), strict=True)
-            values = [math.fsum(column) / done for column in columns]
-        self._study.complete(number, values)
-        self._ended(number)
+        self._study.save_notes(number)
+        if self._stop_reason is None:
+            self._submit(_Running(number, attempt=0))
+
+    def _settle(self, number: int) -> bool:
+        """End a trial in the study whose seeds are all there, or that was found to lose between two of them."""
+        seed_values = self._study.notes(number).seed_values
+        done = len(seed_values)
+        if done and self._settings.prunes_seeds and self._study.pruned_at(number) == done:
+            self._study.prune(number, math.fsum(seed_values) / done)
+        elif done >= self._settings.seeds:
+            columns = zip(*(v if isinstance(v, list) else [v] for v in seed_values), strict=True)
+            self._study.complete(number, [math.fsum(column) / done for column in columns])
+        else:
+            return False
+        return True
 
     def _fail(self, number: int, error: str, traceback: str | None) -> None:
         folder = self._sweep_dir / str(number)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / ERROR_FILE, f"{traceback or error}\n".replace("\n\n", "\n"))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / ERROR_FILE, f"{traceback or error}\n".replace("\n\n", "\n"))
+        except OSError as problem:
+            self._display.note(f"cannot write {folder / ERROR_FILE} ({problem})")
         self._study.notes(number).error = error.splitlines()[0] if error else "unknown"
         self._study.fail(number)
         self._ended(number)
@@ -416,13 +434,20 @@ class Controller:
         )
 
     def _write_results(self) -> None:
-        self._write(self.records())
-        self._is_dirty = False
         self._written = time.monotonic()
+        try:
+            self._write(self.records())
+        except OSError as error:  # a full disk: the study has it all, and it is tried again
+            self._display.note(f"cannot write the results ({error}); trying again")
+            return
+        self._is_dirty = False
 
 
 def objectives(value: Any, count: int) -> tuple[list[float], str | None]:
-    """Return the finite values of `count` objectives, and what is wrong with what a task function returned."""
+    """Return the values of `count` objectives, and what is wrong with what a task function returned.
+
+    Without values it is no result at all; with values, one of them is not finite.
+    """
     if value is None:
         return [], "the task function returned None; it must return the objective, a number"
     given = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -433,7 +458,7 @@ def objectives(value: Any, count: int) -> tuple[list[float], str | None]:
     if len(values) != count:
         return [], f"expected {count} objective value(s) from the task function, got {len(values)}: {value!r}"
     if not all(math.isfinite(item) for item in values):
-        return [], f"the objective is no finite number: {value!r}"
+        return values, f"the objective is no finite number: {value!r}"
     return values, None
 
 

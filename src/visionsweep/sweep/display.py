@@ -334,9 +334,10 @@ def summary(
     chosen = best(trials, directions)
     if chosen is not None:
         table, link = shown_path(sweep_dir / TABLE), shown_path(sweep_dir / LINK)
-        lines.append(f"results: {table}; the best trial's directory: {link} -> {chosen.directory}")
+        lines.append(f"results: {table}; the best trial's directory: {link}")
         if reproduce_command is not None:
-            lines.append(f"trial {chosen.number} again: {reproduce_command}")
+            what = f"trial {chosen.number}" + (", its first seed," if chosen.seed_values else "")
+            lines.append(f"{what} again: {reproduce_command}")
     return [*lines, f"go on with: {continue_command}"]
 
 

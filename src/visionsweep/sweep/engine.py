@@ -19,7 +19,6 @@ class Job:
     number: int  # hydra.job.num: the trial's number
     overrides: tuple[str, ...]  # complete, as `config_loader.load_sweep_config` takes them
     attempt: int = 0  # how often it was started before
-    reports: bool = True  # False: reports are taken, but never answered with "prune" (no pruner, or not the first seed)
     check: str | None = None  # call this function with the config instead: nothing is written, its value comes back
     config: Any = None  # the composed DictConfig where the controller had the time; None: the worker composes
 

@@ -102,6 +102,7 @@ class Runner:
 
     def _check(self, function: str, config: DictConfig) -> "Outcome":
         """Call the function of that name with the job's config; no directory, no log."""
+        HydraConfig.instance().set_config(config)  # a copy of its own
         with read_write(config), open_dict(config):
             del config["hydra"]
         with execution_whitelist(self._context.execution_whitelist, reset=True):

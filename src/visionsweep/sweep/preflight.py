@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from visionsweep.errors import ConfigError
-from visionsweep.sweep.engine import Ended, Engine, Job, Reported
+from visionsweep.sweep.engine import RETRIED, Ended, Engine, Job, Reported
 from visionsweep.sweep.jobs import shown
 
 if TYPE_CHECKING:
     from visionsweep.sweep.command import Sweep
 
 log = logging.getLogger(__name__)
+
+_RETRIES = 2
 
 
 def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[], int] = lambda: 0) -> list[Any]:
@@ -38,6 +41,11 @@ def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[]
             if isinstance(event, Reported):
                 engine.answer(event.key, prune=False)
             if not isinstance(event, Ended):
+                continue
+            job = by_key[event.key]
+            if event.state in RETRIED and job.attempt < _RETRIES:  # it says nothing about the configuration
+                by_key[job.key] = replace(job, attempt=job.attempt + 1)
+                waiting.append(by_key[job.key])
                 continue
             if event.state != "completed":
                 raise ConfigError(f"{shown(by_key[event.key].overrides)}: {event.error}")

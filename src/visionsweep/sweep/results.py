@@ -126,7 +126,8 @@ def write_results(
     preset = make_preset(overrides_of(chosen), is_group)
     head = _preset_head(sweep_dir, chosen, preset, extra or {}, program)
     _write_if_changed(sweep_dir / PRESET, "\n".join([*head, preset.text()]))
-    replace_link(sweep_dir / LINK, chosen.directory)
+    first_seed = f"{chosen.directory}/seed_0"  # with several seeds that is a run, which the trial's directory is not
+    replace_link(sweep_dir / LINK, first_seed if (sweep_dir / first_seed).is_dir() else chosen.directory)
 
 
 def optimization_results(trials: Iterable[TrialRecord], directions: Sequence[str]) -> str:

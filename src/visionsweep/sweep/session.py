@@ -1,15 +1,17 @@
 """From a prepared sweep to its summary: check every choice, open the study, run the controller, write the results."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import optuna
 from optuna.distributions import check_distribution_compatibility
 from optuna.trial import Trial
+from sqlalchemy.exc import SQLAlchemyError
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep.checkpoints import remove_checkpoints
 from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history
 from visionsweep.sweep.controller import Controller, require_trials
@@ -19,7 +21,7 @@ from visionsweep.sweep.jobs import first_line
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.results import TrialRecord, best, command_of, write_results
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
-from visionsweep.sweep.stored import program
+from visionsweep.sweep.stored import differences, program, without_password
 from visionsweep.sweep.study import SweepStudy, open_storage, past_trials
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,6 @@ def run_session(sweep: Sweep, interrupts: Callable[[], int]) -> int:
     """Run the sweep, whose directory is locked; return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line a trial says less than ours
     require_trials(sweep.n_trials)
-    log.info("go on with: %s", sweep.continue_command())
     build_pruner(sweep.settings.pruner)
     sampler_factory(sweep.settings.sampler, sweep.stored.seed)(0)
     engine = create_engine(sweep, sweep.sweep_dir / LOG)
@@ -38,17 +39,45 @@ def run_session(sweep: Sweep, interrupts: Callable[[], int]) -> int:
         if not sweep.stored.is_checked:
             check_choices(sweep, engine, interrupts)
         if interrupts():
+            log.info("interrupted before a trial began")
             return 130
-        study = open_study(sweep)
+        with _storage_errors(sweep):
+            study = open_study(sweep)
+        if sweep.found is not None and sweep.found.config != sweep.stored.config and len(study):
+            sweep = replace(sweep, stored=replace(sweep.stored, valid_from=_first_valid(sweep, study)))
         if sweep.grid is not None:
             sweep = replace(sweep, n_trials=_grid_total(sweep, study))
         _require_free_directories(sweep, len(study))
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does not exist. A study
         # that a crash leaves here has no trial, and whoever needs its name takes it over.
         replace(sweep.stored, is_checked=True).write(sweep.sweep_dir)
-        return _run(sweep, study, engine, interrupts)
+        log.info("go on with: %s", sweep.continue_command())
+        with _storage_errors(sweep):
+            return _run(sweep, study, engine, interrupts)
     finally:
         engine.close()
+
+
+@contextlib.contextmanager
+def _storage_errors(sweep: Sweep) -> Iterator[None]:
+    """Turn a storage that fails in the middle of a sweep into one line: what it holds is enough to go on."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise UserError(
+            f"hydra.sweeper.storage: {without_password(sweep.storage_url)} failed ({first_line(cause)}); nothing that "
+            f"ended is lost. Mend it, then go on with: {sweep.continue_command()}"
+        ) from error
+
+
+def _first_valid(sweep: Sweep, study: SweepStudy) -> int:
+    """Return the number of the first trial with the changed config, unless only what may change has."""
+    settings = sweep.settings
+    free = [*settings.may_change, *([settings.study_key] if settings.study_key else [])]
+    assert sweep.found is not None
+    is_changed = differences(sweep.found, sweep.found.search, sweep.stored.config, free)
+    return len(study) if is_changed else sweep.stored.valid_from
 
 
 def open_study(sweep: Sweep, storage: optuna.storages.BaseStorage | None = None) -> SweepStudy:
@@ -83,13 +112,14 @@ def open_study(sweep: Sweep, storage: optuna.storages.BaseStorage | None = None)
                 try:
                     check_distribution_compatibility(before, distributions[key])
                 except ValueError:
+                    hint = "" if sweep.grid is not None else f" with hydra.sweeper.warm_start={sweep.sweep_dir}"
                     raise ConfigError(
-                        f"{key}: the choices of a parameter cannot change within one study; start a new one with "
-                        f"hydra.sweeper.warm_start={sweep.sweep_dir}"
+                        f"{key}: the choices of a parameter cannot change within one study; start a new one{hint}"
                     ) from None
     if sweep.grid is not None:
         done = [sweep.space.active(trial.params) for trial in study.trials()]
-        study.presets = [*done, *(point for point in sweep.grid if point not in done)]
+        valid = done[_first_valid(sweep, study) if sweep.found is not None else 0 :]
+        study.presets = [*done, *(point for point in sweep.grid if point not in valid)]
     return study
 
 
@@ -181,6 +211,7 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, interrupts: Callable[[
         write=write,
         interrupts=interrupts,
         epochs=epochs,
+        valid_from=sweep.stored.valid_from,
     )
     try:
         ending = controller.run()

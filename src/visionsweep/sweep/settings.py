@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.samplers import is_grid
+from visionsweep.sweep.stored import without_password
 
 DEFAULT_TRIALS = 20
 _KEY = "hydra.sweeper"
@@ -66,10 +67,12 @@ class Settings:
         """Whether a trial may end between two of its seeds."""
         return self.pruner_name == "WilcoxonPruner"
 
-    def sampler_seed(self) -> int:
-        """Return the sampler's seed, a random one where the config gives none."""
+    def sampler_seed(self, default: int | None = None) -> int:
+        """Return the sampler's seed; where the config gives none, the default, or a random one."""
         seed = self.sampler.get("seed")
-        return secrets.randbelow(2**31) if seed is None else int(seed)
+        if seed is None:
+            return secrets.randbelow(2**31) if default is None else default
+        return int(seed)
 
     def identity(self) -> dict[str, Any]:
         """Return what must not change while a sweep lives, besides space and config."""
@@ -77,7 +80,7 @@ class Settings:
             "sampler": self.sampler,
             "pruner": self.pruner,
             "direction": list(self.directions),
-            "storage": self.storage,
+            "storage": None if self.storage is None else without_password(self.storage),
             "study_name": self.study_name,
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,

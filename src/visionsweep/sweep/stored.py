@@ -34,6 +34,7 @@ class Stored:
     config: dict[str, Any]  # the resolved config of a job, without the searched parameters
     seed: int  # of the sampler; drawn once where the config gives none
     git_commit: str | None
+    valid_from: int = 0  # first trial with this config; more than 0 where hydra.sweeper.on_change=extend changed it
     is_checked: bool = False  # every choice was composed and built before trial 0
 
     def write(self, sweep_dir: Path) -> None:
@@ -109,7 +110,7 @@ def _difference(stored: Any, now: Any, key: str = "") -> dict[str, tuple[Any, An
 
 
 def _shown(value: Any) -> str:
-    return value if value == _MISSING else repr(value)
+    return value if value == _MISSING else without_password(repr(value))
 
 
 def program() -> str:
@@ -124,6 +125,20 @@ def program() -> str:
         if name in _CONFIG_FLAGS:
             words += [word] if has_value else [word, following]
     return " ".join(["python", *map(shlex.quote, words)])
+
+
+def continue_command(sweep_dir: Path, hydra_overrides: Sequence[str], study_key: str | None) -> str:
+    """Return the command that takes up a sweep."""
+    kept = ("hydra/sweeper", "hydra.searchpath", "hydra.sweep.dir")
+    words = [override for override in hydra_overrides if override_key(override) in kept]
+    if not any(override_key(word) == "hydra.sweep.dir" for word in words):
+        words.append(f"hydra.sweep.dir={sweep_dir}" if study_key is None else f"{study_key}={sweep_dir.name}")
+    return " ".join([program(), "--multirun", *map(shlex.quote, words)])
+
+
+def without_password(text: str) -> str:
+    """Return a text with the passwords of URLs masked."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
 
 
 def git_commit() -> str | None:

@@ -4,7 +4,6 @@ Only the controller asks and tells, so SQLite is safe. A trial is drawn on the m
 transaction, as RUNNING: after a crash there is a trial with all of its parameters or none.
 """
 
-import datetime
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,6 +159,11 @@ class SweepStudy:
                 self._storage.set_trial_system_attr(self._ids[number], key, attr)
         return decided
 
+    def pruned_at(self, number: int) -> int | None:
+        """Return the step at which a trial was told to end, or None."""
+        step: int | None = self.trial(number).system_attrs.get(_PRUNED_AT)
+        return step
+
     def _set_system_attr(self, number: int, key: str, value: Any) -> None:
         self._mirror_storage.set_trial_system_attr(self._mirror_id(number), key, value)
         self._storage.set_trial_system_attr(self._ids[number], key, value)
@@ -199,8 +203,10 @@ class SweepStudy:
 
 def open_storage(url: str) -> BaseStorage:
     """Return the storage of an Optuna URL. Raises `UserError` where it cannot be opened."""
+    # A trial may report once an hour: a server closes such connections. SQLite: somebody may be looking at the file.
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return optuna.storages.get_storage(url)
+        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy's, and those of each database driver
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         shown = str(url).rpartition("@")[2]  # without a password
@@ -215,14 +221,10 @@ def _open(storage: BaseStorage, name: str, directions: Sequence[StudyDirection],
         study_id = storage.create_new_study(list(directions), name)
     except optuna.exceptions.DuplicatedStudyError:
         study_id = storage.get_study_id_from_name(name)
-        if storage.get_study_user_attrs(study_id).get(OWNER) != owner:
-            if storage.get_n_trials(study_id):
-                raise UserError(
-                    f"hydra.sweeper.study_name: the storage holds a study '{name}' of another sweep; "
-                    "choose another name"
-                ) from None
-            storage.delete_study(study_id)  # of a sweep that never began
-            study_id = storage.create_new_study(list(directions), name)
+        if storage.get_study_user_attrs(study_id).get(OWNER) != owner and storage.get_n_trials(study_id):
+            raise UserError(
+                f"hydra.sweeper.study_name: the storage holds a study '{name}' of another sweep; choose another name"
+            ) from None
         if storage.get_study_directions(study_id) != list(directions):
             raise UserError(f"hydra.sweeper.direction: the stored study '{name}' has another direction") from None
     storage.set_study_user_attr(study_id, OWNER, owner)
@@ -247,8 +249,3 @@ def _fits(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):  # no choice of it
         return False
-
-
-def seconds_since_epoch(moment: datetime.datetime | None) -> float | None:
-    """Return Optuna's naive local time as `time.time()` counts."""
-    return None if moment is None else moment.timestamp()

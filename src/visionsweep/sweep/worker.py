@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 from multiprocessing import process, spawn
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,9 +49,13 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
 
     runner = Runner(state)
     channel.send("ready")
-    while (blob := channel.jobs.get()) is not None:
-        job: Job = pickle.loads(blob)
-        channel.send("ended", runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started))
+    try:
+        while (blob := channel.jobs.get()) is not None:
+            job: Job = pickle.loads(blob)
+            channel.send("ended", runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started))
+    except BaseException:
+        traceback.print_exc()
+        end_process_tree()  # a thread of the app would keep a worker alive that takes no jobs any more
 
 
 def _import_app(preparation: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ class WorkersEngine:
         """Answer a report; nothing happens where the job ended meanwhile."""
         for worker in self._workers:
             if worker.job is not None and worker.job.key == key:
-                worker.send("answer", key, prune and worker.job.reports)
+                worker.send("answer", key, prune)
 
     def cancel(self, key: str, reason: str) -> None:
         """End a job at once, its process included; it ends as `stopped` with the reason as its error."""
