@@ -162,6 +162,12 @@ class Controller:
             if not self._is_duplicate(trial):
                 self._submit(trial)
 
+    def _hand_out_prepared(self) -> None:
+        """Give the slot that just became free the trial that waits for it, before anything is written down."""
+        is_free = self._settings.seeds == 1 and self._stop_reason is None and not self._interrupts()
+        if is_free and self._queue and self._queue[0].config is not None and self._engine.num_free > 0:
+            self._submit(self._queue.popleft())
+
     def _may_prepare(self) -> bool:
         """Whether there is something to do for the next trial while the others run.
 
@@ -249,6 +255,8 @@ class Controller:
             self._report(trial, event)
         else:
             del self._running[event.key]
+            if event.state not in RETRIED:
+                self._hand_out_prepared()
             self._end(trial, event)
 
     def _report(self, trial: _Running, event: Reported) -> None:
