@@ -1,5 +1,6 @@
 """`python train.py --multirun` as people type it, on real images: the documented commands, kills, resumes."""
 
+import contextlib
 import csv
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 import yaml
 
 from .conftest import ROOT, Command
-from .images import make_folder
+from .images import CLASSES, make_folder
 from .test_resume import assert_same_bytes
 
 pytestmark = pytest.mark.slow
@@ -112,7 +113,7 @@ def test_the_best_trial_is_made_again_by_its_command_and_its_preset(train: Comma
         assert json.loads((tmp_path / f"outputs/{name}/result.json").read_text())["objective"]["value"] == value
         assert_same_bytes(tmp_path / f"outputs/{name}", best, "best.pt")
     make_folder(tmp_path / "new")
-    predicted = train("run=multirun/s/best", "data.predict=new", "out=x.csv", script="predict.py")
+    predicted = train("run=multirun/s/best", f"data.predict=new/{CLASSES[0]}", "out=x.csv", script="predict.py")
     assert predicted.returncode == 0, predicted.stderr[-3000:]
 
 
@@ -230,33 +231,37 @@ def test_one_worker_killed_again_and_again_ends_with_the_uninterrupted_study(
     dice = random.Random(seed)
     kills = 0
     command = [sys.executable, str(ROOT / "train.py"), "--multirun", "study=killed", *overrides]
+    sweep_dir, output = tmp_path / "multirun/killed", tmp_path / "output.log"
     while True:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        before = epochs_written(tmp_path / "multirun/killed")
-        wanted = before + dice.randint(1, 3)
-        while process.poll() is None and epochs_written(tmp_path / "multirun/killed") < wanted and kills < 5:
+        with output.open("w") as file:
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+        wanted = epochs_written(sweep_dir) + dice.randint(1, 3)
+        while process.poll() is None:
             time.sleep(0.01)
-        if process.poll() is None and kills < 5:
-            kills += 1
-            time.sleep(dice.random() * 0.2)
-            controller = psutil.Process(process.pid)
-            workers = controller.children(recursive=True)
-            victims = dice.choice([[controller], [controller, *workers], workers])
-            for victim in victims:
-                try:
-                    victim.send_signal(signal.SIGKILL)
-                except psutil.NoSuchProcess:
-                    continue
-        output, _ = process.communicate(timeout=300)
+            if kills < 5 and epochs_written(sweep_dir) >= wanted:
+                kills += 1
+                time.sleep(dice.random() * 0.2)
+                kill_some(process.pid, dice)
+                wanted = epochs_written(sweep_dir) + dice.randint(1, 3)
         if process.returncode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, output.decode()[-3000:]
+        assert process.returncode == -signal.SIGKILL, output.read_text()[-3000:]
     assert kills >= 3
     assert stored(tmp_path / "multirun/killed") == stored(tmp_path / "multirun/whole")
     best = (tmp_path / "multirun/whole/best").readlink()
     assert (tmp_path / "multirun/killed/best").readlink() == best
     assert_same_bytes(tmp_path / "multirun/whole" / best, tmp_path / "multirun/killed" / best, "best.pt")
     assert_nothing_is_left(tmp_path)
+
+
+def kill_some(pid: int, dice: random.Random) -> None:
+    """Kill the controller, its worker, or both."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        controller = psutil.Process(pid)
+        workers = controller.children(recursive=True)
+        for victim in dice.choice([[controller], [controller, *workers], workers]):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.send_signal(signal.SIGKILL)
 
 
 def epochs_written(sweep_dir: Path) -> int:
