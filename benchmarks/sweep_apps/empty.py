@@ -1,0 +1,14 @@
+"""A Hydra app for `sweep_overhead.py` whose trials do nothing, and whose config is nothing but its parameters."""
+
+import hydra
+from omegaconf import DictConfig
+
+
+@hydra.main(config_path=None, config_name=None)
+def main(cfg: DictConfig) -> float:
+    """Return a function of the parameters, at once."""
+    return float((cfg.a - 1) ** 2 + cfg.b + (cfg.c == "left") + 0.1 * cfg.d)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""How soon a sweep finds a good network: `python benchmarks/sweep_time_to_f1.py`. Pruned and asynchronous, or neither.
+
+Both engines search the same space on the same subset of Fashion-MNIST with the same sampler seeds and 2 workers, 27
+epochs at most a trial, as a user types it (`train.py --multirun`). `upstream` is `hydra/sweeper=optuna`: TPE with its
+defaults, no pruning, batches of two that wait for the slower one. It runs on our warm workers, which is better for it
+than the launchers that it comes with, so only barrier, pruning and sampler settings differ. `ours` has ASHA and
+`tpe_async`. For each seed upstream runs first, to its end; the target is the macro F1 that it ends with, minus 0.5
+points; ours stops when it has found it, or used upstream's whole budget of epochs or seconds.
+
+Counted are all epochs of all trials in the order in which they ended, up to the first one whose validation F1 is at
+the target, and the seconds from the first trial's start to it (start-up is left out for both). A seed of ours that
+never gets there counts with the whole budget. The ratio is one of means; its interval is a bootstrap over the seeds.
+
+`--calibrate N` shows how hard the space is, and is what the space was chosen with before anything was compared: the
+targets of full searches with other seeds, the share of N random configurations that reach their mean within 27 epochs,
+and what ASHA would have thought of those.
+Prints a table, then one JSON line.
+"""
+
+import argparse
+import csv
+import json
+import math
+import statistics
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import machine
+from PIL import Image
+from sweep_apps.process import run_commands, sweep_versions
+
+from visionsweep.data.fashion_mnist import load_fashion_mnist
+from visionsweep.tracking.journal import read_journal
+
+BAR = 3.0  # ratio of means, in epochs and in time
+TOLERANCE = 0.005  # of macro F1: half a point
+SLOTS = 2
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+METRIC = "val/f1_macro"
+
+NUM_TRAIN, NUM_VAL = 1000, 2000
+SPACE = [
+    "optim=sgd,adamw",
+    "optim.lr=tag(log,interval(1e-5,1.0))",
+    "optim.weight_decay=tag(log,interval(1e-5,1.0))",
+    "loss=cross_entropy,label_smoothing,focal,f1",
+    "model.hidden=16,64,256",
+    "model.drop_rate=interval(0.0,0.9)",
+    "trainer.batch_size=16,64,256",
+    "trainer.accumulate=1,4",
+]
+CALIBRATION_SEEDS = (1000, 1001, 1002)  # of searches whose targets are only looked at to choose the space
+RANDOM_SEED = 2000
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a trial: when it was over, in seconds since 1970, and its validation macro F1."""
+
+    time: float
+    trial: int
+    number: int
+    f1: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What one command did."""
+
+    epochs: list[Epoch]  # of all trials, in the order in which they ended
+    start: float  # of the first trial, in seconds since 1970
+    states: Counter[str]  # number of trials by how they ended
+    command_seconds: float  # start-up included
+
+    def best(self) -> float:
+        """Return the best macro F1."""
+        return max(epoch.f1 for epoch in self.epochs)
+
+    def seconds(self) -> float:
+        """Return the time from the first trial's start to the end of the last epoch."""
+        return self.epochs[-1].time - self.start
+
+    def until(self, target: float) -> tuple[int, float] | None:
+        """Return epochs and seconds until the target was reached, or None."""
+        for count, epoch in enumerate(self.epochs, 1):
+            if epoch.f1 >= target:
+                return count, epoch.time - self.start
+        return None
+
+    def curves(self) -> dict[int, list[float]]:
+        """Return the F1 of each epoch by the trial's number."""
+        found: dict[int, list[float]] = {}
+        for epoch in sorted(self.epochs, key=lambda epoch: (epoch.trial, epoch.number)):
+            found.setdefault(epoch.trial, []).append(epoch.f1)
+        return found
+
+
+def write_subset(directory: Path, images: int) -> Path:
+    """Write equally many images of each class as PNG files, chosen with a fixed seed; return their CSV file."""
+    dataset = load_fashion_mnist()
+    targets = dataset.train.targets.numpy()
+    order = np.random.default_rng(0).permutation(len(targets))
+    classes = len(dataset.class_names)
+    rows = [row for k in range(classes) for row in order[targets[order] == k][: images // classes]]
+    directory.mkdir()
+    table = directory / "images.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for row in sorted(rows):
+            Image.fromarray(dataset.train.images[row][0].numpy()).save(directory / f"{row}.png")
+            writer.writerow([f"{row}.png", targets[row]])
+    return table
+
+
+class Commands:
+    """The command lines of the benchmark, and what came of them."""
+
+    def __init__(self, directory: Path, epochs: int) -> None:
+        """``epochs``: of a trial that runs to its end."""
+        self._directory = directory
+        table = write_subset(directory / "subset", NUM_TRAIN + NUM_VAL)
+        self._fixed = [
+            *(str(TRAIN), "--multirun", "data=csv", f"data.path={table}"),
+            *("data.label=label", "data.channels=1", "data.image_size=28", "data.cache_dir=none"),
+            f"split.val_fraction={NUM_VAL / (NUM_TRAIN + NUM_VAL):.6g}",
+            # A constant learning rate: how good an early epoch is does not depend on how many are to come.
+            *(
+                "model.widths=[8,16,32]",
+                "scheduler=none",
+                f"trainer.epochs={epochs}",
+                "trainer.threads=1",
+                "tracking=none",
+            ),
+            *("trainer.eval_batch_size=250", "hydra/launcher=workers", f"hydra.launcher.n_jobs={SLOTS}"),
+        ]
+
+    def upstream(self, seed: int, trials: int) -> Sweep:
+        """Search with hydra-optuna-sweeper."""
+        return self._run(
+            f"upstream_{seed}",
+            *("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", f"hydra.sweeper.n_jobs={SLOTS}"),
+            *(f"hydra.sweeper.sampler.seed={seed}", f"hydra.sweeper.n_trials={trials}"),
+            "hydra.sweeper.max_failure_rate=1.0",  # its default ends the sweep at the first loss that is NaN
+        )
+
+    def ours(self, seed: int, trials: int, seconds: float, target: float) -> Sweep:
+        """Search until the target is reached, `seconds` are over, or so many trials have ended."""
+        return self._run(
+            f"ours_{seed}",
+            *("hydra/sweeper=visionsweep", "hydra/sweeper/pruner=asha", f"hydra.sweeper.sampler.seed={seed}"),
+            *(f"hydra.sweeper.n_trials={trials}", f"hydra.sweeper.target_value={target!r}"),
+            *(f"hydra.sweeper.timeout_seconds={seconds:.1f}", "hydra.sweeper.max_failure_rate=1.0"),
+        )
+
+    def random(self, seed: int, trials: int) -> Sweep:
+        """Train random configurations to their ends."""
+        return self._run(
+            f"random_{seed}",
+            *("hydra/sweeper=visionsweep", "hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={seed}"),
+            *(f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.max_failure_rate=1.0"),
+        )
+
+    def _run(self, study: str, *overrides: str) -> Sweep:
+        command = [*self._fixed, *SPACE, f"study={study}", *overrides]
+        (run,) = run_commands([command], self._directory)
+        return read_sweep(self._directory / "multirun" / study, run.seconds)
+
+
+def read_sweep(sweep_dir: Path, command_seconds: float) -> Sweep:
+    """Read the records of all trials of a sweep."""
+    epochs, starts, states = [], [], Counter[str]()
+    for run_dir in sorted(sweep_dir.glob("[0-9]*"), key=lambda path: int(path.name)):
+        records = read_journal(run_dir)
+        starts += [record["time"] / 1000 for record in records if record["type"] == "start"]
+        ends = [record["state"] for record in records if record["type"] == "end"]
+        states[ends[-1] if ends else "failed"] += 1
+        epochs += [
+            Epoch(record["time"] / 1000, int(run_dir.name), record["step"], float(record["values"][METRIC]))
+            for record in records
+            if record["type"] == "metrics" and METRIC in record["values"]
+        ]
+    return Sweep(sorted(epochs, key=lambda epoch: epoch.time), min(starts), states, command_seconds)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One seed: what each engine took until the target."""
+
+    seed: int
+    target: float
+    upstream: Sweep
+    ours: Sweep
+    upstream_until: tuple[int, float]  # epochs, seconds
+    ours_until: tuple[int, float]
+    is_reached: bool  # by ours
+
+
+def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
+    """Run both engines with one sampler seed."""
+    upstream = commands.upstream(seed, trials)
+    target = upstream.best() - TOLERANCE
+    budget = (trials * epochs, upstream.seconds())
+    ours = commands.ours(seed, trials * epochs, budget[1], target)  # each trial has one epoch or more
+    found = ours.until(target)
+    is_reached = found is not None and found[0] <= budget[0]
+    needed = upstream.until(target)
+    assert needed is not None
+    row = Row(seed, target, upstream, ours, needed, found if found is not None and is_reached else budget, is_reached)
+    print(
+        f"{seed:>6}{target:>9.4f}{upstream.best():>10.4f}{ours.best():>8.4f}"
+        f"{sum(upstream.states.values()):>10}{sum(ours.states.values()):>8}{ours.states['pruned']:>8}"
+        f"{row.upstream_until[0]:>10}{row.ours_until[0]:>8}{row.upstream_until[1]:>10.1f}{row.ours_until[1]:>8.1f}"
+        f"{upstream.command_seconds:>10.0f}{ours.command_seconds:>8.0f}{'' if is_reached else '  never reached'}",
+        flush=True,
+    )
+    return row
+
+
+def ratio(rows: Sequence[Row], index: int) -> dict[str, float]:
+    """Return upstream's mean over ours (0: epochs, 1: seconds), with its 95 % interval over the seeds."""
+    pairs = np.array([(row.upstream_until[index], row.ours_until[index]) for row in rows], dtype=float)
+    drawn = np.random.default_rng(0).integers(len(rows), size=(20_000, len(rows)))
+    means = pairs[drawn].mean(axis=1)
+    low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
+    upstream, ours = pairs.mean(axis=0)
+    values = {"upstream": upstream, "ours": ours, "ratio": upstream / ours, "low": low, "high": high}
+    return {name: round(float(value), 3) for name, value in values.items()}
+
+
+def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the engines seed by seed, print rows and ratios; return what the JSON line holds."""
+    columns = {"best F1": 18, "trials": 18, "": 8, "epochs to it": 18, "seconds to it": 18, "command, s": 18}
+    print(f"{'':15}" + "".join(f"{name:>{width}}" for name, width in columns.items()))
+    names = f"{'upstream':>10}{'ours':>8}"
+    print(f"{'seed':>6}{'target':>9}{names}{names}{'pruned':>8}{names * 3}")
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    rows = [compare(commands, seed, arguments.trials, arguments.epochs) for seed in seeds]
+    result: dict[str, Any] = {"seeds": len(rows), "reached": sum(row.is_reached for row in rows)}
+    for index, name in enumerate(("epochs", "seconds")):
+        result[name] = found = ratio(rows, index)
+        print(
+            f"mean {name}: upstream {found['upstream']:.1f}, ours {found['ours']:.1f}, ratio {found['ratio']:.2f} "
+            f"(95 % interval {found['low']:.2f} to {found['high']:.2f}; bar {BAR:g})"
+        )
+    return result
+
+
+def calibrate(commands: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Print how many random configurations reach a full search's target; return what the JSON line holds."""
+    searches = [commands.upstream(seed, arguments.trials) for seed in CALIBRATION_SEEDS]
+    targets = [search.best() - TOLERANCE for search in searches]
+    for seed, target, search in zip(CALIBRATION_SEEDS, targets, searches, strict=True):
+        needed = search.until(target)
+        print(f"full search, seed {seed}: target {target:.4f} after {needed[0] if needed else 0} epochs")
+    sample = commands.random(RANDOM_SEED, arguments.calibrate)
+    curves = sample.curves()
+    best = {trial: max(curve) for trial, curve in curves.items()}
+    target = statistics.mean(targets)
+    count = sum(sample.states.values())
+    reach = [trial for trial, value in best.items() if value >= target]
+    share = len(reach) / count
+    low, high = _wilson(len(reach), count)
+    print(
+        f"{count} random configurations, {sample.seconds():.0f} s: {len(reach)} reach the mean target {target:.4f}: "
+        f"{100 * share:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    )
+    ordered = sorted(best.values(), reverse=True)
+    tops = (f"{percent} %: {ordered[len(ordered) * percent // 100]:.4f}" for percent in (1, 5, 10, 20, 50))
+    print("F1 at the top", *tops)
+    for rung in (1, 2, 3, 6, 9):
+        reached = {trial: max(curve[:rung]) for trial, curve in curves.items()}
+        ranked = sorted(reached, key=reached.__getitem__, reverse=True)
+        kept = set(ranked[: len(ranked) // 3])
+        ranks = sorted(ranked.index(trial) + 1 for trial in reach)
+        print(
+            f"  at epoch {rung} {len(kept & set(reach))} of these {len(reach)} are among the best third; ranks {ranks}"
+        )
+    return {"targets": targets, "target": target, "random": count, "reached": len(reach), "share": round(share, 4)}
+
+
+def _wilson(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share."""
+    z = 1.96
+    centre = (hits + z * z / 2) / (count + z * z)
+    half = z / (count + z * z) * math.sqrt(hits * (count - hits) / count + z * z / 4)
+    return centre - half, centre + half
+
+
+@contextmanager
+def working_directory(given: Path | None) -> Iterator[Path]:
+    """Give a directory for everything that is written: the one that was asked for, or one that goes at the end."""
+    if given is None:
+        with tempfile.TemporaryDirectory() as directory:
+            yield Path(directory)
+    else:
+        given.mkdir(parents=True)
+        yield given.absolute()
+
+
+def main() -> None:
+    """Measure, print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=40, help="of upstream's search")
+    parser.add_argument("--epochs", type=int, default=27, help="of a trial that runs to its end")
+    parser.add_argument("--calibrate", type=int, metavar="N", help="train N random configurations; compare nothing")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the sweeps in this new directory")
+    arguments = parser.parse_args()
+    print(
+        f"{machine() | sweep_versions()}  {NUM_TRAIN} + {NUM_VAL} images, {arguments.epochs} epochs at most, "
+        f"{arguments.trials} trials with the full budget, {SLOTS} workers, 1 thread each"
+    )
+    with working_directory(arguments.keep) as directory:
+        commands = Commands(directory, arguments.epochs)
+        result = (benchmark if arguments.calibrate is None else calibrate)(commands, arguments)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
