@@ -40,11 +40,13 @@ def test_its_module_imports_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("workers", ["hydra.launcher.n_jobs=2"])])
 class TestHydrasLauncherSuite(LauncherTestSuite):
     """Published by Hydra for every launcher."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("launcher_name", "overrides"), [("workers", ["hydra.sweeper.max_batch_size=2"])])
 class TestHydrasBatchedSweeperSuite(BatchedSweeperTestSuite):
     """Published by Hydra for every launcher."""

@@ -82,7 +82,13 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
     return [(t.number, t.state, t.params, t.values, t.intermediate_values) for t in trials]
 
 
-@pytest.mark.parametrize("name", ["TPESampler", "RandomSampler", "QMCSampler", "NSGAIISampler"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TPESampler",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("RandomSampler", "QMCSampler", "NSGAIISampler")),
+    ],
+)
 def test_a_study_taken_up_after_any_death_equals_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
     sampler = TPE if name == "TPESampler" else {"_target_": f"optuna.samplers.{name}", "seed": 0}
     if name == "QMCSampler":
