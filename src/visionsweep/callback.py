@@ -117,9 +117,11 @@ class RunCallback(Callback):
         best = best_run(sweep_dir) if is_over else None
         if best is not None:
             _export(best)
+        has_said_more = best is not None or self._uploader is not None
         self._finish(self._sweep, sweep_dir)
         is_interrupted = isinstance(error, SystemExit) and error.code == 130
-        if _is_resuming(config) and (error is None or is_interrupted):  # the sweeper said so before the lines above
+        # The sweeper's last line is to be the last one.
+        if has_said_more and _is_resuming(config) and (error is None or is_interrupted):
             overrides = [str(override) for override in self._sweep.hydra.overrides.hydra]
             log.info("go on with: %s", continue_command(sweep_dir, overrides, "study"))
         self._sweep = None
