@@ -13,8 +13,8 @@ never gets there counts with the whole budget. The ratio is one of means; its in
 
 `--calibrate N` shows how hard the space is, and is what the space was chosen with before anything was compared: the
 targets of full searches with other seeds, the share of N random configurations that reach their mean within 27 epochs,
-and what ASHA would have thought of those. Of 60 random configurations (seed 2000) none reached the targets of 40 trials,
-0.822 to 0.825 (95 % interval of the share: 0 to 6 %), 3 reached 0.815: the space is harder than 1 in 20.
+and what ASHA would have thought of those. Of 60 random configurations (seed 2000) none reached the targets of 40
+trials, 0.822 to 0.825 (95 % interval of the share: 0 to 6 %), 3 reached 0.815: the space is harder than 1 in 20.
 Prints a table, then one JSON line.
 """
 
