@@ -159,7 +159,7 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
     results = [json.loads((tmp_path / f"multirun/faces/{n}/result.json").read_text()) for n in range(4)]
     values = [result["objective"]["value"] for result in results]
     best = values.index(max(values))
-    assert f"Best value: {max(values)}" in done.stdout
+    assert f"best val/f1_macro {max(values):.4f}, trial {best}: " in done.stdout
     assert f"best run: multirun/faces/{best}" in done.stdout
     stored = read_mlflow(tmp_path)
     assert {f"faces/{n}" for n in range(4)} < set(stored["runs"])
@@ -177,15 +177,18 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
     )
     again = [json.loads((tmp_path / f"multirun/again/{n}/result.json").read_text()) for n in range(2)]
     assert [r["objective"]["value"] for r in again] == values[:2]
-    # A used study is not overwritten.
+    # A study that is complete runs nothing again, and another sweeper does not overwrite it.
     done = train("--multirun", "study=faces")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [name for name, _ in read_mlflow(tmp_path)["models"]] == [f"faces/{best}"]
+    done = train("--multirun", "study=faces", "hydra/sweeper=basic", "seed=1,2")
     assert done.returncode == 1
     assert "multirun/faces is never overwritten" in done.stderr
 
 
 def test_a_trial_of_a_sweep_resumes_like_any_run(tmp_path: Path, train: Command) -> None:
     overrides = ["tracking=none", "trainer.epochs=60", "trainer.threads=1", "optim=adamp"]
-    grid = ["hydra/sweeper=basic", "loss=focal,ce_f1"]
+    grid = ["hydra/sweeper=basic", "hydra/launcher=basic", "loss=focal,ce_f1"]
     done = train("--multirun", "study=whole", *grid, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
     command = [sys.executable, str(ROOT / "train.py"), "--multirun", "study=killed", *grid, *overrides]
