@@ -39,7 +39,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         journal = Journal(Path(directory))
         recorder = Recorder(
-            Path(directory), experiment.state, Best("maximize", None, 0.0), journal, epochs=EPOCHS, inference={}
+            Path(directory),
+            experiment.state,
+            Best("maximize", None, 0.0),
+            journal,
+            epochs=EPOCHS,
+            inference={},
+            objective="val/f1_macro",
         )
 
         def timed(result: EpochResult) -> str | None:

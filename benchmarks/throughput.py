@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader, Dataset
 import visionsweep.config  # noqa: F401 - registers the schema
 from visionsweep import training
 from visionsweep.assembly import assemble
-from visionsweep.description import flatten, resolved_config
+from visionsweep.description import resolved_config
+from visionsweep.entry import flatten
 from visionsweep.recording import Best, Recorder
 from visionsweep.tracking.journal import Journal
 from visionsweep.tracking.process import resolve_uri, start_uploader
@@ -94,7 +95,8 @@ def ours(subset: Subset) -> float:
     journal.start(run_dir.name, "benchmark", flatten(subset.config), {})
     state = experiment.state
     state.epoch = state.step = state.batch = 0
-    recorder = Recorder(run_dir, state, Best("maximize", None, 0.0), journal, epochs=1, inference={})
+    best = Best("maximize", None, 0.0)
+    recorder = Recorder(run_dir, state, best, journal, epochs=1, inference={}, objective="val/f1_macro")
     training.evaluate = timed  # type: ignore[assignment]
     try:
         started = time.perf_counter()

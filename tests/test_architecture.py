@@ -38,7 +38,7 @@ def test_components_do_not_import_each_other(component: str) -> None:
 
 
 def test_only_the_composition_layer_and_the_sweep_know_hydra() -> None:
-    allowed = {SOURCE / f"{name}.py" for name in ("config", "description", "run", "cli", "callback")}
+    allowed = {SOURCE / f"{name}.py" for name in ("config", "description", "entry", "run", "cli", "callback")}
     for path in files("."):
         if path not in allowed and not path.is_relative_to(SOURCE / "sweep"):
             assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], path

@@ -115,7 +115,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Return the list of calls that would start and end an uploader."""
     calls: list[tuple[Any, ...]] = []
 
-    def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: float) -> FakeUploader:
+    def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: float, on_answer: Any) -> FakeUploader:
         calls.append(("start", directory.name, experiment, wait_seconds))
         return FakeUploader(calls)
 

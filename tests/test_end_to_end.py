@@ -32,17 +32,20 @@ def files(run, path=""):
     for item in client.list_artifacts(run.info.run_id, path):
         found += files(run, item.path) if item.is_dir else [item.path]
     return found
+def place(run):
+    return run.data.tags["run_dir"].split("/outputs/")[-1].split("/multirun/")[-1]
 runs = client.search_runs([experiment.experiment_id])
 models = client.search_logged_models([experiment.experiment_id])
 print(json.dumps({
     "runs": {
-        run.info.run_name: {
+        place(run): {
+            "name": run.info.run_name,
             "status": run.info.status, "params": run.data.params, "tags": run.data.tags, "files": files(run),
             "last": run.data.metrics,
             "f1": [[m.step, m.value] for m in client.get_metric_history(run.info.run_id, "val/f1_macro")],
         } for run in runs
     },
-    "models": [[client.get_run(m.source_run_id).info.run_name, m.model_uri] for m in models],
+    "models": [[place(client.get_run(m.source_run_id)), m.model_uri] for m in models],
 }))
 """
 
@@ -70,6 +73,8 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     stored = read_mlflow(tmp_path)
     run = stored["runs"]["first"]
     assert run["status"] == "FINISHED"
+    result = json.loads((tmp_path / "outputs/first/result.json").read_text())
+    assert run["name"] == f"first focal adamp lr=3e-3 epochs=2 f1={result['objective']['value']:.3f}"
     assert run["params"]["loss"] == "focal"
     assert run["params"]["optim"] == "adamp"
     assert run["params"]["loss.gamma"] == "2.0"
@@ -77,9 +82,14 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     assert run["f1"] == journal_f1(tmp_path / "outputs/first")
     assert {"train/loss", "val/loss", "val/accuracy", "train/lr", "train/images_per_second"} <= set(run["last"])
     assert {f"val/f1_class/{digit}" for digit in range(10)} <= set(run["last"])
-    assert {"config.yaml", "checkpoints/best.pt", "figures/confusion_matrix.png", "figures/curves.png"} <= set(
-        run["files"]
-    )
+    pictures = {
+        f"figures/{name}.png" for name in ("confusion_matrix", "curves", "pr_curves", "reliability", "mistakes")
+    }
+    assert {"config.yaml", "checkpoints/best.pt", "figures/per_class.csv", *pictures} <= set(run["files"])
+    # One file under two names: MLflow's copy of a checkpoint takes no room.
+    assert (tmp_path / "outputs/first/checkpoints/best.pt").stat().st_nlink == 2
+    assert run["last"]["best/f1_macro"] == result["objective"]["value"]
+    assert run["last"]["final/f1_macro"] == run["f1"][-1][1]
     assert {"git.commit", "git.dirty", "command"} <= set(run["tags"])
     assert "loss=focal" in run["tags"]["command"]
 
@@ -166,6 +176,15 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
     assert len({stored["runs"][f"faces/{n}"]["params"]["optim.lr"] for n in range(4)}) == 4
     assert all(1e-4 <= float(stored["runs"][f"faces/{n}"]["params"]["optim.lr"]) <= 1e-1 for n in range(4))
     assert [name for name, _ in stored["models"]] == [f"faces/{best}"]
+    parent = stored["runs"]["faces"]
+    assert parent["status"] == "FINISHED"
+    assert parent["last"]["best/f1_macro"] == max(values)
+    assert parent["last"]["trials/complete"] == 4
+    assert parent["tags"]["best.trial"] == str(best)
+    assert f"\\#{best} won" in parent["tags"]["mlflow.note.content"]
+    assert {"report.html", "leaderboard.json", "trials.csv", "sweep.yaml"} <= set(parent["files"])
+    winners = [name for name, run in stored["runs"].items() if "visionsweep.winner" in run["tags"]]
+    assert winners == [f"faces/{best}"]
     # The sampler is seeded: the same command searches the same way.
     train(
         "--multirun",

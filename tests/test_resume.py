@@ -214,7 +214,7 @@ def test_ctrl_c_at_the_end_is_a_stop_like_any_other(compose: Compose, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish_module, "curves_png", interrupt)
+        patch.setattr(finish_module, "draw", interrupt)
         with pytest.raises(run_module.Stopped):
             run(compose("name=killed"))
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"

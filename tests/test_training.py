@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from visionsweep.description import resolved_config
 from visionsweep.ema import EMA
 from visionsweep.errors import TrainingError
 from visionsweep.run import run
-from visionsweep.training import EpochResult, Interrupted, evaluate, fit
+from visionsweep.training import EpochResult, Interrupted, add_grad_norm, evaluate, fit, predict_probabilities
 
 from .conftest import Compose
 
@@ -94,6 +96,55 @@ def test_evaluation_equals_scikit_learn_on_the_whole_set(compose: Compose) -> No
     assert metrics["val/loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(scores, truth)), rel=1e-6)
     top5 = sklearn.metrics.top_k_accuracy_score(truth, scores.numpy(), k=5, labels=list(labels))
     assert metrics["val/top5_accuracy"] == pytest.approx(top5, abs=1e-12)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.01])
+def test_the_gradient_norm_is_the_mean_of_numpys_over_the_updates(compose: Compose, clip_norm: float | None) -> None:
+    """Before clipping."""
+    overrides = ["trainer.batch_size=400", "trainer.accumulate=2", "trainer.epochs=1"]
+    experiment = assemble(resolved_config(compose(*overrides)))
+    settings = replace(experiment.settings, clip_norm=clip_norm)
+    norms: list[float] = []
+    parameters = list(experiment.state.model.parameters())
+
+    class Noting:
+        """Stands where gradients are unscaled: before they are clipped."""
+
+        def __init__(self, scaler: torch.amp.GradScaler) -> None:
+            self.scaler = scaler
+
+        def unscale_(self, optimizer: torch.optim.Optimizer) -> None:
+            gradients = [p.grad.double().numpy().ravel() for p in parameters if p.grad is not None]
+            norms.append(float(np.sqrt((np.concatenate(gradients) ** 2).sum())))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.scaler, name)
+
+    experiment.state.scaler = Noting(experiment.state.scaler)  # type: ignore[assignment]
+    results: list[EpochResult] = []
+    fit(experiment.state, experiment.train, experiment.val, settings, on_epoch_end=lambda r: results.append(r))
+    assert len(norms) == 2  # 1,438 images: four micro-batches, two updates
+    assert results[0].metrics["train/grad_norm"] == pytest.approx(np.mean(norms), rel=1e-5)
+
+
+def test_an_update_that_overflowed_has_no_gradient_norm(compose: Compose) -> None:
+    state = assemble(resolved_config(compose())).state
+    for norm in (1.0, math.inf, 2.0, math.nan):
+        add_grad_norm(state, torch.tensor(norm))
+    assert state.grad_norm() == 1.5
+
+
+def test_probabilities_are_those_of_the_logits_in_the_order_of_the_images(compose: Compose) -> None:
+    experiment = assemble(resolved_config(compose("trainer.eval_batch_size=100")))
+    model = experiment.state.evaluated_model()
+    found = predict_probabilities(model, experiment.val, experiment.settings)
+    assert found.shape == (359, 10)
+    matrix = evaluate(model, experiment.state.loss, experiment.val, experiment.settings).matrix
+    targets = experiment.dataset.train.targets[experiment.val_indices]
+    np.testing.assert_array_equal(
+        sklearn.metrics.confusion_matrix(targets, found.argmax(1), labels=range(10)), matrix.numpy()
+    )
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
 
 
 def test_a_nan_loss_names_epoch_step_and_lr(compose: Compose) -> None:

@@ -116,7 +116,7 @@ class RunCallback(Callback):
         is_over = error is None or not _is_resuming(config)
         best = best_run(sweep_dir) if is_over else None
         if best is not None:
-            _export(best)
+            _export(best, self._sweep.tracking.register)
         has_said_more = best is not None or self._uploader is not None
         self._finish(self._sweep, sweep_dir)
         is_interrupted = isinstance(error, SystemExit) and error.code == 130
@@ -127,12 +127,25 @@ class RunCallback(Callback):
         self._sweep = None
 
     def _start(self, config: DictConfig, directory: Path) -> None:
+        _check_tracking(config.tracking)
         if not config.tracking.enabled:
             return
+        from visionsweep.tracking.ack import without_password
         from visionsweep.tracking.process import resolve_uri, start_uploader
 
         uri = resolve_uri(config.tracking.uri, Path.cwd())
-        self._uploader = start_uploader(directory, uri, config.tracking.experiment, config.tracking.wait_seconds)
+
+        def on_answer(error: str | None, behind: int) -> None:
+            if error is None:
+                log.info("MLflow answers again")
+            else:
+                log.warning(
+                    "MLflow at %s does not answer (%s); training goes on, %d records behind are safe in %s",
+                    *(without_password(uri), error, behind, directory),
+                )
+
+        experiment, wait_seconds = config.tracking.experiment, config.tracking.wait_seconds
+        self._uploader = start_uploader(directory, uri, experiment, wait_seconds, on_answer)
 
     def _finish(self, config: DictConfig, directory: Path) -> None:
         if self._uploader is None:
@@ -170,6 +183,21 @@ def check_name(key: str, value: str) -> None:
         raise ConfigError(
             f"{key}: expected letters, digits, '.', '_' and '-', starting with a letter or digit, got '{value}'"
         )
+
+
+def _check_tracking(tracking: DictConfig) -> None:
+    """Raise `ConfigError` for settings of `tracking` that cannot be honoured."""
+    name = tracking.register
+    if name is not None and not tracking.enabled:
+        raise ConfigError("tracking.register: needs MLflow; take it out, or choose tracking=mlflow")
+    if name is not None and not re.fullmatch(r"[^/:'\"]+", str(name)):
+        raise ConfigError(f"tracking.register: a model's name has no '/', ':' or quotes, got {name!r}")
+    if tracking.system_metrics is not None and tracking.system_metrics < 0.1:
+        raise ConfigError(
+            f"tracking.system_metrics: expected seconds from 0.1 up, or null (off), got {tracking.system_metrics}"
+        )
+    if tracking.wait_seconds < 0:
+        raise ConfigError(f"tracking.wait_seconds: expected seconds from 0 up, got {tracking.wait_seconds}")
 
 
 def _refuse_used(directory: Path, what: str) -> None:
@@ -253,7 +281,7 @@ def _signed_value(run_dir: Path) -> float | None:
     return value if result["objective"]["direction"] == "maximize" else -value
 
 
-def _export(best: Path) -> None:
+def _export(best: Path, register: str | None) -> None:
     """Ask for an MLflow model of the best run of a sweep, once, and show its directory."""
     from visionsweep.results import BEST, read_result
     from visionsweep.tracking.journal import Journal, read_journal
@@ -265,5 +293,5 @@ def _export(best: Path) -> None:
     if any(record["type"] == "model" for record in read_journal(best)) or not (best / BEST).is_file():
         return  # a sweep that went on, and found none better
     journal = Journal(best)
-    journal.model(BEST, step=result["best_epoch"])
+    journal.model(BEST, step=result["best_epoch"], register=register)
     journal.close()

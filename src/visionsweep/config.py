@@ -74,6 +74,8 @@ class TrackingConfig:
     experiment: str = MISSING
     wait_seconds: float = MISSING
     checkpoints: Literal["best", "all", "none"] = MISSING
+    register: str | None = MISSING
+    system_metrics: float | None = MISSING
 
 
 @dataclass

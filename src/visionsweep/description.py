@@ -1,4 +1,4 @@
-"""What a run is: its resolved config, environment and split, written before it starts, and the journal's first record.
+"""What a run is: its resolved config, environment and split, written before it starts.
 
 A resumed run is held against all of it.
 """
@@ -18,16 +18,12 @@ from visionsweep.atomic import write_text
 from visionsweep.data.splits import read_split, split_rows, write_split
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.paths import difference, resolve_paths, shown
-from visionsweep.recording import count_parameters
-from visionsweep.reproducibility import environment
-from visionsweep.results import NUM_PARAMETERS
-from visionsweep.tracking.ack import sweep_directory
-from visionsweep.tracking.journal import Journal
+from visionsweep.reproducibility import environment, git_diff
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 SPLIT = "split.csv"
-COMPONENT_GROUPS = ("model", "loss", "optim", "scheduler", "data", "augment")
+DIFF = "code.diff"  # what the code differed by from its commit
 
 # A resumed run may use another machine's device, another place of the data, another tracking server.
 _MAY_DIFFER = re.compile(r"trainer\.(device|threads)|data\.root|tracking(\..*)?")
@@ -90,72 +86,19 @@ def write_description(config: dict[str, Any], run_dir: Path, experiment: Experim
         )
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
     now = environment(Path(__file__).parent)
+    if git_diff(Path(__file__).parent):
+        write_text(run_dir / DIFF, git_diff(Path(__file__).parent) + "\n")
     if is_resumed:  # the first record stays: half of the run was made by it
         record = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
         record["resumed"].append(now)
     else:
-        record = now | {"overrides": _overrides(), "bad_images": experiment.dataset.bad_images, "resumed": []}
+        record = now | {"overrides": typed_overrides(), "bad_images": experiment.dataset.bad_images, "resumed": []}
     write_text(run_dir / ENVIRONMENT, json.dumps(record, indent=2) + "\n")
 
 
-def _overrides() -> list[str]:
+def typed_overrides() -> list[str]:
     """Return the overrides that compose this config again: the job's own, and where else Hydra looks for YAML."""
     if not HydraConfig.initialized():
         return []
     hydra = HydraConfig.get().overrides
     return [*hydra.task, *(o for o in hydra.hydra if o.lstrip("+").startswith("hydra.searchpath"))]
-
-
-def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment, journal: Journal) -> None:
-    """Record name, parameters, tags and files of the run; only what is new if it was started before."""
-    record = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    git = record["git"]
-    tags = {
-        "git.commit": git["commit"] or "not in git",
-        "git.dirty": {True: "true", False: "false", None: "not in git"}[git["dirty"]],
-        "command": " ".join(record["command"]),
-        # what MLflow's own table shows in its column Source
-        "mlflow.source.name": record["command"][0],
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": git["commit"] or "",
-        "run_dir": str(run_dir),
-        "dataset": experiment.dataset.name,
-    }
-    name = trial_name(config, run_dir) or run_dir.name
-    journal.start(name, config["tracking"]["experiment"], _params(config, experiment), tags)
-    for file in (CONFIG, ENVIRONMENT, SPLIT):
-        journal.artifact(file)
-
-
-def trial_name(config: dict[str, Any], run_dir: Path) -> str | None:
-    """Return STUDY/NUMBER, or STUDY/NUMBER/seed_K, of a run that belongs to a sweep; None for any other."""
-    sweep_dir = sweep_directory(run_dir)
-    place = run_dir.relative_to(sweep_dir)
-    if sweep_dir.name != config["study"] or not place.parts[0].isdigit():
-        return None
-    return f"{sweep_dir.name}/{place.as_posix()}"
-
-
-def _params(config: dict[str, Any], experiment: Experiment) -> dict[str, object]:
-    params: dict[str, object] = {}
-    if (
-        HydraConfig.initialized()
-    ):  # what was typed: loss=focal says more than its class path (a list of choices is not there)
-        choices = HydraConfig.get().runtime.choices
-        params |= {group: choices[group] for group in COMPONENT_GROUPS if group in choices}
-    params |= flatten({key: value for key, value in config.items() if key not in ("name", "study", "tracking")})
-    trainer = config["trainer"]
-    params["effective_batch_size"] = min(trainer["batch_size"] * trainer["accumulate"], experiment.train.num_images)
-    params[NUM_PARAMETERS] = count_parameters(experiment.state.model)
-    return params
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return ``{"optim.lr": 0.001, ...}`` of nested mappings."""
-    flat: dict[str, object] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

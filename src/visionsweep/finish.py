@@ -9,49 +9,43 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionsweep.assembly import Experiment
-from visionsweep.description import trial_name
+from visionsweep.naming import score_text, trial_place
 from visionsweep.paths import shown
+from visionsweep.pictures import FIGURES, draw
 from visionsweep.recording import Recorder
-from visionsweep.report.figures import confusion_matrix_png, curves_png
 from visionsweep.results import BEST, LAST, RESULT, Objective, objective_of, result_of, write_result
 from visionsweep.sweep.trial import current_trial
-from visionsweep.tracking.journal import Journal, read_journal
+from visionsweep.tracking.journal import CHECKPOINT_FOLDER, RUN_NAME_TAG, Journal, read_journal
 from visionsweep.training import evaluate
 
 log = logging.getLogger(__name__)
 
-CONFUSION_MATRIX = "figures/confusion_matrix.png"
-CURVES = "figures/curves.png"
 SUMMARY_METRICS = ("val/f1_macro", "val/accuracy", "val/loss")
 CHECKPOINTS = {"none": (), "best": (BEST,), "all": (BEST, LAST)}  # tracking.checkpoints
 
 
-def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder) -> Objective:
+def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder, title: str) -> Objective:
     """Test the best checkpoint once, draw, write the result; return the best objective (see `Objective`)."""
     best = recorder.best_checkpoint()
     value = recorder.best.value
     assert value is not None  # best.pt exists
     settings, journal = experiment.settings, recorder.journal
-    test = _test(experiment, best)
-
-    confusion_matrix_png(best["matrix"].numpy(), settings.class_names, run_dir / CONFUSION_MATRIX)
+    model = experiment.state.evaluated_model()
+    model.load_state_dict(best["model"])
+    test = _test(experiment)
     history = [entry["metrics"] for entry in recorder.history]
-    curves_png(history, run_dir / CURVES, best_epoch=recorder.best.epoch)
-
     if not _has_summary(run_dir):  # a run may have died here before
-        summary = {f"best/{k.removeprefix('val/')}": v for k, v in best["metrics"].items() if k in SUMMARY_METRICS}
-        summary |= {f"best/{settings.objective.removeprefix('val/')}": value, "best/epoch": recorder.best.epoch}
-        summary |= {k: v for k, v in (test or {}).items() if "/f1_class/" not in k}
-        journal.metrics(len(history), summary)
-    for picture in (CONFUSION_MATRIX, CURVES):
-        journal.artifact(picture, "figures")
+        journal.metrics(len(history), _summary(recorder, best["metrics"], history[-1], test, settings.objective))
+    for path in draw(run_dir, experiment, best["matrix"].numpy(), history, recorder.best.epoch):
+        journal.artifact(path, FIGURES)
     for name in CHECKPOINTS[config["tracking"]["checkpoints"]]:
         if name != LAST or not _is_in_sweep():  # there it goes below
-            journal.artifact(name, "checkpoints")
+            journal.artifact(name, CHECKPOINT_FOLDER)
+    journal.tags({RUN_NAME_TAG: f"{title} {score_text(settings.objective, value)}"})
     result = result_of(config, "finished", recorder, test=test)
     write_result(run_dir, result)
-    if trial_name(config, run_dir) is None:  # a sweep exports its best model only
-        journal.model(BEST, step=recorder.best.epoch)
+    if trial_place(config, run_dir) is None:  # a sweep exports its best model only
+        journal.model(BEST, step=recorder.best.epoch, register=config["tracking"]["register"])
     end(journal, run_dir, "finished")
     log.info(
         "best epoch %d: %s %.4f%s  (%.1f s)",
@@ -63,6 +57,21 @@ def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, record
     )
     log.info("run: %s", shown(run_dir))
     return objective_of(result)
+
+
+def _summary(
+    recorder: Recorder,
+    best: dict[str, float],
+    last: dict[str, float],
+    test: dict[str, float] | None,
+    objective: str,
+) -> dict[str, float]:
+    """Return the numbers that a table of runs is sorted by: each is there once, whatever came after the best epoch."""
+    assert recorder.best.value is not None
+    summary: dict[str, float] = {f"best/{k.removeprefix('val/')}": best[k] for k in SUMMARY_METRICS if k in best}
+    summary |= {f"best/{objective.removeprefix('val/')}": recorder.best.value, "best/epoch": recorder.best.epoch}
+    summary |= {f"final/{k.removeprefix('val/')}": last[k] for k in SUMMARY_METRICS if k in last}
+    return summary | {k: v for k, v in (test or {}).items() if "/f1_class/" not in k}
 
 
 def end(journal: Journal, run_dir: Path, state: Literal["finished", "pruned", "failed"], *, keep: bool = False) -> None:
@@ -94,12 +103,13 @@ def _is_in_sweep() -> bool:
     return current_trial().number is not None
 
 
-def _test(experiment: Experiment, best: dict[str, Any]) -> dict[str, float] | None:
+def _test(experiment: Experiment) -> dict[str, float] | None:
+    """Return the metrics of the model as it stands on the test split, where there is one."""
     if experiment.test is None:
         return None
-    model = experiment.state.evaluated_model()
-    model.load_state_dict(best["model"])
-    evaluation = evaluate(model, experiment.state.loss, experiment.test, experiment.settings)
+    evaluation = evaluate(
+        experiment.state.evaluated_model(), experiment.state.loss, experiment.test, experiment.settings
+    )
     return evaluation.metrics(experiment.settings, "test")
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from visionsweep import checkpoint
+from visionsweep.metrics import CLASS_F1_PREFIX
 from visionsweep.results import BEST, LAST
 from visionsweep.tracking.journal import Journal, last_step, read_journal
 from visionsweep.training import EpochResult, TrainState
 
 if TYPE_CHECKING:
     from torch import nn
+
+MAX_CLASS_METRICS = 20  # with more classes the table figures/per_class.csv alone has the F1 of each
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +80,9 @@ class Recorder:
         *,
         epochs: int,
         inference: dict[str, Any],
+        objective: str,
     ) -> None:
+        """``objective`` names the metric that `best` is told; the record always has it."""
         self.history: list[dict[str, Any]] = []  # one entry a finished epoch
         self.best = best
         self.journal = journal
@@ -87,6 +92,7 @@ class Recorder:
         self._device = next(state.model.parameters()).device
         self._epochs = epochs
         self._inference = inference
+        self._objective = objective
         self._epoch_started = time.perf_counter()
         self._num_written = 0  # epochs that the journal had already when the run was taken up
 
@@ -153,7 +159,14 @@ class Recorder:
     def _write_metrics(self, entry: dict[str, Any]) -> None:
         # A run that starts over (a sweep removes `last.pt` of a trial that failed) repeats epochs, exactly.
         if entry["epoch"] > self._num_written:
-            self.journal.metrics(entry["epoch"], entry["metrics"], entry["time_ms"])
+            self.journal.metrics(entry["epoch"], self._shown(entry["metrics"]), entry["time_ms"])
+
+    def _shown(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Leave out the F1 of each class where there are many: MLflow's page cannot show a thousand charts."""
+        is_class = f"/{CLASS_F1_PREFIX}"
+        if sum(is_class in name for name in metrics) <= MAX_CLASS_METRICS:
+            return metrics
+        return {name: value for name, value in metrics.items() if is_class not in name or name == self._objective}
 
     def best_checkpoint(self) -> dict[str, Any]:
         """Return the contents of `best.pt`."""

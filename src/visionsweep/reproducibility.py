@@ -1,5 +1,6 @@
 """Seeds, the number of threads, and the record of what a run ran on."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "torchvision", "timm", "adamp", "hydra-core", "omegaconf", "optuna", "mlflow", "numpy")
+
+MAX_DIFF = 1_000_000
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -62,25 +65,36 @@ def set_deterministic(enabled: bool) -> None:
     torch.backends.cudnn.benchmark = not enabled
 
 
+@functools.cache  # a process runs the code that it imported, whatever happens to the files
 def git_state(directory: Path) -> dict[str, Any]:
     """Return the commit that `directory` is at and whether files differ from it; Nones outside of git."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(directory), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=no") if commit else None
+    commit = _git(directory, "rev-parse", "HEAD")
+    status = _git(directory, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {"commit": commit, "dirty": bool(status) if status is not None else None}
+
+
+@functools.cache
+def git_diff(directory: Path) -> str:
+    """Return what files that git knows differ by from the commit; empty outside of git, cut after a million letters."""
+    diff = (
+        (_git(directory, "diff", "--no-color", "--no-ext-diff", "HEAD") or "") if git_state(directory)["dirty"] else ""
+    )
+    return diff if len(diff) <= MAX_DIFF else f"{diff[:MAX_DIFF]}\n... cut here: {len(diff):,} letters in all\n"
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(package: str) -> str | None:

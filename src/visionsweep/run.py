@@ -5,6 +5,7 @@
 
 import logging
 import signal
+import traceback
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,30 +15,33 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.assembly import Experiment, assemble
-from visionsweep.atomic import locked
+from visionsweep.atomic import locked, write_text
 from visionsweep.console import progress_bar
 from visionsweep.description import (
     CONFIG,
     refuse_difference,
     resolved_config,
-    start_journal,
     take_up_trial,
     write_description,
 )
+from visionsweep.entry import record_failed_start, start_journal
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.finish import end, end_again, finish
+from visionsweep.naming import score_text
 from visionsweep.paths import from_directory, shown
 from visionsweep.recording import Best, Recorder
 from visionsweep.results import Objective, objective_of, read_result, result_of, write_result
 from visionsweep.signals import stop_on_signal
 from visionsweep.sweep.trial import Trial, TrialPruned, TrialStopped, current_trial
-from visionsweep.tracking.journal import Journal
+from visionsweep.tracking.journal import RUN_NAME_TAG, Journal
+from visionsweep.tracking.watch import watched
 from visionsweep.training import EpochResult, Interrupted, fit
 
 log = logging.getLogger(__name__)
 
 # A worker of a controller that died may still be about to end.
 TRIAL_LOCK_SECONDS = 30.0
+TRACEBACK = "traceback.txt"
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch raises plain RuntimeErrors in places
 
 
@@ -76,6 +80,8 @@ def run(cfg: DictConfig) -> Objective:
         except Exception as error:
             if not is_resumed:  # a run that went before keeps its result
                 write_result(run_dir, result_of(config, "failed", error=_reason(error)))
+                if is_trial:
+                    record_failed_start(config, run_dir, _reason(error))
             raise
         return _train(config, run_dir, experiment, trial, is_resumed=is_resumed)
 
@@ -130,21 +136,31 @@ def _train(
     journal = Journal(run_dir)
     objective, early_stopping = config["objective"], config["trainer"]["early_stopping"]
     best = Best(objective["direction"], early_stopping["patience"], early_stopping["min_delta"])
-    epochs = config["trainer"]["epochs"]
-    recorder = Recorder(run_dir, experiment.state, best, journal, epochs=epochs, inference=experiment.inference)
+    recorder = Recorder(
+        run_dir,
+        experiment.state,
+        best,
+        journal,
+        epochs=config["trainer"]["epochs"],
+        inference=experiment.inference,
+        objective=objective["metric"],
+    )
 
     def stop() -> None:
         write_result(run_dir, result_of(config, "stopped", recorder))
         journal.end("stopped")
 
+    title = start_journal(config, run_dir, experiment, journal)
     try:
-        start_journal(config, run_dir, experiment, journal)
-        if is_resumed:
-            recorder.resume()
-        _fit(run_dir, experiment, recorder, trial)
-        return finish(config, run_dir, experiment, recorder)
+        with watched(run_dir, journal, config["tracking"]["system_metrics"]):
+            if is_resumed:
+                recorder.resume()
+            _fit(run_dir, experiment, recorder, trial)
+            return finish(config, run_dir, experiment, recorder, title)
     except TrialPruned as pruned:
         log.info("pruned %s", pruned)
+        if best.value is not None:
+            journal.tags({RUN_NAME_TAG: f"{title} {score_text(objective['metric'], best.value)} pruned"})
         write_result(run_dir, result_of(config, "pruned", recorder))
         end(journal, run_dir, "pruned")
         raise
@@ -156,6 +172,7 @@ def _train(
         raise Stopped(run_dir, signal.SIGINT) from None
     except Exception as error:
         write_result(run_dir, result_of(config, "failed", recorder, error=_reason(error)))
+        _record_failure(journal, run_dir, title, error)
         end(journal, run_dir, "failed", keep=_is_out_of_memory(error))
         raise
     finally:
@@ -199,6 +216,13 @@ def _fit(run_dir: Path, experiment: Experiment, recorder: Recorder, trial: Trial
                 raise Stopped(run_dir, received[0] if received else signal.SIGINT) from None
     if reason is not None:
         log.info("ended early: %s", reason)
+
+
+def _record_failure(journal: Journal, run_dir: Path, title: str, error: Exception) -> None:
+    text = f"{error}\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    write_text(run_dir / TRACEBACK, text)
+    journal.artifact(TRACEBACK)
+    journal.tags({"error": _reason(error), RUN_NAME_TAG: f"{title} failed"})
 
 
 def _reason(error: Exception) -> str:

@@ -73,6 +73,7 @@ class TrainState:
     step: int = 0  # optimizer updates, over the whole run
     batch: int = 0  # micro-batches of the current epoch that are done
     epoch_statistics: Tensor | None = None  # (S,) sums of the current epoch's loss so far, on the device
+    epoch_grad_norms: Tensor | None = None  # (2,) sum and number of the current epoch's finite gradient norms so far
 
     def evaluated_model(self) -> nn.Module:
         """Return the weights that validation and inference use."""
@@ -81,6 +82,12 @@ class TrainState:
     def lr(self) -> float:
         """Return the base learning rate of the last or coming update: with layer-wise decay, that of the head."""
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
+
+    def grad_norm(self) -> float:
+        """Return the mean gradient norm (before clipping) of the current epoch's updates; NaN if none was finite."""
+        assert self.epoch_grad_norms is not None
+        total, count = self.epoch_grad_norms.tolist()
+        return total / count if count else math.nan
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain containers."""
@@ -94,6 +101,7 @@ class TrainState:
             "step": self.step,
             "batch": self.batch,
             "epoch_statistics": self.epoch_statistics,
+            "epoch_grad_norms": self.epoch_grad_norms,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -106,6 +114,7 @@ class TrainState:
             self.ema.load_state_dict(state["ema"])
         self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
         self.epoch_statistics = state["epoch_statistics"]
+        self.epoch_grad_norms = state["epoch_grad_norms"]
 
 
 @dataclass(frozen=True)
@@ -165,11 +174,12 @@ def fit(
             "train/loss": train_loss,
             **evaluation.metrics(settings, "val"),
             "train/lr": state.lr(),
+            "train/grad_norm": state.grad_norm(),
         }
         if num_images:  # none is left where a run was stopped at the very end of an epoch
             metrics["train/images_per_second"] = num_images / train_seconds
         state.epoch += 1
-        state.batch, state.epoch_statistics = 0, None
+        state.batch, state.epoch_statistics, state.epoch_grad_norms = 0, None, None
         objective = metrics[settings.objective]
         if not math.isfinite(objective):
             raise TrainingError(
@@ -197,13 +207,15 @@ def train_epoch(
     wide = torch.float32 if settings.device.type == "mps" else torch.float64  # mps has no float64
     if state.epoch_statistics is not None:  # of a run that was stopped within this epoch
         state.epoch_statistics = state.epoch_statistics.to(settings.device, wide)
+        assert state.epoch_grad_norms is not None
+        state.epoch_grad_norms = state.epoch_grad_norms.to(settings.device)
     num_images = 0
     finite = _FiniteCheck(state, every=1 if settings.device.type == "cpu" else GPU_CHECK_EVERY_UPDATES)
     batches = train.epoch(state.epoch, start=state.batch)
     for window in _windows(progress(batches, len(train) - state.batch), settings.accumulate):
         statistics = backward(state.model, state.loss, window, settings.autocast, state.scaler.scale)
         finite.add(statistics)
-        update(state, settings.clip_norm)
+        add_grad_norm(state, update(state, settings.clip_norm))
         state.batch += len(window)
         num_images += sum(len(batch.targets) for batch in window)
         totals = statistics.to(wide)
@@ -216,11 +228,16 @@ def train_epoch(
     return float(state.loss.value(state.epoch_statistics)), num_images
 
 
-def update(state: TrainState, clip_norm: float | None) -> None:
-    """Take one optimizer update from the gradients, and everything that steps with it."""
+def update(state: TrainState, clip_norm: float | None) -> Tensor:
+    """Take one optimizer update from the gradients, and everything that steps with it.
+
+    Returns the gradient's norm before clipping, a float32 scalar on the device: 2-norm over all parameters.
+    """
+    state.scaler.unscale_(state.optimizer)
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if clip_norm is not None:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -228,6 +245,14 @@ def update(state: TrainState, clip_norm: float | None) -> None:
     if state.ema is not None:
         state.ema.update(state.model)
     state.step += 1
+    return norm
+
+
+def add_grad_norm(state: TrainState, norm: Tensor) -> None:
+    """Count an update's gradient norm, unless it overflowed: fp16 skips that update."""
+    is_finite = norm.isfinite()
+    pair = torch.stack([torch.where(is_finite, norm, 0.0), is_finite.to(norm.dtype)])
+    state.epoch_grad_norms = pair if state.epoch_grad_norms is None else state.epoch_grad_norms + pair
 
 
 @torch.inference_mode()
@@ -253,6 +278,18 @@ def evaluate(model: nn.Module, loss: Loss, batches: EvalBatches, settings: Setti
         matrix=matrix.cpu(),
         top5_accuracy=int(hits) / int(matrix.sum()) if num_classes > 5 else None,
     )
+
+
+@torch.inference_mode()
+def predict_probabilities(model: nn.Module, batches: EvalBatches, settings: Settings) -> Tensor:
+    """Return the (N, K) float32 probabilities (softmax) of all images, in the order of `batches`, on the CPU."""
+    model.eval()
+    parts = []
+    for batch in batches:
+        with settings.autocast():
+            logits = model(batch.images)
+        parts.append(logits.float().softmax(dim=1))
+    return torch.cat(parts).cpu()
 
 
 def _windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionsweep.report.figures import confusion_matrix_png, curves_png
+from visionsweep.report.confusion_matrix import confusion_matrix_png
+from visionsweep.report.learning_curves import curves_png
 
 
 def pixels(path):

@@ -172,7 +172,7 @@ def test_a_changed_file_is_sent_again_and_an_unchanged_one_is_not(make_run, uri,
     monkeypatch.setattr(
         Store,
         "log_file",
-        lambda self, run_id, path, folder: sent.append(path.name) or log_file(self, run_id, path, folder),
+        lambda self, run_id, path, folder, **how: sent.append(path.name) or log_file(self, run_id, path, folder, **how),
     )
     journal, run_dir = make_run(state=None)
     (run_dir / "large.bin").write_bytes(b"x" * 1000)
@@ -354,10 +354,10 @@ def test_a_run_whose_files_are_refused_comes_last(make_run, uri, read, tmp_path,
 
     log_file = Store.log_file
 
-    def refuse(self, run_id, path, folder):
+    def refuse(self, run_id, path, folder, **how):
         if path.parent.name == "0":
             raise OSError("artifact store full")
-        log_file(self, run_id, path, folder)
+        log_file(self, run_id, path, folder, **how)
 
     monkeypatch.setattr(Store, "log_file", refuse)
     monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0))

@@ -221,7 +221,7 @@ def _write_if_changed(path: Path, text: str) -> None:
 
 
 def _local_time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
 
 
 # -- the preset

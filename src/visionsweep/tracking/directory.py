@@ -1,63 +1,25 @@
 """Sends what a directory holds, one run or a sweep's runs, to a tracking store."""
 
 import time
-import uuid
 from pathlib import Path
 
-from visionsweep.atomic import write_text
 from visionsweep.errors import DataError
+from visionsweep.report.sweep_record import read_sweep
 from visionsweep.tracking.ack import (
-    exclusive,
+    Ack,
     holds_sweep,
     known_uris,
+    num_behind,
     run_directories,
     sweep_directory,
     without_password,
 )
 from visionsweep.tracking.journal import JOURNAL_NAME, read_records
+from visionsweep.tracking.parent import SWEEP_UID_NAME, TRIALS, Child, SweepParent
 from visionsweep.tracking.replay import RunReplay
 from visionsweep.tracking.store import Store
 
-SWEEP_UID_NAME = ".sweep_uid"
 FILE_SECONDS = 2.0  # a pass gives files no more, so that a large one does not hold up the others' metrics
-
-
-class SweepParent:
-    """The MLflow run under which the runs of a sweep stand."""
-
-    def __init__(self, directory: Path, store: Store, experiment: str) -> None:
-        self._directory = directory
-        self._store = store
-        self._experiment = experiment
-        self._run_id: str | None = None
-        self._state: str | None = None
-
-    def ensure(self) -> str | None:
-        """Return the parent's run id; None while another process is creating it."""
-        if self._run_id is None:
-            with exclusive(self._directory) as is_mine:
-                if is_mine:
-                    name = self._directory.resolve().name
-                    tags = {"visionsweep.sweep": name, "visionsweep.kind": "sweep"}
-                    self._run_id = self._store.ensure_run(self._experiment, self._uid(), name, None, tags)
-        return self._run_id
-
-    def set_state(self, state: str | None, end_ms: int = 0) -> None:
-        """Mark the sweep as running (None) or ended."""
-        run_id = self.ensure()
-        if run_id is None or state == self._state:
-            return
-        if state is None:
-            self._store.set_running(run_id)
-        else:
-            self._store.set_ended(run_id, state, end_ms)
-        self._state = state
-
-    def _uid(self) -> str:
-        path = self._directory / SWEEP_UID_NAME
-        if not path.exists():
-            write_text(path, uuid.uuid4().hex)
-        return path.read_text()
 
 
 class DirectoryReplay:
@@ -69,12 +31,18 @@ class DirectoryReplay:
         self._store = store
         self._experiment = experiment
         self._parent: SweepParent | None = None
+        self._holds_checkpoints = False
 
     @property
     def behind(self) -> int:
         """Records and files that the store does not have yet."""
         self._find_runs()
         return sum(run.behind for run in self.runs.values() if run.has_news)
+
+    @property
+    def behind_offline(self) -> int:
+        """The same, found without the store; with the checkpoints that are held back."""
+        return sum(num_behind(run_dir, self._store.uri) for run_dir in run_directories(self._directory))
 
     def advance(self, every_run: bool = False) -> None:
         """Send what is new: records, then files as far as the time goes, then final states.
@@ -94,6 +62,13 @@ class DirectoryReplay:
                 self._attempt(run, deadline=None)
             for run in group:
                 self._attempt(run, deadline)
+        self._update_parent(is_over=False)
+
+    def hold_checkpoints(self, hold: bool) -> None:
+        """Let the checkpoints of a sweep's runs wait: it removes most of them before it ends."""
+        self._holds_checkpoints = hold
+        for run in self.runs.values():
+            run.holds_checkpoints = hold and self._is_sweep
 
     def close(self, ignore_pid: int | None = None) -> bool:
         """Mark runs whose process died; return whether all runs of this host are over and sent.
@@ -135,10 +110,12 @@ class DirectoryReplay:
             if without_password(self._store.uri) not in known_uris(run_dir):
                 RunReplay(run_dir, self._store).register()
             parent = self._parent_of(run_dir)
-            if parent is not None and parent.ensure() is None:
+            parent_run_id = None if parent is None else parent.ensure(_start_ms(run_dir))
+            if parent is not None and parent_run_id is None:
                 return
-            parent_run_id = None if parent is None else parent.ensure()
-            self.runs[run_dir] = RunReplay(run_dir, self._store, self._experiment, parent_run_id)
+            run = RunReplay(run_dir, self._store, self._experiment, parent_run_id)
+            run.holds_checkpoints = self._holds_checkpoints and self._is_sweep
+            self.runs[run_dir] = run
 
     def _parent_of(self, run_dir: Path) -> SweepParent | None:
         directory = self._directory if self._is_sweep else sweep_directory(run_dir.resolve())
@@ -153,9 +130,42 @@ class DirectoryReplay:
             self._parent = SweepParent(directory, self._store, experiment)
         return self._parent
 
+    def _update_parent(self, *, is_over: bool) -> None:
+        if self._parent is None or not self._is_sweep:
+            return
+        children = {
+            run_dir.relative_to(self._directory).as_posix(): Child(run.ack.run_id, run.ack.state)
+            for run_dir, run in self.runs.items()
+            if run.ack.run_id is not None and not run.ack.is_deleted
+        }
+        try:
+            self._parent.update(children, is_over=is_over)
+        except Exception:
+            self._parent.forget()
+            self._store.forget()
+            raise
+
     def _end_sweep(self) -> None:
         acks = [run.ack for run in self.runs.values() if run.ack.run_id is not None and not run.ack.is_deleted]
         if self._parent is None or not self._is_sweep or not acks or any(ack.state is None for ack in acks):
             return
-        is_cut_short = any(ack.state in ("stopped", "killed") for ack in acks)
-        self._parent.set_state("stopped" if is_cut_short else "finished", max(ack.last_time for ack in acks))
+        self._update_parent(is_over=True)
+        self._parent.set_state(sweep_state(self._directory, acks), max(ack.last_time for ack in acks))
+
+
+def sweep_state(directory: Path, acks: list[Ack]) -> str:
+    """Return how a sweep ended whose runs, at least one, have all ended: finished, failed, stopped or killed."""
+    states = {ack.state for ack in acks}
+    if (directory / TRIALS).exists():  # there a run that a crash cut short has become a trial that failed
+        trials = {trial.state for trial in read_sweep(directory).trials}
+        if "running" not in trials:
+            return "finished" if "complete" in trials else "failed"
+    for state in ("killed", "stopped"):
+        if state in states:
+            return state
+    return "finished" if "finished" in states else "failed"
+
+
+def _start_ms(run_dir: Path) -> int | None:
+    records, _ = read_records(run_dir, 0, limit=1)
+    return int(records[0]["time"]) if records else None

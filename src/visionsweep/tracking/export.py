@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CHECKPOINT_TAG = "visionsweep.checkpoint"
+CHAMPION = "champion"
 
 
 def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> None:
@@ -34,7 +36,9 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
         experiment_ids=[run.info.experiment_id], filter_string=f"tags.`{CHECKPOINT_TAG}` = '{mark}'"
     )
     earlier = [model for model in earlier if model.source_run_id == run_id]
-    if any(model.status == "READY" for model in earlier):
+    ready = [model for model in earlier if model.status == "READY"]
+    if ready:
+        _register(store, run_id, ready[0].model_id, record)
         return
     for model in earlier:
         client.delete_logged_model(model.model_id)
@@ -49,6 +53,25 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
     )
     mlflow.set_tracking_uri(store.uri)
     _log(predictor, predictor.image_shape, model.model_id, run_id, record["step"])
+    _register(store, run_id, model.model_id, record)
+
+
+def _register(store: Store, run_id: str, model_id: str, record: Record) -> None:
+    """Make the model the newest version of the registered model that was asked for, and its champion; once."""
+    name, client = record.get("register"), store.client
+    if name is None:
+        return
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = f"models:/{model_id}"
+    versions = client.search_model_versions(f"name = '{name}'")
+    found = [version for version in versions if version.source == source or version.model_id == model_id]
+    version = found[0] if found else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+    if not found or not versions or max(int(v.version) for v in versions) == int(version.version):
+        client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
 def _log(predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: str, run_id: str, step: int) -> None:

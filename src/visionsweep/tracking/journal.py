@@ -20,6 +20,8 @@ from typing import Any, Literal
 JOURNAL_NAME = "events.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"  # MLflow's folder of files that a sweep may remove: the weights of all but its best
 
+RUN_NAME_TAG = "mlflow.runName"  # a later value renames the run
+
 Record = dict[str, Any]
 State = Literal["finished", "stopped", "failed", "pruned"]
 
@@ -84,9 +86,20 @@ class Journal:
             size = file.tell()
         self._append("artifact", {"path": path, "folder": folder, "sha256": sha256, "size": size})
 
-    def model(self, checkpoint: str, step: int = 0) -> None:
-        """Ask for an MLflow model of `checkpoint` (relative path), whose metrics are those of `step`."""
-        self._append("model", {"checkpoint": checkpoint, "step": step})
+    def datasets(self, datasets: Iterable[Mapping[str, object]]) -> None:
+        """Record what the run reads: `name`, `digest` (36 letters at most), `context`, `source`, `profile` of each."""
+        self._append("datasets", {"datasets": [dict(dataset) for dataset in datasets]})
+
+    def system(self, step: int, values: Mapping[str, float]) -> None:
+        """Record a sample of the machine's load; `step` counts the samples. May be called by another thread."""
+        self._append("system", {"step": step, "values": {key: _number(value) for key, value in values.items()}})
+
+    def model(self, checkpoint: str, step: int = 0, register: str | None = None) -> None:
+        """Ask for an MLflow model of `checkpoint` (relative path), whose metrics are those of `step`.
+
+        `register` names a registered model: this becomes its newest version, with the alias `champion`.
+        """
+        self._append("model", {"checkpoint": checkpoint, "step": step, "register": register})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run; a later value replaces an earlier one."""

@@ -1,6 +1,5 @@
 """The trainer's side of the upload: starts the uploader, waits for it at the end. Imports no mlflow."""
 
-import contextlib
 import json
 import os
 import re
@@ -29,8 +28,14 @@ class UploaderProcess:
         directory: Path,
         uri: str,
         terminate_seconds: float = TERMINATE_SECONDS,
+        on_answer: Callable[[str | None, int], None] | None = None,
     ) -> None:
+        """``on_answer`` is told by another thread when the store stops answering (its error) or answers again (None).
+
+        The second argument is the number of records that it does not have yet.
+        """
         self.error: str | None = None  # the store's last error; None while it answers
+        self._on_answer = on_answer
         self._process = process
         self._directory = directory
         self._uri = uri
@@ -90,11 +95,24 @@ class UploaderProcess:
         assert self._process.stdout is not None
         with self._process.stdout as lines:
             for line in lines:
-                with contextlib.suppress(ValueError):  # not ours; its words are in the log
-                    self.error = json.loads(line)["error"]
+                try:
+                    told = json.loads(line)
+                    error, behind = told["error"], told["behind"]
+                except (ValueError, KeyError, TypeError):  # not ours; its words are in the log
+                    continue
+                is_news = (error is None) != (self.error is None)
+                self.error = error
+                if is_news and self._on_answer is not None:
+                    self._on_answer(error, behind)
 
 
-def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: float = 60.0) -> UploaderProcess:
+def start_uploader(
+    directory: Path,
+    uri: str,
+    experiment: str,
+    wait_seconds: float = 60.0,
+    on_answer: Callable[[str | None, int], None] | None = None,
+) -> UploaderProcess:
     """Start the uploader of a run's or a sweep's directory, in a session of its own (Ctrl-C is not for it).
 
     `uri` is absolute (`resolve_uri`). `wait_seconds` is how long it goes on by itself if this process dies.
@@ -106,7 +124,7 @@ def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: flo
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
         )
-    return UploaderProcess(process, directory, uri)
+    return UploaderProcess(process, directory, uri, on_answer=on_answer)
 
 
 def resolve_uri(uri: str | None, cwd: Path) -> str:

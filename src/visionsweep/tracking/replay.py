@@ -10,6 +10,7 @@ from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_
 from visionsweep.tracking.export import export_model
 from visionsweep.tracking.journal import CHECKPOINT_FOLDER, JOURNAL_NAME, Record, read_records
 from visionsweep.tracking.store import RunDeletedError, RunMissingError, Store
+from visionsweep.tracking.watch import DEAD_SECONDS, seconds_since_alive
 
 MAX_MODEL_ATTEMPTS = 3
 
@@ -27,6 +28,7 @@ class RunReplay:
     ) -> None:
         self.run_dir = run_dir
         self.failures = 0  # in a row; the caller serves the others first
+        self.holds_checkpoints = False  # they wait: a running sweep removes those of all but its best runs
         self._store = store
         self._experiment = experiment
         self._parent_run_id = parent_run_id
@@ -36,7 +38,7 @@ class RunReplay:
     @property
     def behind(self) -> int:
         """Records and files that the store does not have yet."""
-        return num_behind(self.run_dir, self._store.uri)
+        return num_behind(self.run_dir, self._store.uri) - self._num_held
 
     @property
     def total(self) -> int:
@@ -49,16 +51,27 @@ class RunReplay:
         if self.ack.is_deleted:
             return False
         size = (self.run_dir / JOURNAL_NAME).stat().st_size
-        return size > self.ack.offset or self.ack.num_pending > 0
+        return size > self.ack.offset or self.ack.num_pending > self._num_held
+
+    @property
+    def _num_held(self) -> int:
+        return sum(map(self._is_held, self.ack.files.values()))
+
+    def _is_held(self, record: Record) -> bool:
+        return self.holds_checkpoints and bool(record["folder"] == CHECKPOINT_FOLDER)
 
     @property
     def is_writer_alive(self) -> bool:
-        """Whether the process that started or resumed the run may still write; one on another host may."""
+        """Whether the process that started or resumed the run may still write.
+
+        One on another host, or in another container, counts as dead when it has shown no sign of life for two minutes.
+        """
         writer = self.ack.writer
         if not writer:
             return False
         if writer["host"] != socket.gethostname():
-            return True
+            seconds = seconds_since_alive(self.run_dir)
+            return seconds is None or seconds < DEAD_SECONDS
         try:
             process = psutil.Process(writer["pid"])
             is_zombie = process.status() == psutil.STATUS_ZOMBIE
@@ -99,8 +112,9 @@ class RunReplay:
             self.ack = load_ack(self.run_dir, self._store.uri)
             if self.ack.is_deleted or self.ack.run_id is None:
                 return False
-            if self.ack.files:
-                self._send_file(min(self.ack.files.values(), key=lambda record: int(record["size"])))
+            files = [record for record in self.ack.files.values() if not self._is_held(record)]
+            if files:
+                self._send_file(min(files, key=lambda record: int(record["size"])))
             elif self.ack.model is not None:
                 self._send_model(self.ack.model)
             else:
@@ -115,7 +129,7 @@ class RunReplay:
                 return
             self.ack = load_ack(self.run_dir, self._store.uri)
             end = self.ack.end
-            if end is None or self.ack.num_pending > 1 or self.ack.is_deleted:
+            if end is None or self.ack.num_pending - self._num_held > 1 or self.ack.is_deleted:
                 return
             self._set_ended(end["state"], end["time"])
 
@@ -161,6 +175,7 @@ class RunReplay:
         ack = self.ack
         start: Record = {}
         metrics: list[Record] = []
+        datasets: list[Record] = []
         tags: dict[str, str] = {}
         for record in records:
             ack.last_time = max(ack.last_time, record["time"])
@@ -170,8 +185,10 @@ class RunReplay:
                     start = record
                 case "resume":
                     ack.end = None
-                case "metrics":
+                case "metrics" | "system":
                     metrics.append(record)
+                case "datasets":
+                    datasets = record["datasets"]
                 case "artifact":
                     ack.files[record["path"]] = record
                 case "model":
@@ -186,6 +203,8 @@ class RunReplay:
         if ack.state is not None and any(record["type"] == "resume" for record in records):
             self._store.set_running(run_id)
             ack.state = None
+        if datasets:
+            self._store.log_datasets(run_id, datasets)
         self._note(self._store.log(run_id, metrics, start.get("params"), tags))
 
     def _enter(self, start: Record) -> bool:
@@ -213,7 +232,8 @@ class RunReplay:
         if ack.sent.get(path) != record["sha256"]:
             local = self.run_dir / path
             if local.is_file():
-                self._store.log_file(str(ack.run_id), local, record["folder"])
+                is_checkpoint = record["folder"] == CHECKPOINT_FOLDER
+                self._store.log_file(str(ack.run_id), local, record["folder"], may_link=is_checkpoint)
                 ack.sent[path] = record["sha256"]
             elif record["folder"] == CHECKPOINT_FOLDER:
                 log.info("%s: %s was removed before it was sent", self.run_dir, path)

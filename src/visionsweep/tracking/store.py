@@ -6,14 +6,17 @@ through; the caller waits and tries again.
 
 import contextlib
 import fcntl
+import json
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
 from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key, shortened
@@ -21,6 +24,7 @@ from visionsweep.tracking.journal import Record
 
 UID_TAG = "visionsweep.uid"
 STATE_TAG = "visionsweep.state"
+WINNER_TAG = "visionsweep.winner"
 SQLITE = "sqlite:///"
 
 log = logging.getLogger(__name__)
@@ -129,6 +133,23 @@ class Store:
             _check_active(client.get_run(run_id))
         return refused
 
+    def log_datasets(self, run_id: str, datasets: Sequence[Record]) -> None:
+        """Name what the run reads: data set, digest, and whether it trained, validated or tested with it."""
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=shortened(dataset["name"], 500),
+                    digest=dataset["digest"],
+                    source_type="local",
+                    source=json.dumps({"source": dataset["source"]}, ensure_ascii=False),
+                    profile=json.dumps(dataset["profile"], ensure_ascii=False),
+                ),
+                [InputTag("mlflow.data.context", dataset["context"])],
+            )
+            for dataset in datasets
+        ]
+        self.client.log_inputs(run_id, inputs)
+
     def set_running(self, run_id: str) -> None:
         """Mark a run that goes on."""
         self.client.update_run(run_id, status="RUNNING")
@@ -140,9 +161,43 @@ class Store:
         self.client.set_tag(run_id, STATE_TAG, state)
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
 
-    def log_file(self, run_id: str, path: Path, folder: str) -> None:
-        """Upload one file, replacing an earlier one of the same name."""
-        self.client.log_artifact(run_id, str(path), folder or None)
+    def log_file(self, run_id: str, path: Path, folder: str, *, may_link: bool = False) -> None:
+        """Upload one file, replacing an earlier one of the same name.
+
+        ``may_link``: the file is only ever replaced as a whole, so where the artifacts lie on its file system a hard
+        link does, which takes no room.
+        """
+        if not (may_link and self._link(run_id, path, folder)):
+            self.client.log_artifact(run_id, str(path), folder or None)
+
+    def log_text(self, run_id: str, text: str, path: str) -> None:
+        """Upload a text as a file, replacing an earlier one."""
+        self.client.log_text(run_id, text, path)
+
+    def set_winner(self, experiment: str, parent_run_id: str, run_id: str) -> None:
+        """Tag the best run of a sweep, and only that one."""
+        same_sweep = f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`{WINNER_TAG}` = 'true'"
+        found = {run.info.run_id for run in self.client.search_runs([self.experiment_id(experiment)], same_sweep)}
+        if run_id not in found:
+            self.client.set_tag(run_id, WINNER_TAG, "true")
+        for loser in found - {run_id}:
+            self.client.delete_tag(loser, WINNER_TAG)
+
+    def _link(self, run_id: str, path: Path, folder: str) -> bool:
+        root = urlsplit(self.client.get_run(run_id).info.artifact_uri)
+        if root.scheme != "file":  # the server or a cloud has them
+            return False
+        directory = Path(unquote(root.path)) / folder
+        temporary = directory / f".{path.name}.link"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            os.link(path, temporary)
+            os.replace(temporary, directory / path.name)
+            temporary.unlink(missing_ok=True)  # rename does nothing where both are the same file already
+        except OSError:  # another file system, or one without links
+            return False
+        return True
 
 
 def _send(items: Sequence[Any], send: Callable[[Sequence[Any]], object]) -> list[str]:

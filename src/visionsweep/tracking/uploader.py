@@ -71,6 +71,7 @@ def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int
     """Send whatever appears, with pauses that grow while the store does not answer."""
     deadline: float | None = None
     pause = POLL_SECONDS
+    replay.hold_checkpoints(True)
     while True:
         try:
             replay.advance()
@@ -81,11 +82,12 @@ def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int
             pause = POLL_SECONDS
         except Exception as error:
             log.exception("the store refused; the next attempt follows")
-            report(_behind(replay), first_line(error))
+            report(replay.behind_offline, first_line(error))
             pause = max(1.0, min(2 * pause, MAX_PAUSE_SECONDS))
         if deadline is None:
             if _is_closed_within(pause):
                 deadline = time.monotonic() + wait_seconds
+                replay.hold_checkpoints(False)
                 pause = POLL_SECONDS
         elif time.monotonic() > deadline:
             return 1
@@ -96,10 +98,6 @@ def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int
 def first_line(error: Exception) -> str:
     """Return an error as one line."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:500]}"
-
-
-def _behind(replay: "DirectoryReplay") -> int:
-    return sum(run.behind for run in replay.runs.values())
 
 
 def _is_closed_within(seconds: float) -> bool:

@@ -1,0 +1,47 @@
+"""Text as Markdown (with GitHub's tables) that shows as it is, whatever characters it has."""
+
+import html
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from visionsweep.report.sweep_summary import Markup
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # those that MLflow's renderer (Showdown) lets a backslash escape
+_URL_SAFE = "%/:?#@!$&'+,;=-._~"
+
+
+def plain(text: str) -> str:
+    """Return text with every character escaped that Markdown gives a meaning; line breaks become spaces."""
+    text = html.escape(re.sub(r"\s+", " ", text), quote=False)  # an angle bracket takes no backslash there
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def strong(text: str) -> str:
+    """Return bold text."""
+    return f"**{plain(text)}**"
+
+
+def code(text: str) -> str:
+    """Return text in a code span, which a table cell can hold too."""
+    text = re.sub(r"\s+", " ", text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+
+
+def link(text: str, url: str | None) -> str:
+    """Return a link, plain text without a URL."""
+    # In an address, brackets and spaces end it and a pipe ends a table's cell.
+    return plain(text) if not url else f"[{plain(text)}]({quote(url, safe=_URL_SAFE)})"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown cells, the first row its head."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+MARKUP = Markup(plain=plain, code=code, strong=strong)
