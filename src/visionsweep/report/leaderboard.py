@@ -157,7 +157,7 @@ def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
     shown = rows[: room.rows]
     if not shown:
         return []
-    keys = summary.ordered_keys()
+    keys = [key for key in summary.ordered_keys() if any(key in row.params for row in shown)]
     columns = keys[: room.params]
     header = ["rank", "trial", *record.metrics, *columns, "epochs", "time"]
     by_number = {trial.number: trial for trial in record.trials}

@@ -7,7 +7,9 @@ from urllib.parse import quote
 
 from visionsweep.report.sweep_summary import Markup
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~])")  # those that MLflow's renderer (Showdown) lets a backslash escape
+# What MLflow's renderer (Showdown) and GitHub's rules both let a backslash escape. Without square brackets and angle
+# brackets there is no link, picture or element, so the other characters mean nothing within a line.
+_SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 _URL_SAFE = "%/:?#@!$&'+,;=-._~"
 
 
