@@ -114,15 +114,18 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(make_run, tm
     module = types.SimpleNamespace(load_predictor=lambda run_dir, device="cpu": predictor)
     monkeypatch.setitem(sys.modules, "visionsweep.predict.load", module)
     journal, run_dir = make_run("exported", state=None)
-    journal.model("checkpoints/best.pt", step=2)
+    journal.model("checkpoints/best.pt", step=2, register="größe")
     journal.end("finished")
     for _ in range(2):
         assert main([str(run_dir), "--uri", uri, "--verify"]) == 0
         (run_dir / ".mlflow.json").unlink()
 
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(uri, registry_uri=uri)
+    (version,) = client.search_model_versions("name = 'größe'")  # sent twice, registered once
+    champion = client.get_model_version_by_alias("größe", "champion")
     experiment = client.get_experiment_by_name("tests")
     (model,) = client.search_logged_models([experiment.experiment_id])
+    assert (champion.version, champion.run_id) == (version.version, model.source_run_id)
     assert [(metric.key, metric.value) for metric in model.metrics if metric.key == "val/f1"] == [("val/f1", 2 / 3)]
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     for batch_size in (1, 2, 5):
