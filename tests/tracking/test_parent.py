@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.report.test_sweep_record import make_sweep, trial
+from tests.tracking.sweeps import make_sweep, trial
 from visionsweep.report.sweep_record import read_sweep
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.directory import sweep_state

@@ -38,13 +38,13 @@ class Chart:
 
 
 def text(value: str) -> str:
-    """Return text that plotly shows as it is: it reads a subset of HTML everywhere."""
-    return html.escape(value, quote=False)
+    """Return text that plotly shows as it is: it reads some HTML everywhere, and takes `$...$` for mathematics."""
+    return html.escape(value, quote=False).replace("$", "&#36;")
 
 
-def rounded(value: float) -> float:
-    """Return six significant digits: all that a chart shows, in a third of the bytes."""
-    return float(f"{value:.6g}")
+def rounded(value: float) -> float | None:
+    """Return six significant digits: all that a chart shows, in a third of the bytes. None, a gap: NaN or infinite."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def layout(height: int, **changes: Any) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def layout(height: int, **changes: Any) -> dict[str, Any]:
 
 def title(name: str) -> dict[str, Any]:
     """Return an axis title."""
-    return {"text": text(shortened(name, 60)), "font": {"size": 12}}
+    return {"text": text(shortened(name, 40)), "font": {"size": 12}, "standoff": 8}
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,6 @@ def focus(costs: Sequence[float], others: Sequence[float], reach: float = 1.6) -
         return None
     ordered = sorted(costs)
     room = ordered[math.ceil(0.9 * len(ordered)) - 1] - ordered[0]
-    if room <= 0 or max(*ordered, *others, ordered[-1]) - ordered[0] <= 2.5 * room:
+    if not 0 < room < math.inf or max(*ordered, *others, ordered[-1]) - ordered[0] <= 2.5 * room:
         return None
     return ordered[0] + reach * room

@@ -25,12 +25,12 @@ def strong(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Return text in a code span, which a table cell can hold too."""
+    """Return text in a code span; not for a table's cell, which a `|` would end."""
     text = re.sub(r"\s+", " ", text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
     space = " " if longest else ""
-    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def link(text: str, url: str | None) -> str:

@@ -100,8 +100,10 @@ def _colors(summary: Summary) -> tuple[dict[int, float], float, float]:
     best, worst = min(costs), max(costs)
     if limit is not None:
         worst = min(worst, max(record.cost(end) for end in limit))
-    room = worst - best or 1.0
-    places = {trial.number: 1 - min(1.0, (cost - best) / room) for trial, cost in zip(trials, costs, strict=True)}
+    # Halves, since the difference of two huge numbers can be infinite.
+    room = worst / 2 - best / 2 or 1.0
+    shares = [min(1.0, (cost / 2 - best / 2) / room) for cost in costs]
+    places = {trial.number: 1 - share for trial, share in zip(trials, shares, strict=True)}
     return places, record.cost(worst), record.cost(best)
 
 
@@ -134,7 +136,7 @@ def parallel(summary: Summary) -> Chart | None:
             line = {"color": _shade((index + 0.5) / _BINS), "width": 1 + 0.8 * index / _BINS}
             data.append(_lines("", members, axes, places, line) | {"showlegend": False})
     winner = summary.winner
-    if winner is not None:
+    if winner is not None and winner.number in places:
         data.append(_lines("best", [winner], axes, places, {"color": WINNER, "width": 3.5}))
     data.append(_color_bar(record.metrics[0], worst, best))
     note = "Choices are spread a little. A line below an axis: the parameter was not active."
@@ -279,7 +281,7 @@ def _surface(
     return trace | {"colorscale": SCALE, "showscale": False, "hoverinfo": "skip", "opacity": 0.75}
 
 
-def _cells(axis: ParamAxis, grid: NDArray[np.float64]) -> list[float]:
+def _cells(axis: ParamAxis, grid: NDArray[np.float64]) -> list[float | None]:
     if axis.is_log:
         return [rounded(float(axis.low * (axis.high / axis.low) ** place)) for place in grid]
     return [rounded(float(axis.low + (axis.high - axis.low) * place)) for place in grid]

@@ -6,9 +6,10 @@ from typing import Any
 
 from visionsweep.report.sweep_importances import MIN_TRIALS, importances
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial
-from visionsweep.report.sweep_values import describe, duration_text, objective_text, share_text, short_text
+from visionsweep.report.sweep_values import describe, duration_text, objective_text, share_text, short_text, shortened
 
 _MAX_NAMED_PARAMS = 8  # in a sentence
+_MAX_NAME = 80  # characters
 _ROUGH = 30  # complete trials under which shares are called rough
 
 
@@ -72,16 +73,17 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
             return markup.plain("No trial has started yet.")
         return markup.plain("No trial is complete yet." if num_running else "No trial completed, so none won.")
     verb = "leads so far" if num_running else "won"
-    text = f"{markup.strong(f'#{winner.number} {verb}')}: {markup.plain(f'{record.metrics[0]} {value_text(winner)}')}"
+    won = markup.plain(f"{_name(record.metrics[0])} {value_text(winner)}")
+    text = f"{markup.strong(f'#{winner.number} {verb}')}: {won}"
     if record.num_seeds > 1:
         text += markup.plain(f" ({record.num_seeds} seeds)")
-    params = [markup.code(f"{key}={short_text(value)}") for key, value in summary.params_of(winner).items()]
+    params = [markup.code(f"{_name(key)}={short_text(value)}") for key, value in summary.params_of(winner).items()]
     if params:
         text += f"{markup.plain(' with ')}{', '.join(params[:_MAX_NAMED_PARAMS])}"
         if len(params) > _MAX_NAMED_PARAMS:
             text += markup.plain(f" and {len(params) - _MAX_NAMED_PARAMS} more")
     for name, position in zip(record.metrics[1:], range(1, len(winner.values)), strict=False):
-        text += markup.plain(f"; {name} {value_text(winner, position)}")
+        text += markup.plain(f"; {_name(name)} {value_text(winner, position)}")
     if len(record.metrics) > 1:
         text += markup.plain(f". {len(record.pareto())} trials are Pareto-optimal; this one is the best of the first")
         text += markup.plain(" objective")
@@ -100,9 +102,11 @@ def why_sentence(summary: Summary, markup: Markup) -> str:
             return markup.plain(f"Too few trials to tell which parameter mattered ({have}).")
         return markup.plain("No parameter tells the best trials from the others.")
     (first, share), *others = shares.items()
-    text = f"{markup.code(first)}{markup.plain(f' mattered most: {share_text(share)} of the importance')}"
+    text = f"{markup.code(_name(first))}{markup.plain(f' mattered most: {share_text(share)} of the importance')}"
     named = [
-        f"{markup.code(key)}{markup.plain(f' ({share_text(other)})')}" for key, other in others[:2] if other >= 0.05
+        f"{markup.code(_name(key))}{markup.plain(f' ({share_text(other)})')}"
+        for key, other in others[:2]
+        if other >= 0.05
     ]
     if named:
         text += f"{markup.plain(', then ')}{markup.plain(' and ').join(named)}"
@@ -137,6 +141,10 @@ def elapsed_seconds(record: SweepRecord) -> float | None:
     starts = [trial.start for trial in record.trials if trial.start is not None]
     ends = [trial.end for trial in record.trials if trial.end is not None]
     return max(starts + ends) - min(starts) if starts else None
+
+
+def _name(key: str) -> str:
+    return shortened(key, _MAX_NAME)
 
 
 def gap_sentence(summary: Summary, markup: Markup) -> str:

@@ -89,7 +89,9 @@ def shortened(text: str, limit: int) -> str:
 
 
 def objective_text(value: float) -> str:
-    """Return an objective with four decimals, or with four digits where these would say nothing."""
+    """Return an objective with four decimals; a count whole; four digits where these would say nothing."""
+    if 10 <= abs(value) < 1e15 and (value == round(value) or abs(value) >= 1000):
+        return f"{value:,.0f}"
     return f"{value:.4f}" if value == 0 or 0.01 <= abs(value) < 1000 else short_text(value)
 
 
