@@ -22,7 +22,7 @@ CONFIG = {"study": "faces", "optim": {"lr": 3e-4}}
     ],
 )
 def test_the_name_says_where_the_run_stands(place: str, title: str) -> None:
-    assert run_title(CONFIG, Path("/work") / place, CHOICES, {}) == title
+    assert run_title(CONFIG, Path("/home/ada") / place, CHOICES, {}) == title
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_the_name_says_where_the_run_stands(place: str, title: str) -> None:
     ],
 )
 def test_the_name_says_what_was_searched(values: dict[str, object], words: str) -> None:
-    assert run_title(CONFIG, Path("/work/multirun/faces/0"), CHOICES, values) == f"#000 {words}"
+    assert run_title(CONFIG, Path("/home/ada/multirun/faces/0"), CHOICES, values) == f"#000 {words}"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_name_says_what_was_searched(values: dict[str, object], words: str) 
 )
 def test_numbers_are_short(lr: float, text: str) -> None:
     config = {"study": "faces", "optim": {"lr": lr}}
-    assert run_title(config, Path("/work/multirun/faces/0"), CHOICES, {}).endswith(f" lr={text}")
+    assert run_title(config, Path("/home/ada/multirun/faces/0"), CHOICES, {}).endswith(f" lr={text}")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_values_are_those_that_were_typed() -> None:
 
 
 def test_a_runs_place_in_its_sweep() -> None:
-    assert trial_place(CONFIG, Path("/work/multirun/faces/3")) == "3"
-    assert trial_place(CONFIG, Path("/work/multirun/faces/3/seed_1")) == "3/seed_1"
-    assert trial_place(CONFIG, Path("/work/outputs/faces")) is None
+    assert trial_place(CONFIG, Path("/home/ada/multirun/faces/3")) == "3"
+    assert trial_place(CONFIG, Path("/home/ada/multirun/faces/3/seed_1")) == "3/seed_1"
+    assert trial_place(CONFIG, Path("/home/ada/outputs/faces")) is None

@@ -113,8 +113,18 @@ def history(summary: Summary) -> Chart | None:
     if record.num_seeds > 1:
         note = f"Bars: standard deviation over {record.num_seeds} seeds. {note}".strip()
     return Chart(
-        "history", "Optimization history", note, data, layout(340, xaxis={"title": title("trial")}, yaxis=axis)
+        "history",
+        "Optimization history",
+        note,
+        data,
+        layout(340, xaxis=_counted("trial", record.trials[-1].number), yaxis=axis),
     )
+
+
+def _counted(name: str, last: int) -> dict[str, Any]:
+    """Return an axis of whole numbers."""
+    axis: dict[str, Any] = {"title": title(name)}
+    return axis | ({"dtick": 1} if last <= 12 else {})
 
 
 def importance_bars(summary: Summary) -> Chart | None:
@@ -210,7 +220,8 @@ def learning_curves(summary: Summary) -> Chart | None:
         notes.append(f"Shown: the best and a sample of the others, {len(drawn)} trials.")
     if record.num_seeds > 1:
         notes.append("The first seed of each trial.")
-    xaxis = {"title": title("epoch"), "rangemode": "tozero"}
+    last = max(trial.curve[-1][0] for trial in drawn)
+    xaxis = _counted("epoch", last) | {"range": [0 if last > 1 else 0.5, last + 0.02 * last]}
     made = layout(360, xaxis=xaxis, yaxis=axis)
     return Chart("curves", "Learning curves", " ".join(notes), data, made, select="lines")
 
