@@ -242,6 +242,7 @@ def test_winner_and_runner_up():
     trials = [trial(0, value=0.9, params=first), trial(1, value=0.9, params=first, duplicate_of=0)]
     text = description_markdown(sweep(*trials, trial(2, value=0.88, params=second)), {})
     assert "#2 is second with 0.8800, 0.02 behind." in plain(text)
+    assert [row[1] for row in table_cells(text)[0][1:]] == ["#0", "#2"]
     compared = next(table for table in table_cells(text) if table[0] == ["parameter", "#0", "#2"])
     assert compared[1:] == [["loss", "focal", "poly"], ["loss.gamma", "2", "-"], ["model.hidden", "8", "16"]]
     spread = [trial(0, value=0.9, params=first, seed_std=0.03), trial(2, value=0.88, params=second, seed_std=0.01)]

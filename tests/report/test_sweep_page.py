@@ -20,10 +20,10 @@ import plotly.graph_objects
 import pytest
 
 from visionsweep.report.sweep_axes import focus, param_axis
-from visionsweep.report.sweep_figures import _slots
 from visionsweep.report.sweep_page import make_charts, sweep_page, write_sweep_page
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial
 from visionsweep.report.sweep_summary import summarize
+from visionsweep.report.sweep_timeline import _slots
 
 SPACE = {
     "loss": {"choices": ["focal", "poly", "größe"]},
@@ -146,6 +146,9 @@ def test_no_name_becomes_html():
     shown = json.dumps(content_of(page))
     assert "<img" not in shown
     assert "&lt;img src=x" in shown  # plotly reads HTML too
+    assert "$" not in shown  # and mathematics
+    raw = re.search(r'id="content">(.*?)</script>', page, re.S)[1]
+    assert "<" not in raw  # not even in the marks that plotly is meant to read
 
 
 def test_the_leaderboard_is_in_the_page():

@@ -18,7 +18,7 @@ SPACE = {
     "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
     "optim.lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None},
     "model.hidden": {"type": "int", "low": 8, "high": 512, "log": True, "step": 1},
-    "model.widths": {"choices": ["[8,16]", "[16,32]"]},
+    "model.widths": {"choices": [[8, 16], [16, 32]]},
     "trainer.flag": {"choices": [True, False, None]},
 }
 EVERYTHING = {
@@ -26,7 +26,7 @@ EVERYTHING = {
     "loss.gamma": 2.0,
     "optim.lr": 1.0,
     "model.hidden": 64,
-    "model.widths": "[8,16]",
+    "model.widths": [8, 16],
     "trainer.flag": None,
 }
 BEGIN = 1_795_577_747.0
@@ -117,6 +117,8 @@ def test_the_curve_is_that_of_the_journal(tmp_path):
     write_journal(tmp_path / "0", [0.1, float("nan"), 0.3])
     write_journal(tmp_path / "0", [0.1, 0.2])  # taken up again: an epoch that is there twice counts once
     assert read_sweep(tmp_path).trials[0].curve == ((1, 0.1), (2, 0.2), (3, 0.3))
+    write_journal(tmp_path / "0", [0.1, 0.2, 0.3, float("nan"), float("inf"), 0.6])
+    assert read_sweep(tmp_path).trials[0].curve == ((1, 0.1), (2, 0.2), (3, 0.3), (6, 0.6))
 
 
 def test_several_seeds(tmp_path):

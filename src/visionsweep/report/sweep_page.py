@@ -26,7 +26,6 @@ from visionsweep.report.sweep_figures import (
     learning_curves,
     objective_axis,
     pareto_charts,
-    timeline,
 )
 from visionsweep.report.sweep_param_figures import interaction, parallel, slices
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial
@@ -42,6 +41,7 @@ from visionsweep.report.sweep_summary import (
     why_sentence,
     won_sentence,
 )
+from visionsweep.report.sweep_timeline import timeline
 from visionsweep.report.sweep_values import duration_text, short_text, shortened
 
 TEMPLATE = "sweep_page.html"
@@ -184,14 +184,17 @@ def _leaderboard(summary: Summary) -> str:
         ("time", lambda row: _cell("" if row.seconds is None else duration_text(row.seconds), row.seconds)),
         ("directory", lambda row: _cell(row.directory, row.number)),
     ]
-    head = "".join(
-        f'<th title="{_escape(name)}"><button>{_escape(shortened(name, 28))}</button></th>' for name, _ in columns
-    )
+    head = "".join(f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>' for name, _ in columns)
     body = "\n".join(_table_row(row, [make(row) for _, make in columns]) for row in rows)
     more = len(record.trials) - len(rows)
     note = f"<p class='note'>{more} more trials are in trials.csv.</p>" if more else ""
     table = f'<table id="leaderboard"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="scroll">{table}</div>{note}'
+
+
+def _breakable(name: str) -> str:
+    """Return a column's name that may be broken after its dots, on paper."""
+    return re.sub(r"([./])", r"\1<wbr>", _escape(shortened(name, 28)))
 
 
 def _cell(shown: str, sorted_by: Any) -> tuple[str, Any]:
