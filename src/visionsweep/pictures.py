@@ -36,7 +36,7 @@ def draw(
     folder = run_dir / FIGURES
     confusion_matrix_png(matrix, names, folder / "confusion_matrix.png")
     curves_png(history, folder / "curves.png", best_epoch=best_epoch)
-    per_class_csv(matrix, names, folder / "per_class.csv")
+    per_class_csv(matrix, names, folder / "per_class.csv", experiment.settings.absent_classes)
     pr_curves_png(probabilities, targets, names, folder / "pr_curves.png")
     reliability_png(probabilities, targets, folder / "reliability.png")
     worst = worst_mistakes(probabilities, targets)

@@ -18,9 +18,9 @@ class Drawn:
         self.figures = []
         monkeypatch.setattr(module, "save_png", self._save)
 
-    def _save(self, figure, path):
+    def _save(self, figure, path, *pictures):
         self.figures.append(figure)
-        drawing.save_png(figure, path)
+        drawing.save_png(figure, path, *pictures)
 
     @property
     def texts(self):

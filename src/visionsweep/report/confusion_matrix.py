@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from visionsweep.report.drawing import DARK, GRAY, add_axes, name_style, new_figure, save_png, shortened, text_width
+from visionsweep.report.drawing import (
+    DARK,
+    GRAY,
+    add_axes,
+    add_title,
+    name_style,
+    new_figure,
+    save_png,
+    shortened,
+    text_width,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +63,7 @@ def confusion_matrix_png(matrix: NDArray[np.integer], class_names: Sequence[str]
         0.1 / figure.get_figwidth(), (bottom + side / 2) / figure.get_figheight(), "target", va="center", rotation=90
     )
     right, total = int(np.trace(matrix)), int(matrix.sum())
-    axes.set_title(f"{right:,} of {total:,} right", fontsize=11)
+    add_title(axes, f"{right:,} of {total:,} right")
     if num_classes <= MAX_COUNTED_CLASSES:
         _write_counts(axes, matrix, shares)
     _add_scale(figure, left + side + 0.2, bottom, side)

@@ -2,7 +2,8 @@
 
 Uses matplotlib's objects with the Agg canvas, never pyplot, so there is no global state and no display. The
 pictures are drawn at the end of every trial, so they are laid out for speed: margins are computed from the
-widths of the texts and a figure is drawn once (the constrained layout draws it twice, a tight box once more).
+widths of the texts, a figure is drawn once (the constrained layout draws it twice, a tight box once more), and ticks
+are lines and texts of our own: matplotlib's axes with ticks take 22 ms, without them 4 ms (3.11, one CPU core).
 """
 
 import functools
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionsweep.atomic import atomic_write
 
@@ -60,14 +62,78 @@ def add_axes(figure: "Figure", left: float, bottom: float, width: float, height:
     return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
 
 
-def save_png(figure: "Figure", path: Path) -> None:
-    """Draw the figure once and write it, atomically."""
+def add_plot(
+    figure: "Figure",
+    box: tuple[float, float, float, float],
+    *,
+    x: tuple[float, float],
+    y: tuple[float, float],
+    xticks: Sequence[float],
+    yticks: Sequence[float],
+    xlabel: str = "",
+    ylabel: str = "",
+    has_grid: bool = False,
+) -> "Axes":
+    """Add axes with a left and a lower line, ticks and labels; without ``xlabel`` the numbers below are left out too.
+
+    ``box``: left, bottom, width and height in inches; ``x``, ``y``: the limits. Room for numbers and labels outside
+    the box is the caller's: 0.65 inches at the left, 0.5 below.
+    """
+    from matplotlib.collections import LineCollection
+
+    axes = add_axes(figure, *box)
+    axes.axis("off")
+    axes.set(xlim=x, ylim=y)
+    _, _, width, height = box
+    across, up = _fractions(xticks, x), _fractions(yticks, y)
+    grid = [((at, 0.0), (at, 1.0)) for at in across] + [((0.0, at), (1.0, at)) for at in up]
+    frame = [((0.0, 1.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))]
+    frame += [((at, 0.0), (at, -0.05 / height)) for at in across] + [((0.0, at), (-0.05 / width, at)) for at in up]
+    for segments, color, order in ((grid if has_grid else [], "#e6e6e6", 0.5), (frame, DARK, 3.0)):
+        lines = LineCollection(
+            segments, colors=color, linewidths=0.8, transform=axes.transAxes, clip_on=False, zorder=order
+        )
+        axes.add_collection(lines, autolim=False)
+    style: dict[str, Any] = {"transform": axes.transAxes, "color": DARK}
+    for at, tick in zip(up, yticks, strict=True):
+        axes.text(-0.09 / width, at, f"{tick:g}", ha="right", va="center", fontsize=9, **style)
+    axes.text(-0.55 / width, 0.5, ylabel, ha="center", va="center", rotation=90, fontsize=10, **style)
+    if xlabel:
+        for at, tick in zip(across, xticks, strict=True):
+            axes.text(at, -0.09 / height, f"{tick:g}", ha="center", va="top", fontsize=9, **style)
+        axes.text(0.5, -0.28 / height, xlabel, ha="center", va="top", fontsize=10, **style)
+    return axes
+
+
+def ticks_within(low: float, high: float, count: int, *, is_integer: bool = False) -> list[float]:
+    """Return about `count` round numbers in [low, high]."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(nbins=count, integer=is_integer, min_n_ticks=1).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
+
+
+def add_title(axes: "Axes", title: str, above: float = 0.1) -> None:
+    """Write a title at the left, `above` inches over the axes."""
+    height = axes.get_position().height * axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
+    axes.text(0, 1 + above / height, title, fontsize=11, color=DARK, transform=axes.transAxes)
+
+
+def save_png(figure: "Figure", path: Path, pictures: Iterable[tuple[int, int, NDArray[np.uint8]]] = ()) -> None:
+    """Draw the figure once and write it, atomically.
+
+    ``pictures``: top, left (in pixels from the upper left corner) and (h, w, 3) RGB; they are copied over the figure,
+    pixel by pixel.
+    """
     from PIL import Image
 
     canvas: Any = figure.canvas  # matplotlib's own types are incomplete here
     with _without_glyph_warnings():
         canvas.draw()
-    image = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    for top, left, picture in pictures:
+        pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    image = Image.fromarray(pixels)
     with atomic_write(path) as file:
         image.save(file, format="png", compress_level=3)
 
@@ -88,13 +154,11 @@ def name_style(names: Iterable[str], size: float) -> dict[str, Any]:
 
 
 def text_width(texts: Sequence[str], size: float) -> float:
-    """Return the width in inches of the widest text at a font size in points; 0 without texts."""
-    from matplotlib.font_manager import FontProperties
+    """Return the width in inches of the widest text at a font size in points; 0 without texts.
 
-    font, renderer = FontProperties(family=_families(texts), size=size), _ruler()
-    with _without_glyph_warnings():
-        widths = [renderer.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts]
-    return float(max(widths, default=0.0)) / DPI
+    It is the sum of the widths of the characters: a few percent too much where a script joins them.
+    """
+    return max((sum(map(_advance, text)) for text in texts), default=0.0) * size / 72
 
 
 def fitted(text: str, size: float, width: float) -> str:
@@ -125,7 +189,26 @@ def _ruler() -> Any:
     from matplotlib.backends.backend_agg import RendererAgg
 
     make: Any = RendererAgg
-    return make(1, 1, DPI)
+    return make(1, 1, dpi=72)  # where a point is a pixel
+
+
+@functools.cache
+def _advance(character: str) -> float:
+    """Return the width of a character as a share of the font size."""
+    from matplotlib.font_manager import FontProperties
+
+    font = FontProperties(family=_families([character]), size=100)
+    with _without_glyph_warnings():
+        # Between two others: alone it would be measured without the space around it.
+        around, alone = (
+            _ruler().get_text_width_height_descent(text, font, ismath=False)[0] for text in (f"x{character}x", "xx")
+        )
+    return float(around - alone) / 100
+
+
+def _fractions(ticks: Sequence[float], limits: tuple[float, float]) -> list[float]:
+    low, high = limits
+    return [(tick - low) / (high - low) for tick in ticks]
 
 
 def _without_glyph_warnings() -> warnings.catch_warnings:

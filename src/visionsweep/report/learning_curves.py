@@ -1,13 +1,29 @@
 """The picture of a run's learning curves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visionsweep.report.drawing import BLUE, GRAY, ORANGE, add_axes, new_figure, save_png
+from visionsweep.report.drawing import (
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    add_plot,
+    add_title,
+    new_figure,
+    save_png,
+    text_width,
+    ticks_within,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDTH, _HEIGHT = 4.2, 3.4  # inches of a panel
+_LEFT, _BOTTOM = 0.75, 0.5
 
 History = Sequence[Mapping[str, float]]
 
@@ -21,37 +37,55 @@ def curves_png(history: History, path: Path, best_epoch: int | None = None) -> N
     panels = [
         ("loss", {"train/loss": GRAY, "val/loss": BLUE}),
         ("macro F1", {"train/f1_macro": GRAY, "val/f1_macro": BLUE}),
-        ("learning rate", {"train/lr": ORANGE}),
+        ("learning rate", {"train/lr": GREEN}),
     ]
     panels = [(title, keys) for title, keys in panels if any(key in row for row in history for key in keys)]
-    width = 4.2
-    figure = new_figure(width * max(1, len(panels)), 3.4)
+    figure = new_figure(_WIDTH * max(1, len(panels)), _HEIGHT)
     for position, (title, keys) in enumerate(panels):
-        axes = add_axes(figure, width * position + 0.7, 0.55, width - 0.85, 2.5)
-        for key, color in keys.items():
-            _draw_curve(axes, history, key, color)
+        curves = {key: _points(history, key) for key in keys}
+        box = (_WIDTH * position + _LEFT, _BOTTOM, _WIDTH - _LEFT - 0.15, _HEIGHT - _BOTTOM - 0.65)
+        axes = _add_panel(figure, box, [value for points in curves.values() for _, value in points], len(history))
+        add_title(axes, title, above=0.38)
+        legend = []
+        for key, points in curves.items():
+            if points:
+                marker = "o" if len(points) <= 15 else None
+                axes.plot(*zip(*points, strict=True), color=keys[key], marker=marker, markersize=3.5, linewidth=1.6)
+                legend.append((f"\u2501 {key}", keys[key]))
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=":", label=f"best: {best_epoch}")
-        _dress(axes, title, num_epochs=len(history))
+            axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=":")
+            legend.append((f"\u2507 best epoch: {best_epoch}", ORANGE))
+        _write_legend(axes, legend, box)
     save_png(figure, path)
 
 
-def _draw_curve(axes: "Axes", history: History, key: str, color: str) -> None:
-    points = [(epoch, row[key]) for epoch, row in enumerate(history, start=1) if key in row]
-    if not points:
-        return
-    epochs, values = zip(*points, strict=True)
-    marker = "o" if len(points) <= 15 else None
-    axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, linewidth=1.6, label=key)
+def _points(history: History, key: str) -> list[tuple[int, float]]:
+    return [(epoch, row[key]) for epoch, row in enumerate(history, start=1) if key in row]
 
 
-def _dress(axes: "Axes", title: str, num_epochs: int) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _add_panel(
+    figure: "Figure", box: tuple[float, float, float, float], values: Sequence[float], num_epochs: int
+) -> "Axes":
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    room = 0.05 * (high - low) or abs(high) * 0.1 or 1.0
+    y = (low - room, high + room)
+    x = (0.5, num_epochs + 0.5)
+    return add_plot(
+        figure,
+        box,
+        x=x,
+        y=y,
+        xticks=ticks_within(*x, 8, is_integer=True),
+        yticks=ticks_within(*y, 6),
+        xlabel="epoch",
+        has_grid=True,
+    )
 
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
-    axes.set_xlim(0.5, num_epochs + 0.5)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+
+def _write_legend(axes: "Axes", entries: Sequence[tuple[str, str]], box: tuple[float, float, float, float]) -> None:
+    """Write the names of the curves in their colours above the panel, where they hide no curve."""
+    left = 0.0
+    for text, color in entries:
+        axes.text(left / box[2], 1 + 0.12 / box[3], text, color=color, fontsize=9, transform=axes.transAxes)
+        left += text_width([text], 9) + 0.18

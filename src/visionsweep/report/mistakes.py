@@ -60,29 +60,28 @@ def mistakes_png(
     captions = _captions(true_names, predicted_names, confidences, labels_of_files)
     num_lines = len(captions[0])
     columns = min(COLUMNS, len(images))
-    cell_height = TILE + num_lines * _LINE + GAP
+    tiles = [_tile(image) for image in images]
+    tile_height = max(tile.shape[0] for tile in tiles)
+    cell_height = tile_height + num_lines * _LINE + GAP
     width = max(columns * (TILE + GAP) + GAP, 3 * TILE)
     height = _TITLE + -(-len(images) // COLUMNS) * cell_height
 
-    sheet = np.full((height, width, 3), 255, np.uint8)
     # Half a pixel more, since the number of pixels is rounded down.
     figure = new_figure((width + 0.5) / DPI, (height + 0.5) / DPI)
     title = f"{len(images)} most confident mistakes: target {_ARROW} prediction, confidence"
     figure.text(GAP / width, 1 - _TITLE / 2 / height, title, va="center", fontsize=11, color=DARK)
-    for index, (image, lines) in enumerate(zip(images, captions, strict=True)):
+    pictures = []
+    for index, (tile, lines) in enumerate(zip(tiles, captions, strict=True)):
         top = _TITLE + index // COLUMNS * cell_height
         left = GAP + index % COLUMNS * (TILE + GAP)
-        tile = _tile(image)
-        y, x = top + (TILE - tile.shape[0]) // 2, left + (TILE - tile.shape[1]) // 2
-        sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+        pictures.append((top, left + (TILE - tile.shape[1]) // 2, tile))
         for number, line in enumerate(lines):
             is_last = number == num_lines - 1
             style = name_style([line], _FILE_SIZE if is_last else _NAME_SIZE)
-            y = top + TILE + 4 + number * _LINE
+            y = top + tile_height + 4 + number * _LINE
             color = GRAY if is_last else DARK
             figure.text((left + TILE / 2) / width, 1 - y / height, line, ha="center", va="top", color=color, **style)
-    figure.figimage(sheet, origin="upper")
-    save_png(figure, path)
+    save_png(figure, path, pictures)
 
 
 def _captions(
@@ -92,7 +91,7 @@ def _captions(
     labels_of_files: Sequence[str],
 ) -> list[list[str]]:
     """Return the lines of each caption, as many for each: two if the names fit into one line, else three."""
-    width = (TILE + GAP - 4) / DPI
+    width = (TILE + GAP - 10) / DPI
     names = [(shortened(a), shortened(b)) for a, b in zip(true_names, predicted_names, strict=True)]
     numbers = [f"{confidence:.2f}" for confidence in confidences]
     files = [label.rsplit("/", 1)[-1] for label in labels_of_files]
@@ -101,11 +100,11 @@ def _captions(
         return [[line, fitted(file, _FILE_SIZE, width)] for line, file in zip(whole, files, strict=True)]
     return [
         [
-            fitted(a, _NAME_SIZE, width),
-            fitted(f"{_ARROW} {b}", _NAME_SIZE, width),
+            fitted(true_name, _NAME_SIZE, width),
+            fitted(f"{_ARROW} {predicted_name}", _NAME_SIZE, width),
             fitted(f"{number}  {file}", _FILE_SIZE, width),
         ]
-        for (a, b), number, file in zip(names, numbers, files, strict=True)
+        for true_name, predicted_name, number, file in zip(true_names, predicted_names, numbers, files, strict=True)
     ]
 
 

@@ -20,7 +20,8 @@ from visionsweep.report.drawing import (
     ORANGE,
     PURPLE,
     SKY,
-    add_axes,
+    add_plot,
+    add_title,
     name_style,
     new_figure,
     save_png,
@@ -87,7 +88,8 @@ def pr_curves_png(
 
 def _class_curves(probabilities: NDArray[np.float32], targets: NDArray[np.int64]) -> list[Curve]:
     """Return the curve of each class; empty arrays for a class without targets."""
-    scores = np.sort(probabilities.T)  # (K, N); a plain sort is vectorised, an argsort is not on every machine
+    scores = np.ascontiguousarray(probabilities.T)  # (K, N)
+    scores.sort(axis=1)  # a plain sort is vectorised, an argsort is not on every machine
     own = probabilities[np.arange(len(targets)), targets]
     order = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[order], np.arange(probabilities.shape[1] + 1))
@@ -122,10 +124,13 @@ def _thinned(curve: Curve) -> Curve:
 def _draw(drawn: list[tuple[str, float, Curve]], title: str, absent: list[str], path: Path) -> None:
     labels = [name for name, _, _ in drawn]
     left, bottom, note = 0.65, 0.55, 0.25 if absent else 0.0
-    legend = left + _SIDE + 0.25
+    legend = left + _SIDE + 0.6
     figure = new_figure(legend + 0.95 + max(1.2, text_width(labels, 9)) + 0.1, bottom + note + _SIDE + 0.4)
-    axes = add_axes(figure, left, bottom + note, _SIDE, _SIDE)
-    _dress(axes, title)
+    ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    limits, box = (0, 1.02), (left, bottom + note, _SIDE, _SIDE)
+    axes = add_plot(figure, box, x=limits, y=limits, xticks=ticks, yticks=ticks, xlabel="recall", ylabel="precision")
+    add_title(axes, title)
+    _add_lines_of_equal_f1(axes)
     for row, (name, average_precision, curve) in enumerate(drawn):
         is_micro = len(drawn) > MAX_CURVES and row == 0
         rank = len(drawn) - 1 - row
@@ -147,7 +152,7 @@ def _draw(drawn: list[tuple[str, float, Curve]], title: str, absent: list[str], 
     save_png(figure, path)
 
 
-def _dress(axes: "Axes", title: str) -> None:
+def _add_lines_of_equal_f1(axes: "Axes") -> None:
     from matplotlib.collections import LineCollection
 
     recall = np.linspace(0.01, 1, 100)
@@ -158,11 +163,8 @@ def _dress(axes: "Axes", title: str) -> None:
             precision = f1 * recall / (2 * recall - f1)
         is_inside = (precision > 0) & (precision <= 1)
         lines.append(np.column_stack([recall, precision])[is_inside])
-        axes.text(1.01, f1 / (2 - f1) + 0.012, f"F1 {f1:g}", fontsize=7, color=GRAY, ha="right")
+        axes.text(1.025, f1 / (2 - f1), f"F1 {f1:g}", fontsize=8, color=GRAY, va="center")
     axes.add_collection(LineCollection(lines, colors="#d5d5d5", linewidths=0.8), autolim=False)
-    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _add_legend_row(figure: "Figure", left: float, height: float, value: str, name: str, style: dict[str, Any]) -> None:

@@ -4,12 +4,12 @@ C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On Calibration of Modern Neural Netwo
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visionsweep.report.drawing import BLUE, GRAY, ORANGE, add_axes, new_figure, save_png
+from visionsweep.report.drawing import BLUE, GRAY, ORANGE, add_plot, add_title, new_figure, save_png, ticks_within
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,28 +56,34 @@ def reliability_png(probabilities: NDArray[np.float32], targets: NDArray[np.int6
     accuracy = float(bins.accuracies[is_filled] @ bins.counts[is_filled]) / num_samples
     confidence = float(bins.confidences[is_filled] @ bins.counts[is_filled]) / num_samples
 
-    figure = new_figure(4.9, 5.6)
-    axes = add_axes(figure, 0.7, 1.85, 4.0, 3.35)
+    figure = new_figure(4.9, 5.85)
+    tenths = [0, 0.2, 0.4, 0.6, 0.8, 1]
+    box = (0.7, 1.85, 4.0, 3.35)
+    axes = add_plot(figure, box, x=(0, 1), y=(0, 1), xticks=tenths, yticks=tenths, ylabel="accuracy")
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--")
-    _add_bars(axes, bins.edges, np.zeros(NUM_BINS), bins.accuracies, facecolors=BLUE)
-    _add_bars(axes, bins.edges, bins.accuracies, bins.confidences, facecolors=ORANGE, alpha=0.55)
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    axes.set_xticks(np.linspace(0, 1, 6), [])
-    axes.set_title(f"expected calibration error {bins.calibration_error():.3f}", fontsize=11, loc="left")
-    axes.text(0.03, 0.95, "\u25a0 accuracy", color=BLUE, va="top")
-    axes.text(0.03, 0.88, "\u25a0 gap to the mean confidence", color=ORANGE, va="top")
+    _add_bars(axes, bins.edges, np.zeros(NUM_BINS), bins.accuracies, color=BLUE)
+    _add_bars(axes, bins.edges, bins.accuracies, bins.confidences, color=ORANGE, share=0.4)
+    add_title(axes, f"expected calibration error {bins.calibration_error():.3f}", above=0.38)
+    for left, text, color in ((0, "\u25a0 accuracy", BLUE), (0.27, "\u25a0 gap to the mean confidence", ORANGE)):
+        axes.text(left, 1.03, text, color=color, fontsize=9)
 
-    below = add_axes(figure, 0.7, 0.55, 4.0, 1.15)
     shares = bins.counts / num_samples
-    _add_bars(below, bins.edges, np.zeros(NUM_BINS), shares, facecolors="#b9c4d0")
+    top = float(max(shares.max(), 1e-9))
+    below = add_plot(
+        figure,
+        (0.7, 0.55, 4.0, 1.15),
+        x=(0, 1),
+        y=(0, 1.05 * top),
+        xticks=tenths,
+        yticks=ticks_within(0, 1.05 * top, 4),
+        xlabel="confidence",
+        ylabel="samples",
+    )
+    _add_bars(below, bins.edges, np.zeros(NUM_BINS), shares, color="#b9c4d0")
     for value, name, color in ((accuracy, "accuracy", BLUE), (confidence, "mean confidence", ORANGE)):
         below.axvline(value, color=color, linewidth=1.4, linestyle="-" if color == BLUE else "--")
         height = 0.9 if color == BLUE else 0.7
         below.text(0.03, height, f"{name} {value:.3f}", color=color, va="top", transform=below.transAxes)
-    below.set(xlim=(0, 1), ylim=(0, 1.05 * max(shares.max(), 1e-9)), xlabel="confidence", ylabel="samples")
-    below.set_xticks(np.linspace(0, 1, 6))
-    for part in (axes, below):
-        part.spines[["top", "right"]].set_visible(False)
     save_png(figure, path)
 
 
@@ -95,14 +101,19 @@ def _binned(probabilities: NDArray[np.float32], targets: NDArray[np.int64], num_
 
 
 def _add_bars(
-    axes: "Axes", edges: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], **style: Any
+    axes: "Axes",
+    edges: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    color: str,
+    share: float = 1.0,
 ) -> None:
-    """Add all bars as one artist: 15 rectangles of their own take ten times as long."""
+    """Add a bar a bin, from low to high and over a share of the bin's width, all as one artist."""
     from matplotlib.collections import PolyCollection
 
-    left, right = edges[:-1], edges[1:]
+    middle, half = (edges[:-1] + edges[1:]) / 2, share * np.diff(edges) / 2
+    left, right = middle - half, middle + half
     corners = np.stack([[left, low], [left, high], [right, high], [right, low]]).transpose(2, 0, 1)
     is_drawn = np.isfinite(low) & np.isfinite(high) & (low != high)
-    axes.add_collection(
-        PolyCollection(list(corners[is_drawn]), edgecolors="white", linewidths=0.8, **style), autolim=False
-    )
+    bars = PolyCollection(list(corners[is_drawn]), facecolors=color, edgecolors="white", linewidths=0.8)
+    axes.add_collection(bars, autolim=False)
