@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionsweep.atomic import atomic_write
+from visionsweep.report.text import shortened as cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,11 +142,7 @@ def save_png(figure: "Figure", path: Path, pictures: Iterable[tuple[int, int, ND
 def shortened(name: str, max_length: int = MAX_NAME_LENGTH) -> str:
     """Cut a long name in its middle: what tells names apart is often at their end. What cannot be drawn becomes "?"."""
     drawable = "".join(character if character.isprintable() else "?" for character in name)
-    if len(drawable) <= max_length:
-        return drawable
-    tail = (max_length - 3) // 2
-    head = max_length - 3 - tail
-    return f"{drawable[:head]}...{drawable[-tail:] if tail else ''}"
+    return cut(drawable, max_length)
 
 
 def name_style(names: Iterable[str], size: float) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from visionsweep.report.sweep_summary import (
     why_sentence,
     won_sentence,
 )
-from visionsweep.report.sweep_values import duration_text, short_text, shortened
+from visionsweep.report.sweep_values import duration_text, short_text
+from visionsweep.report.text import shortened
 
 MAX_DESCRIPTION = 8000  # characters of an MLflow tag
 

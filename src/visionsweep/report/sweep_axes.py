@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from visionsweep.report.sweep_values import hydra_text, is_number, short_text, shortened
+from visionsweep.report.sweep_values import is_number, short_text
+from visionsweep.report.text import shortened
+from visionsweep.sweep.results import param_text
 
 # Okabe and Ito's palette, told apart also by the colour-blind; each state has a symbol of its own besides.
 COLORS = {"complete": "#0072b2", "pruned": "#9a9a9a", "failed": "#d55e00", "running": "#009e73"}
@@ -86,7 +88,7 @@ class ParamAxis:
     def position(self, value: Any, number: int) -> float | None:
         """Return a value's coordinate, choices with a small shift of the trial `number` own; None: no place."""
         if self.choices:
-            spelled = hydra_text(value)
+            spelled = param_text(value)
             if spelled not in self.choices:
                 return None
             shift = (number * 0.6180339887) % 1 - 0.5  # spread evenly, and the same each time
@@ -144,7 +146,7 @@ def _shown_choice(choice: str) -> str:
 def param_axis(key: str, space: Mapping[str, Any], values: Sequence[Any]) -> ParamAxis | None:
     """Return the axis of a parameter; its range also holds `values` that lie outside of the space. None: nothing."""
     if "choices" in space:
-        spelled = dict.fromkeys(map(hydra_text, [*space["choices"], *values]))
+        spelled = dict.fromkeys(map(param_text, [*space["choices"], *values]))
         return ParamAxis(key, False, tuple(spelled), 0.0, float(len(spelled) - 1)) if spelled else None
     ends = [float(value) for value in (space.get("low"), space.get("high"), *values) if is_number(value)]
     is_log = bool(space.get("log"))
@@ -165,6 +167,6 @@ def focus(costs: Sequence[float], others: Sequence[float], reach: float = 1.6) -
         return None
     ordered = sorted(costs)
     room = ordered[math.ceil(0.9 * len(ordered)) - 1] - ordered[0]
-    if not 0 < room < math.inf or max(*ordered, *others, ordered[-1]) - ordered[0] <= 2.5 * room:
+    if not 0 < room < math.inf or max(*ordered, *others) - ordered[0] <= 2.5 * room:
         return None
     return ordered[0] + reach * room

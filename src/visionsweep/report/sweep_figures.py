@@ -18,7 +18,8 @@ from visionsweep.report.sweep_axes import (
 from visionsweep.report.sweep_importances import num_best, num_judged
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial
 from visionsweep.report.sweep_summary import Summary
-from visionsweep.report.sweep_values import share_text, shortened
+from visionsweep.report.sweep_values import share_text
+from visionsweep.report.text import shortened
 
 MAX_CURVES = 500  # with more, the best ones and an even sample of the others
 

@@ -15,8 +15,6 @@ from typing import Any
 from visionsweep.results import read_result
 from visionsweep.tracking.journal import read_journal
 
-SWEEP = "sweep.yaml"
-TABLE = "trials.csv"
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 HYDRA_OVERRIDES = ".hydra/overrides.yaml"  # Hydra writes it before the app starts

@@ -42,7 +42,8 @@ from visionsweep.report.sweep_summary import (
     won_sentence,
 )
 from visionsweep.report.sweep_timeline import timeline
-from visionsweep.report.sweep_values import duration_text, short_text, shortened
+from visionsweep.report.sweep_values import duration_text, short_text
+from visionsweep.report.text import shortened
 
 TEMPLATE = "sweep_page.html"
 MAX_ROWS = 1000  # of the leaderboard

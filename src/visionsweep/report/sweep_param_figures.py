@@ -22,7 +22,8 @@ from visionsweep.report.sweep_axes import (
 from visionsweep.report.sweep_figures import objective_axis, points, star, state_marker
 from visionsweep.report.sweep_record import SweptTrial
 from visionsweep.report.sweep_summary import Summary
-from visionsweep.report.sweep_values import objective_text, share_text, shortened
+from visionsweep.report.sweep_values import objective_text, share_text
+from visionsweep.report.text import shortened
 
 MAX_SLICES = 30
 MAX_PARALLEL = 11  # axes that still have room for their names

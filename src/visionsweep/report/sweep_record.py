@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from visionsweep.report import sweep_files as files
-from visionsweep.report.sweep_values import hydra_text, parse_value, seen_distribution
+from visionsweep.report.sweep_values import parse_value, seen_distribution
+from visionsweep.sweep import results
+from visionsweep.sweep.results import TABLE, param_text
+from visionsweep.sweep.stored import FILE as SWEEP
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
@@ -66,15 +69,12 @@ class SweepRecord:
 
         With several objectives the Pareto set comes before all others; within both the first objective ranks.
         """
-        complete = [trial for trial in self.trials if trial.state == "complete" and self._has_values(trial)]
-        front = _pareto_numbers([(self._costs(trial), trial.number) for trial in complete])
-        return sorted(complete, key=lambda t: (t.number not in front, self._costs(t)[0], t.number))
+        return results.ranked(self._comparable(), self.directions)
 
     def pareto(self) -> list[SweptTrial]:
         """Return the complete trials that no other one beats in an objective without losing in another, best first."""
-        ranked = self.ranked()
-        front = _pareto_numbers([(self._costs(trial), trial.number) for trial in ranked])
-        return [trial for trial in ranked if trial.number in front]
+        front = {trial.number for trial in results.pareto(self._comparable(), self.directions)}
+        return [trial for trial in self.ranked() if trial.number in front]
 
     def counts(self) -> dict[TrialState, int]:
         """Return the number of trials by state, without states that no trial has."""
@@ -97,20 +97,9 @@ class SweepRecord:
                 saved += max(0, full * self.num_seeds - trial.epochs)
         return saved
 
-    def _has_values(self, trial: SweptTrial) -> bool:
-        return len(trial.values) == len(self.directions) and not any(map(math.isnan, trial.values))
-
-    def _costs(self, trial: SweptTrial) -> tuple[float, ...]:
-        return tuple(-v if d == "maximize" else v for v, d in zip(trial.values, self.directions, strict=True))
-
-
-def _pareto_numbers(costs: Sequence[tuple[tuple[float, ...], int]]) -> set[int]:
-    front: list[tuple[tuple[float, ...], int]] = []
-    # In this order no trial is beaten by a later one, so each needs a look at the front only.
-    for cost, number in sorted(costs):
-        if not any(other != cost and all(a <= b for a, b in zip(other, cost, strict=True)) for other, _ in front):
-            front.append((cost, number))
-    return {number for _, number in front}
+    def _comparable(self) -> list[SweptTrial]:
+        """Leave out trials whose row was cut off, so that they lack an objective."""
+        return [trial for trial in self.trials if len(trial.values) == len(self.directions)]
 
 
 def read_sweep(sweep_dir: Path) -> SweepRecord:
@@ -120,8 +109,8 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
     from the runs themselves: `result.json`, `environment.json` (overrides), the journal. Where nothing gives the space,
     it is what the trials' values look like.
     """
-    stored = files.yaml_mapping(sweep_dir / files.SWEEP)
-    columns, rows = files.table(sweep_dir / files.TABLE)
+    stored = files.yaml_mapping(sweep_dir / SWEEP)
+    columns, rows = files.table(sweep_dir / TABLE)
     runs = [] if stored or rows else _plain_runs(sweep_dir)
     config = _mapping(stored.get("config"))
     if not config:
@@ -228,7 +217,7 @@ def _plain_trials(runs: Sequence[Path], metrics: Sequence[str]) -> list[SweptTri
 
 def _split(override: str) -> tuple[str, str]:
     key, has_value, value = override.partition("=")
-    return key.lstrip("+"), value if has_value else hydra_text(None)
+    return key.lstrip("+"), value if has_value else param_text(None)
 
 
 def _plain_trial(run: Path, params: dict[str, Any], metrics: Sequence[str]) -> SweptTrial:

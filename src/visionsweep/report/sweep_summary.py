@@ -6,7 +6,8 @@ from typing import Any
 
 from visionsweep.report.sweep_importances import MIN_TRIALS, importances
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial
-from visionsweep.report.sweep_values import describe, duration_text, objective_text, share_text, short_text, shortened
+from visionsweep.report.sweep_values import describe, duration_text, objective_text, share_text, short_text
+from visionsweep.report.text import shortened
 
 _MAX_NAMED_PARAMS = 8  # in a sentence
 _MAX_NAME = 80  # characters

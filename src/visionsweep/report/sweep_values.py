@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from visionsweep.report.text import shortened
+from visionsweep.sweep.results import param_text
+
 Distribution = Mapping[str, Any]
 
 _MAX_LISTED_CHOICES = 10  # more different numbers than these are taken for draws from a range
@@ -19,7 +22,7 @@ def parse_value(text: str, distribution: Distribution | None = None) -> Any:
     kind = None
     if distribution is not None:
         for choice in distribution.get("choices") or ():
-            if hydra_text(choice) == text:
+            if param_text(choice) == text:
                 return choice
         kind = distribution.get("type")
     try:
@@ -45,16 +48,9 @@ def _plain(text: str) -> Any:
     return text
 
 
-def hydra_text(value: Any) -> str:
-    """Return a value as an override has it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
-
-
 def seen_distribution(values: Iterable[Any]) -> dict[str, Any]:
     """Return what values may have been drawn from, where nothing says: a range of many numbers, else choices."""
-    distinct = list({(type(value), hydra_text(value)): value for value in values}.values())
+    distinct = list({(type(value), param_text(value)): value for value in values}.values())
     if not all(is_number(value) for value in distinct):
         return {"choices": distinct}
     distinct.sort()
@@ -77,15 +73,7 @@ def short_text(value: Any, digits: int = 4, limit: int = 60) -> str:
         text = f"{value:.{digits}g}"
         # 0.0001 is read faster than 1e-04, and 1e-5 than 1e-05.
         return text.replace("e-0", "e-").replace("e+0", "e+")
-    return shortened(hydra_text(value).replace("\r", " ").replace("\n", " "), limit)
-
-
-def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters, cut in its middle: what tells names apart is often at their end."""
-    if len(text) <= limit:
-        return text
-    tail = (limit - 3) // 2
-    return f"{text[: limit - 3 - tail]}...{text[len(text) - tail :]}"
+    return shortened(param_text(value).replace("\r", " ").replace("\n", " "), limit)
 
 
 def objective_text(value: float) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -60,7 +60,21 @@ class TrialRecord:
 # -- which is the best
 
 
-def best(trials: Iterable[TrialRecord], directions: Sequence[str]) -> TrialRecord | None:
+class Ranked(Protocol):
+    """What a trial must tell to be ranked."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def values(self) -> tuple[float, ...] | None: ...
+
+
+T = TypeVar("T", bound=Ranked)
+
+
+def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
     """Return the best complete trial, the earlier of two equal ones, or None while there is none.
 
     With several objectives it is the best of the first one among the Pareto set.
@@ -69,9 +83,9 @@ def best(trials: Iterable[TrialRecord], directions: Sequence[str]) -> TrialRecor
     return min(candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None)
 
 
-def pareto(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
+def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
     """Return the complete trials that no other one beats in an objective without losing in another, by number."""
-    front: list[tuple[tuple[float, ...], TrialRecord]] = []
+    front: list[tuple[tuple[float, ...], T]] = []
     # In this order no trial is beaten by a later one, so each needs a look at the front only.
     for costs, trial in sorted(((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]):
         if not any(_dominates(other, costs) for other, _ in front):
@@ -79,18 +93,18 @@ def pareto(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[Tri
     return sorted((trial for _, trial in front), key=lambda trial: trial.number)
 
 
-def ranked(trials: Iterable[TrialRecord], directions: Sequence[str]) -> list[TrialRecord]:
+def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
     """Return the complete trials, best first; with several objectives the Pareto set comes before all others."""
     complete = _complete(trials)
     front = {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()
     return sorted(complete, key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number))
 
 
-def _complete(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+def _complete(trials: Iterable[T]) -> list[T]:
     return [t for t in trials if t.state == "complete" and t.values and not any(map(math.isnan, t.values))]
 
 
-def _costs(trial: TrialRecord, directions: Sequence[str]) -> tuple[float, ...]:
+def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:
     assert trial.values is not None
     return tuple(-v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True))
 

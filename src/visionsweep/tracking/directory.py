@@ -5,6 +5,7 @@ from pathlib import Path
 
 from visionsweep.errors import DataError
 from visionsweep.report.sweep_record import read_sweep
+from visionsweep.sweep.results import TABLE
 from visionsweep.tracking.ack import (
     Ack,
     holds_sweep,
@@ -15,7 +16,7 @@ from visionsweep.tracking.ack import (
     without_password,
 )
 from visionsweep.tracking.journal import JOURNAL_NAME, read_records
-from visionsweep.tracking.parent import SWEEP_UID_NAME, TRIALS, Child, SweepParent
+from visionsweep.tracking.parent import SWEEP_UID_NAME, Child, SweepParent
 from visionsweep.tracking.replay import RunReplay
 from visionsweep.tracking.store import Store
 
@@ -156,7 +157,7 @@ class DirectoryReplay:
 def sweep_state(directory: Path, acks: list[Ack]) -> str:
     """Return how a sweep ended whose runs, at least one, have all ended: finished, failed, stopped or killed."""
     states = {ack.state for ack in acks}
-    if (directory / TRIALS).exists():  # there a run that a crash cut short has become a trial that failed
+    if (directory / TABLE).exists():  # there a run that a crash cut short has become a trial that failed
         trials = {trial.state for trial in read_sweep(directory).trials}
         if "running" not in trials:
             return "finished" if "complete" in trials else "failed"

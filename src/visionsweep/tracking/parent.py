@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from visionsweep.atomic import write_text
 from visionsweep.report.leaderboard import description_markdown, leaderboard_table
+from visionsweep.report.sweep_files import yaml_mapping
 from visionsweep.report.sweep_page import write_sweep_page
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial, read_sweep
+from visionsweep.sweep.results import PRESET, RESULTS
+from visionsweep.sweep.results import TABLE as TRIALS
+from visionsweep.sweep.stored import FILE as SWEEP
 from visionsweep.tracking.ack import exclusive, load_ack, save_ack
 from visionsweep.tracking.journal import Record
 from visionsweep.tracking.store import Store
@@ -26,8 +28,7 @@ from visionsweep.tracking.store import Store
 SWEEP_UID_NAME = ".sweep_uid"
 PAGE = "report.html"
 TABLE = "leaderboard.json"
-TRIALS = "trials.csv"
-FILES = ("sweep.yaml", TRIALS, "optimization_results.yaml", "experiment/best.yaml")  # sent once it is over
+FILES = (SWEEP, TRIALS, RESULTS, PRESET)  # sent once it is over
 UPDATE_SECONDS = 5.0  # while the sweep runs
 PAGE_SECONDS = 60.0  # making the page takes a second or two of a core, sending it 2 MB
 
@@ -175,12 +176,11 @@ def best_points(record: SweepRecord, ended: list[SweptTrial]) -> list[Record]:
     points: list[Record] = []
     counts = {"complete": 0, "pruned": 0, "failed": 0}
     best: float | None = None
-    sign = 1.0 if record.directions[:1] == ("maximize",) else -1.0
     for step, trial in enumerate(ended, 1):
         counts[trial.state] += 1
         if trial.state == "complete" and trial.values and trial.values[0] == trial.values[0]:
             value = trial.values[0]
-            best = value if best is None or sign * value > sign * best else best
+            best = value if best is None or record.cost(value) < record.cost(best) else best
         values: dict[str, float] = {f"trials/{state}": count for state, count in counts.items()}
         if best is not None:
             values[f"best/{record.metrics[0].removeprefix('val/')}"] = best
@@ -194,9 +194,8 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
     params: dict[str, object] = {f"space.{key}": _space_text(value) for key, value in record.space.items()}
     if record.metrics:
         params["objective"] = ", ".join(map(" ".join, zip(record.directions, record.metrics, strict=True)))
-    try:
-        search = yaml.safe_load((directory / "sweep.yaml").read_text(encoding="utf-8"))["search"]
-    except (FileNotFoundError, yaml.YAMLError, KeyError, TypeError):
+    search = yaml_mapping(directory / SWEEP).get("search")
+    if not isinstance(search, dict):
         return params
     for name in ("sampler", "pruner"):
         target = (search.get(name) or {}).get("_target_")
