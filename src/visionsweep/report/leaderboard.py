@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionsweep.report import sweep_markdown as md
-from visionsweep.report.sweep_record import SweepRecord, SweptTrial, TrialState
+from visionsweep.report.sweep_record import SweepRecord, SweptTrial
 from visionsweep.report.sweep_summary import (
     Summary,
     counts_sentence,
@@ -25,20 +25,10 @@ MAX_DESCRIPTION = 8000  # characters of an MLflow tag
 
 
 @dataclass(frozen=True)
-class LeaderboardRow:
+class LeaderboardRow(SweptTrial):
     """One trial on the leaderboard."""
 
-    rank: int | None  # from 1; None: it is not complete
-    number: int
-    state: TrialState
-    values: tuple[float, ...]  # the objectives, the first one's mean over seeds
-    seed_std: float | None
-    params: dict[str, Any]
-    epochs: int | None
-    seconds: float | None
-    directory: str
-    duplicate_of: int | None
-    error: str | None
+    rank: int | None = None  # from 1; None: it is not complete
 
 
 def leaderboard_rows(record: SweepRecord, limit: int | None = None) -> list[LeaderboardRow]:
@@ -52,22 +42,7 @@ def leaderboard_rows(record: SweepRecord, limit: int | None = None) -> list[Lead
         return order, cost, trial.number
 
     others = sorted((trial for trial in record.trials if trial.number not in ranks), key=place)
-    return [
-        LeaderboardRow(
-            rank=ranks.get(trial.number),
-            number=trial.number,
-            state=trial.state,
-            values=trial.values,
-            seed_std=trial.seed_std,
-            params=trial.params,
-            epochs=trial.epochs,
-            seconds=trial.seconds,
-            directory=trial.directory,
-            duplicate_of=trial.duplicate_of,
-            error=trial.error,
-        )
-        for trial in [*ranked, *others][:limit]
-    ]
+    return [LeaderboardRow(**vars(trial), rank=ranks.get(trial.number)) for trial in [*ranked, *others][:limit]]
 
 
 def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str, Any]:
@@ -161,19 +136,14 @@ def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
     keys = [key for key in summary.ordered_keys() if any(key in row.params for row in shown)]
     columns = keys[: room.params]
     header = ["rank", "trial", *record.metrics, *columns, "epochs", "time"]
-    by_number = {trial.number: trial for trial in record.trials}
     lines = [[md.plain(shortened(name, room.width)) for name in header]]
     for row in shown:
-        trial = by_number[row.number]
         lines.append(
             [
                 str(row.rank),
                 md.link(f"#{row.number}", links.get(row.number)),
-                *[md.plain(value_text(trial, i)) for i in range(len(record.metrics))],
-                *[
-                    md.plain(short_text(row.params[key], limit=room.width)) if key in row.params else ""
-                    for key in columns
-                ],
+                *[md.plain(value_text(row, i)) for i in range(len(record.metrics))],
+                *[_param_cell(row.params, key, room.width) for key in columns],
                 "" if row.epochs is None else str(row.epochs),
                 "" if row.seconds is None else duration_text(row.seconds),
             ]

@@ -61,9 +61,7 @@ def state_marker(state: str) -> dict[str, Any]:
 def star(trials: Sequence[SweptTrial], xs: Sequence[float], ys: Sequence[float]) -> Trace:
     """Return the mark of the winner."""
     outline = {"color": "#5f4200", "width": 1}
-    return points("best", trials, xs, ys, symbol="star", color=WINNER, line=outline) | {
-        "marker": {"size": 14, "symbol": "star", "color": WINNER, "line": outline}
-    }
+    return points("best", trials, xs, ys, size=14, symbol="star", color=WINNER, line=outline)
 
 
 def history(summary: Summary) -> Chart | None:

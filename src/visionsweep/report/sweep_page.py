@@ -28,7 +28,7 @@ from visionsweep.report.sweep_figures import (
     pareto_charts,
 )
 from visionsweep.report.sweep_param_figures import interaction, parallel, slices
-from visionsweep.report.sweep_record import SweepRecord, SweptTrial
+from visionsweep.report.sweep_record import SweepRecord
 from visionsweep.report.sweep_summary import (
     Markup,
     Summary,
@@ -177,8 +177,7 @@ def _leaderboard(summary: Summary) -> str:
         ("trial", lambda row: _cell(f"#{row.number}", row.number)),
         ("state", lambda row: _cell(_state(row), row.state)),
     ]
-    trials = {trial.number: trial for trial in record.trials}
-    columns += [(name, _objective_cell(trials, i)) for i, name in enumerate(record.metrics)]
+    columns += [(name, _objective_cell(i)) for i, name in enumerate(record.metrics)]
     columns += [(key, _param_cell(key)) for key in summary.ordered_keys()]
     columns += [
         ("epochs", lambda row: _cell("" if row.epochs is None else str(row.epochs), row.epochs)),
@@ -202,8 +201,8 @@ def _cell(shown: str, sorted_by: Any) -> tuple[str, Any]:
     return shown, "" if sorted_by is None else sorted_by
 
 
-def _objective_cell(trials: dict[int, SweptTrial], i: int) -> Callable[[LeaderboardRow], tuple[str, Any]]:
-    return lambda row: _cell(value_text(trials[row.number], i), row.values[i] if i < len(row.values) else None)
+def _objective_cell(i: int) -> Callable[[LeaderboardRow], tuple[str, Any]]:
+    return lambda row: _cell(value_text(row, i), row.values[i] if i < len(row.values) else None)
 
 
 def _param_cell(key: str) -> Callable[[LeaderboardRow], tuple[str, Any]]:

@@ -120,8 +120,8 @@ def _color_bar(metric: str, worst: float, best: float) -> Trace:
 def parallel(summary: Summary) -> Chart | None:
     """Return a line a trial across the parameters and the objective; dark lines are the best."""
     record = summary.record
-    keys = [key for key in summary.ordered_keys() if _axis(summary, key) is not None]
-    axes = [axis for key in keys[:MAX_PARALLEL] if (axis := _axis(summary, key)) is not None]
+    all_axes = [axis for key in summary.ordered_keys() if (axis := _axis(summary, key)) is not None]
+    axes = all_axes[:MAX_PARALLEL]
     complete = [trial for trial in summary.ranked if trial.value is not None][:_MAX_LINES]
     if not axes or len(complete) < 2:
         return None
@@ -141,8 +141,8 @@ def parallel(summary: Summary) -> Chart | None:
         data.append(_lines("best", [winner], axes, places, {"color": WINNER, "width": 3.5}))
     data.append(_color_bar(record.metrics[0], worst, best))
     note = "Choices are spread a little. A line below an axis: the parameter was not active."
-    if len(axes) < len(keys):
-        note += f" Shown: {len(axes)} of {len(keys)} parameters, those that mattered most first."
+    if len(axes) < len(all_axes):
+        note += f" Shown: {len(axes)} of {len(all_axes)} parameters, those that mattered most first."
     return Chart(
         "parallel",
         "Parallel coordinates",

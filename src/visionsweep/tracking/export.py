@@ -70,7 +70,7 @@ def _register(store: Store, run_id: str, model_id: str, record: Record) -> None:
     versions = client.search_model_versions(f"name = '{name}'")
     found = [version for version in versions if version.source == source or version.model_id == model_id]
     version = found[0] if found else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
-    if not found or not versions or max(int(v.version) for v in versions) == int(version.version):
+    if not found or max(int(v.version) for v in versions) == int(version.version):
         client.set_registered_model_alias(name, CHAMPION, version.version)
 
 

@@ -5,7 +5,7 @@ A thread of the trainer, since an epoch may take hours. Nothing that happens her
 
 import contextlib
 import logging
-import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,8 +68,6 @@ def system_metrics(run_dir: Path) -> dict[str, float]:
 
 
 def _gpu_metrics() -> dict[str, float]:
-    import sys
-
     torch = sys.modules.get("torch")  # a trainer has it; this module needs none
     if torch is None or not torch.cuda.is_available():
         return {}
@@ -85,7 +83,6 @@ def _beat(path: Path, stop: threading.Event) -> None:
     while True:
         with contextlib.suppress(OSError):  # a full disk, an unmounted folder: the next beat may do better
             path.touch()
-            os.utime(path)
         if stop.wait(BEAT_SECONDS):
             return
 
