@@ -85,9 +85,10 @@ def write_description(config: dict[str, Any], run_dir: Path, experiment: Experim
             "bring back the same files, or start a new run"
         )
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
-    now = environment(Path(__file__).parent)
-    if git_diff(Path(__file__).parent):
-        write_text(run_dir / DIFF, git_diff(Path(__file__).parent) + "\n")
+    source = Path(__file__).parent
+    now, diff = environment(source), git_diff(source)
+    if diff:
+        write_text(run_dir / DIFF, f"{diff}\n")
     if is_resumed:  # the first record stays: half of the run was made by it
         record = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
         record["resumed"].append(now)

@@ -27,7 +27,8 @@ def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment,
     Returns the name, which gets the score at its end.
     """
     record = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    params = _important_params(config, _searched(run_dir))
+    searched = _searched(run_dir)
+    params = _important_params(config, searched)
     params |= {
         "effective_batch_size": min(
             config["trainer"]["batch_size"] * config["trainer"]["accumulate"], experiment.train.num_images
@@ -38,7 +39,7 @@ def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment,
         "num_classes": experiment.dataset.num_classes,
     }
     tags = _tags(config, run_dir, record) | {"dataset": experiment.dataset.name}
-    title = _title(config, run_dir)
+    title = run_title(config, run_dir, _choices(), searched)
     journal.start(title, config["tracking"]["experiment"], params, tags)
     journal.datasets(_datasets(config, experiment))
     for file in (CONFIG, ENVIRONMENT, SPLIT, DIFF):
@@ -52,8 +53,9 @@ def record_failed_start(config: dict[str, Any], run_dir: Path, error: str) -> No
     journal = Journal(run_dir)
     try:
         tags = _tags(config, run_dir, environment(Path(__file__).parent))
-        title = _title(config, run_dir)
-        journal.start(title, config["tracking"]["experiment"], _important_params(config, _searched(run_dir)), tags)
+        searched = _searched(run_dir)
+        title = run_title(config, run_dir, _choices(), searched)
+        journal.start(title, config["tracking"]["experiment"], _important_params(config, searched), tags)
         journal.tags({"error": error, RUN_NAME_TAG: f"{title} failed"})
         journal.end("failed")
     finally:
@@ -74,10 +76,6 @@ def _tags(config: dict[str, Any], run_dir: Path, record: dict[str, Any]) -> dict
     }
     place = trial_place(config, run_dir)
     return tags if place is None else tags | {"visionsweep.trial": place}
-
-
-def _title(config: dict[str, Any], run_dir: Path) -> str:
-    return run_title(config, run_dir, _choices(), _searched(run_dir))
 
 
 def _choices() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tracking.sweeps import make_sweep, trial
+from tests.report.test_sweep_record import trial, write_journal, write_sweep
 from visionsweep.report.sweep_record import read_sweep
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.directory import sweep_state
@@ -15,18 +15,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+SPACE = {"optim.lr": {"type": "float", "low": 1e-4, "high": 0.1, "log": True, "step": None}}
 TRIALS = [
-    trial(0, value=0.7, end=30.0),
-    trial(1, value=0.9, lr=0.03, end=20.5),
-    trial(2, "pruned", value=0.95, end=10.25),
-    trial(3, "failed", value=None, end=40.0, epochs=0),
+    trial(0, values=(0.7,), params={"optim.lr": 0.01}, end=30.0),
+    trial(1, values=(0.9,), params={"optim.lr": 0.03}, end=20.5),
+    trial(2, "pruned", values=(0.95,), params={"optim.lr": 0.01}, end=10.25),
+    trial(3, "failed", values=None, params={"optim.lr": 0.01}, end=40.0, epochs=0),
 ]
 
 
 @pytest.fixture
 def sweep(tmp_path):
-    directory = make_sweep(tmp_path / "faces", TRIALS)
+    directory = tmp_path / "faces"
+    write_sweep(directory, TRIALS, space=SPACE)
     for number, state in enumerate(["finished", "finished", "pruned", "failed"]):
+        write_journal(directory / str(number), [0.1, 0.2, 0.3], end=None)
         journal = Journal(directory / str(number))
         (directory / str(number) / "best.pt").write_bytes(b"weights")
         journal.artifact("best.pt", "checkpoints")
