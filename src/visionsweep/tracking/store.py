@@ -50,8 +50,8 @@ class Store:
     def client(self) -> MlflowClient:
         """The MLflow client, connected."""
         if self._client is None:
-            client = MlflowClient(self.uri, registry_uri=self.uri)
-            with _first_touch(self.uri):
+            with _first_touch(self.uri):  # the constructor opens the database already
+                client = MlflowClient(self.uri, registry_uri=self.uri)
                 client.search_experiments(max_results=1)
             self._client = client
         return self._client
