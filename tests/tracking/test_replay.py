@@ -113,6 +113,20 @@ def test_a_lost_answer_doubles_nothing(make_run, uri, client, read):
     assert run.info.status == "FINISHED"
 
 
+def test_a_process_that_dies_in_the_middle_of_a_record_is_marked_killed(uri, read, tmp_path):
+    code = """
+import os, sys; from pathlib import Path; from visionsweep.tracking.journal import Journal
+journal = Journal(Path(sys.argv[1])); journal.start("t", "tests", {}, {}); journal.metrics(1, {"a": 1.0}, time_ms=7)
+os.write(journal._fd, b'{"type":"metrics","time":17000')
+"""
+    run_dir = tmp_path / "t"
+    subprocess.run([sys.executable, "-c", code, str(run_dir)], check=True)
+    assert sync(run_dir, uri, "--verify") == 0
+    killed, history = read(run_dir)
+    assert (killed.info.status, killed.data.tags["visionsweep.state"]) == ("KILLED", "killed")
+    assert history == {"a": [(1, 7, 1.0)]}
+
+
 def test_a_dead_process_is_marked_killed_and_its_resumption_goes_on_in_the_same_run(make_run, uri, read, tmp_path):
     code = """
 import sys; from pathlib import Path; from visionsweep.tracking.journal import Journal

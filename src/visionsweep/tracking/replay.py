@@ -140,7 +140,8 @@ class RunReplay:
                 return
             self.ack = load_ack(self.run_dir, self._store.uri)
             is_open = self.ack.run_id is not None and self.ack.state is None and not self.ack.is_deleted
-            if is_open and not self.has_news and not self.is_writer_alive:
+            # Not `has_news`: the line that the process died in never becomes a record.
+            if is_open and self.behind == 0 and not self.is_writer_alive:
                 self._set_ended("killed", self.ack.last_time)
 
     def register(self) -> None:
