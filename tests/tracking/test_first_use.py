@@ -1,0 +1,64 @@
+"""Several processes that open a fresh SQLite database together, while several write journals: MLflow alone breaks it.
+
+`VISIONSWEEP_REPEATS=20` tries it so often (8 s each on two cores).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tracking.trials import compare
+from visionsweep.tracking.process import start_uploader
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside mlflow and its dependencies
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
+]
+
+TRIALS = Path(__file__).with_name("trials.py")
+NUM_WORKERS = 4
+NUM_TRIALS = 40
+ERROR = re.compile(r"\b(error|exception|traceback|locked|refused|not sent|retry)\b", re.IGNORECASE)
+
+# A worker of a sweep: one trial after the other.
+WORKER = """
+import sys
+from pathlib import Path
+from tests.tracking.trials import ENDS, train
+worker, num_workers, directories = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+for number in range(worker, len(directories), num_workers):
+    train(Path(directories[number]), seed=1, ending=ENDS[number % len(ENDS)], sleep_seconds=0.005)
+"""
+
+
+@pytest.mark.parametrize("repeat", range(int(os.environ.get("VISIONSWEEP_REPEATS", "2"))))
+def test_uploaders_and_workers_that_start_together_on_a_fresh_database(repeat, tmp_path):
+    """Four workers write 40 trials of four sweeps, whose four uploaders make the database: nothing is lost."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    # Seeds of a trial: the same records as a sweep's, without its page.
+    groups = [tmp_path / "multirun" / "s" / str(number) for number in range(NUM_WORKERS)]
+    run_dirs = [groups[number % NUM_WORKERS] / f"seed_{number}" for number in range(NUM_TRIALS)]
+    uploaders = [start_uploader(group, uri, "seed 1") for group in groups]
+    command = [sys.executable, "-c", WORKER]
+    workers = [
+        subprocess.Popen(
+            [*command, str(number), str(NUM_WORKERS), *map(str, run_dirs[::-1])], cwd=Path(__file__).parents[2]
+        )
+        for number in range(NUM_WORKERS)
+    ]
+    assert [worker.wait() for worker in workers] == [0] * NUM_WORKERS
+    assert [uploader.finish(120, lambda behind: None) for uploader in uploaders] == [0] * NUM_WORKERS
+    for group in groups:
+        log = (group / "uploader.log").read_text()
+        assert not [line for line in log.splitlines() if ERROR.search(line)], log
+
+    from mlflow import MlflowClient
+
+    assert compare(MlflowClient(uri), "seed 1", run_dirs, tmp_path / "mlartifacts") == []
+    assert len(list((tmp_path / "multirun").rglob("events.jsonl"))) == NUM_TRIALS
