@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from visionsweep.tracking.journal import Journal
@@ -12,6 +14,13 @@ def mlflow_environment():
             patch.delenv(name, raising=False)
         prepare_environment()
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_tracking_uri_is_left():
+    """The export of a model sets it for the whole process, and so for the commands that later tests start."""
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="module")
