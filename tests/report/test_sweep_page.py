@@ -257,6 +257,16 @@ def test_trials_that_overlap_have_slots_of_their_own():
         assert max(slots.values()) + 1 <= max(1, busiest + 1)
 
 
+def test_the_page_of_a_sweep_that_is_over_is_always_the_same(monkeypatch):
+    """So that `sync` sends it once."""
+    page = sweep_page(SWEEPS["constant"])
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert sweep_page(SWEEPS["constant"]) == page
+    now = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(1e9))
+    assert f"As of {now}" not in page
+    assert f"As of {now}" in sweep_page(SWEEPS["running"])
+
+
 def test_the_file_is_replaced_as_a_whole(tmp_path):
     write_sweep_page(SWEEPS["one"], tmp_path / "a" / "sweep.html")
     write_sweep_page(SWEEPS["empty"], tmp_path / "a" / "sweep.html")

@@ -1,5 +1,9 @@
 """The MLflow run of a sweep, against a real store."""
 
+import math
+from pathlib import Path
+from urllib.parse import urlsplit
+
 import pytest
 
 from tests.report.test_sweep_record import trial, write_journal, write_sweep
@@ -69,7 +73,7 @@ def test_the_parent_shows_who_won_and_again_changes_nothing(sweep, uri):
     assert (parent.info.run_name, parent.info.status) == ("faces", "FINISHED")
     history = client.get_metric_history(parent.info.run_id, "best/f1_macro")
     assert [(point.step, point.value) for point in history] == [(2, 0.9), (3, 0.9), (4, 0.9)]
-    assert parent.data.params["space.optim.lr"] == "0.0001 to 0.1 (log)"
+    assert parent.data.params["space.optim.lr"] == "log 0.0001 .. 0.1"
     assert parent.data.tags["best.optim.lr"] == "0.03"
     assert "won" in parent.data.tags["mlflow.note.content"]
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
@@ -107,6 +111,49 @@ def test_checkpoints_wait_until_the_sweep_is_over(sweep, uri):
     assert replay.close()
     assert load_ack(sweep / "0", uri).removed == ["best.pt"]
     assert (sweep / "1/best.pt").stat().st_nlink == 2
+
+
+def test_verify_sees_what_the_sweeps_own_run_lacks(sweep, uri, capsys):
+    from mlflow import MlflowClient
+
+    assert main([str(sweep), "--uri", uri, "--verify"]) == 0
+    run_id = load_ack(sweep, uri).run_id
+    MlflowClient(uri).log_metric(run_id, "best/f1_macro", 1.0, timestamp=5, step=9)
+    stored = urlsplit(MlflowClient(uri).get_run(run_id).info.artifact_uri).path
+    Path(stored, "report.html").write_text("another page")
+    capsys.readouterr()
+    assert main([str(sweep), "--uri", uri, "--verify"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == f"{sweep}: the sweep's own run"
+    assert lines[-2] == "  differs: metric best/f1_macro: 0 points missing, 0 doubled, 1 not in the record"
+    assert lines[-1].startswith("  differs: file report.html: size 12, expected ")
+
+
+def best_shown(record):
+    return [point["values"].get("best/f1_macro") for point in best_points(record, ended_trials(record))]
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_what_is_no_finite_number_wins_nowhere(tmp_path, uri, direction):
+    """Not even as the first, or the only, trial: neither the description, nor the points, nor the winner's tag."""
+    from mlflow import MlflowClient
+
+    odd = [math.nan, math.inf, -math.inf]
+    trials = [trial(n, values=(value,), params={"optim.lr": 0.01}, end=10.0 + n) for n, value in enumerate(odd)]
+    write_sweep(tmp_path / "odd", trials, (direction,), space=SPACE)
+    assert best_shown(read_sweep(tmp_path / "odd")) == [None] * 3
+    trials.append(trial(3, values=(0.4,), params={"optim.lr": 0.02}, end=20.0))
+    write_sweep(tmp_path / "odd", trials, (direction,), space=SPACE)
+    record = read_sweep(tmp_path / "odd")
+    assert best_shown(record) == [None, None, None, 0.4]
+    assert [t.number for t in record.ranked()] == [3]
+    for number in range(4):
+        write_journal(tmp_path / "odd" / str(number), [0.1], end="finished")
+    assert main([str(tmp_path / "odd"), "--uri", uri, "--verify"]) == 0
+    tags = MlflowClient(uri).get_run(load_ack(tmp_path / "odd", uri).run_id).data.tags
+    assert tags["best.trial"] == "3"
+    assert "#3 won" in tags["mlflow.note.content"]
+    assert "visionsweep.winner" in MlflowClient(uri).get_run(load_ack(tmp_path / "odd/3", uri).run_id).data.tags
 
 
 def test_how_a_sweep_ended_is_what_its_trials_say(sweep):

@@ -75,13 +75,20 @@ def sweep_page(record: SweepRecord) -> str:
         "charts": _frames([chart for chart in charts if chart.width != "third"]),
         "slices": _slices(summary, [chart for chart in charts if chart.width == "third"]),
         "space": _space(record),
-        "made": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(_time(record))),
         "content": _json({"charts": [_drawn(c) for c in charts], "trials": _hover(summary)}),
         "plotly": plotly_base64() if charts else "",
     }
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
     # One pass: what stands in a part is never taken for a place.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _time(record: SweepRecord) -> float:
+    """Return what the page is as of, in seconds since 1970: of a sweep that is over its end, always the same."""
+    ends = [trial.end for trial in record.trials]
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else time.time()
 
 
 def make_charts(summary: Summary) -> list[Chart]:

@@ -65,7 +65,7 @@ class SweepRecord:
     num_seeds: int = 1  # runs a trial
 
     def ranked(self) -> list[SweptTrial]:
-        """Return the complete trials, best first; equal ones by number; NaN is no value.
+        """Return the complete trials, best first; equal ones by number; NaN and infinities are no values.
 
         With several objectives the Pareto set comes before all others; within both the first objective ranks.
         """

@@ -101,7 +101,7 @@ def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
 
 
 def _complete(trials: Iterable[T]) -> list[T]:
-    return [t for t in trials if t.state == "complete" and t.values and not any(map(math.isnan, t.values))]
+    return [t for t in trials if t.state == "complete" and t.values and all(map(math.isfinite, t.values))]
 
 
 def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:

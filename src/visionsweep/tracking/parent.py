@@ -11,13 +11,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from visionsweep.atomic import write_text
 from visionsweep.report.leaderboard import description_markdown, leaderboard_table
 from visionsweep.report.sweep_files import yaml_mapping
 from visionsweep.report.sweep_page import write_sweep_page
 from visionsweep.report.sweep_record import SweepRecord, SweptTrial, read_sweep
+from visionsweep.report.sweep_summary import space_rows
 from visionsweep.sweep.results import PRESET, RESULTS
 from visionsweep.sweep.results import TABLE as TRIALS
 from visionsweep.sweep.stored import FILE as SWEEP
@@ -102,7 +102,7 @@ class SweepParent:
             if not is_mine:
                 return
             record = read_sweep(self._directory)
-            self._send_numbers(run_id, record)
+            self._send_numbers(run_id, record, is_over)
             self._send_description(run_id, record, children)
             if is_over or now > self._drawn + PAGE_SECONDS:
                 self._send_page(run_id, record, is_over)
@@ -110,9 +110,12 @@ class SweepParent:
                 self._send_files(run_id, FILES)
         self._seen, self._updated = seen, now
 
-    def _send_numbers(self, run_id: str, record: SweepRecord) -> None:
+    def _send_numbers(self, run_id: str, record: SweepRecord, is_over: bool) -> None:
         ended = ended_trials(record)
-        self._store.log(run_id, best_points(record, ended)[self._num_points :], search_params(self._directory, record))
+        # Once: MLflow keeps a parameter's first value. What a plain grid searched is known only when it is over.
+        is_known = is_over or (self._num_points == 0 and (self._directory / SWEEP).exists())
+        params = search_params(self._directory, record) if is_known else None
+        self._store.log(run_id, best_points(record, ended)[self._num_points :], params)
         self._num_points = len(ended)
 
     def _send_description(self, run_id: str, record: SweepRecord, children: Mapping[str, Child]) -> None:
@@ -178,8 +181,8 @@ def best_points(record: SweepRecord, ended: list[SweptTrial]) -> list[Record]:
     best: float | None = None
     for step, trial in enumerate(ended, 1):
         counts[trial.state] += 1
-        if trial.state == "complete" and trial.values and trial.values[0] == trial.values[0]:
-            value = trial.values[0]
+        value = trial.value if trial.state == "complete" else None
+        if value is not None:
             best = value if best is None or record.cost(value) < record.cost(best) else best
         values: dict[str, float] = {f"trials/{state}": count for state, count in counts.items()}
         if best is not None:
@@ -191,7 +194,7 @@ def best_points(record: SweepRecord, ended: list[SweptTrial]) -> list[Record]:
 
 def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
     """Return the search space and the search's settings as parameters: they stay as they are for the whole sweep."""
-    params: dict[str, object] = {f"space.{key}": _space_text(value) for key, value in record.space.items()}
+    params: dict[str, object] = {f"space.{key}": text for key, text in space_rows(record.space)}
     if record.metrics:
         params["objective"] = ", ".join(map(" ".join, zip(record.directions, record.metrics, strict=True)))
     search = yaml_mapping(directory / SWEEP).get("search")
@@ -201,14 +204,6 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
         target = (search.get(name) or {}).get("_target_")
         params[name] = "none" if target is None else str(target).rpartition(".")[2]
     return params | {"seeds": search.get("seeds", 1)}
-
-
-def _space_text(distribution: Mapping[str, Any]) -> str:
-    if "choices" in distribution:
-        return ", ".join(map(str, distribution["choices"]))
-    text = f"{distribution.get('low')} to {distribution.get('high')}"
-    text += " (log)" if distribution.get("log") else ""
-    return text + (f" in steps of {distribution['step']}" if distribution.get("step") is not None else "")
 
 
 def _stat(path: Path) -> tuple[int, int] | None:

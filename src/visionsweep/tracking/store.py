@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from visionsweep.tracking.ack import without_password
 from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key, shortened
 from visionsweep.tracking.journal import Record
 
@@ -149,6 +150,11 @@ class Store:
             for dataset in datasets
         ]
         self.client.log_inputs(run_id, inputs)
+
+    def page_of(self, run_id: str) -> str:
+        """Return the address of a run's page on a tracking server."""
+        experiment_id = self.client.get_run(run_id).info.experiment_id
+        return f"{without_password(self.uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
     def set_running(self, run_id: str) -> None:
         """Mark a run that goes on."""

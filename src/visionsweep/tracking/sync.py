@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionsweep.errors import ConfigError, DataError, UserError
-from visionsweep.tracking.ack import count_lines, known_uris, load_ack, num_behind, run_directories
+from visionsweep.tracking.ack import count_lines, holds_sweep, known_uris, load_ack, num_behind, run_directories
 from visionsweep.tracking.journal import read_journal
 from visionsweep.tracking.process import resolve_uri
 from visionsweep.tracking.uploader import first_line, prepare_environment
@@ -50,7 +50,7 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
 
     from visionsweep.tracking.directory import DirectoryReplay
     from visionsweep.tracking.store import Store
-    from visionsweep.tracking.verify import differences
+    from visionsweep.tracking.verify import differences, sweep_differences
 
     store = Store(uri)
     replay = DirectoryReplay(directory, store, experiment)
@@ -58,10 +58,23 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
     for run_dir in run_dirs:
         is_complete &= _print_run(run_dir, uri)
         if verify and load_ack(run_dir, uri).run_id is not None:
-            for line in differences(store, run_dir):
-                sys.stdout.write(f"  differs: {line}\n")
-                is_complete = False
+            is_complete &= _print_differences(differences(store, run_dir))
+    if holds_sweep(directory):
+        is_over = all(load_ack(run_dir, uri).state is not None for run_dir in run_dirs)
+        if verify and is_over and load_ack(directory, uri).run_id is not None:  # while it runs, its numbers change
+            sys.stdout.write(f"{directory}: the sweep's own run\n")
+            is_complete &= _print_differences(sweep_differences(store, directory))
+    run_id = load_ack(directory, uri).run_id
+    if uri.startswith("http") and run_id is not None and is_complete:
+        sys.stdout.write(f"{directory}: {store.page_of(run_id)}\n")
     return 0 if is_complete else 1
+
+
+def _print_differences(lines: list[str]) -> bool:
+    """Print them; return whether there are none."""
+    for line in lines:
+        sys.stdout.write(f"  differs: {line}\n")
+    return not lines
 
 
 def _send(replay: "DirectoryReplay") -> bool:

@@ -1,12 +1,15 @@
-"""Compares a run's journal with what a tracking store gives back."""
+"""Compares a run's journal, and a sweep's directory, with what a tracking store gives back."""
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from visionsweep.report.sweep_record import read_sweep
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.entities import finite_or_nan, param_value, safe_key
 from visionsweep.tracking.journal import CHECKPOINT_FOLDER, Record, read_journal
+from visionsweep.tracking.parent import FILES, PAGE, best_points, ended_trials, search_params
 from visionsweep.tracking.store import Store
 
 Point = tuple[int, int, float | str]  # step, time in ms, value; NaN as text, since it differs from itself
@@ -20,13 +23,10 @@ def differences(store: Store, run_dir: Path) -> list[str]:
     """
     run_id = str(load_ack(run_dir, store.uri).run_id)
     stored = store.client.get_run(run_id).data
-    points: dict[str, set[Point]] = {}
     params: dict[str, str] = {}
     files: dict[str, Record] = {}
-    for record in read_journal(run_dir):
-        for key, value in record.get("values", {}).items():
-            point = (record["step"], record["time"], _comparable(finite_or_nan(value)))
-            points.setdefault(safe_key(key), set()).add(point)
+    records = read_journal(run_dir)
+    for record in records:
         for key, value in record.get("params", {}).items():
             params[safe_key(key)] = param_value(value)
         if record["type"] == "artifact":
@@ -37,6 +37,35 @@ def differences(store: Store, run_dir: Path) -> list[str]:
         for key, value in params.items()
         if stored.params.get(key) != value
     ]
+    return lines + _wrong_metrics(store, run_id, records) + _wrong_files(store, run_dir, run_id, files)
+
+
+def sweep_differences(store: Store, sweep_dir: Path) -> list[str]:
+    """Return one line for each metric, parameter and file that a sweep's own run lacks or has otherwise.
+
+    Of a parameter only the name is compared: the space of a study may be extended, and MLflow keeps the first value.
+    """
+    run_id = str(load_ack(sweep_dir, store.uri).run_id)
+    stored = store.client.get_run(run_id).data
+    record = read_sweep(sweep_dir)
+    params = map(safe_key, search_params(sweep_dir, record))
+    lines = [f"parameter {key}: missing" for key in params if key not in stored.params]
+    lines += _wrong_metrics(store, run_id, best_points(record, ended_trials(record)))
+    files: dict[str, Record] = {
+        name: {"path": name, "folder": "", "size": (sweep_dir / name).stat().st_size}
+        for name in (PAGE, *FILES)
+        if (sweep_dir / name).is_file()
+    }
+    return lines + _wrong_files(store, sweep_dir, run_id, files)
+
+
+def _wrong_metrics(store: Store, run_id: str, records: Iterable[Record]) -> list[str]:
+    points: dict[str, set[Point]] = {}
+    for record in records:
+        for key, value in record.get("values", {}).items():
+            point = (record["step"], record["time"], _comparable(finite_or_nan(value)))
+            points.setdefault(safe_key(key), set()).add(point)
+    lines = []
     for key, expected in points.items():
         history = store.client.get_metric_history(run_id, key)
         found = Counter((point.step, point.timestamp, _comparable(point.value)) for point in history)
@@ -44,10 +73,10 @@ def differences(store: Store, run_dir: Path) -> list[str]:
         foreign = len(found.keys() - expected)
         if missing or doubled or foreign:
             lines.append(f"metric {key}: {missing} points missing, {doubled} doubled, {foreign} not in the record")
-    return lines + _missing_files(store, run_dir, run_id, files)
+    return lines
 
 
-def _missing_files(store: Store, run_dir: Path, run_id: str, files: dict[str, Record]) -> list[str]:
+def _wrong_files(store: Store, run_dir: Path, run_id: str, files: dict[str, Record]) -> list[str]:
     found: dict[str, int | None] = {}
     for folder in {str(PurePosixPath(path).parent) for path in files}:
         listed = store.client.list_artifacts(run_id, None if folder == "." else folder)
