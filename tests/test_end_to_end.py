@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +111,51 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     command = ["mlflow", "models", "predict", "--model-uri", model_uri, "--env-manager", "local"]
     command += ["--input-path", "input.json", "--content-type", "json", "--output-path", "output.json"]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=200)
-    served = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
+    answered = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
+    served = serve(
+        model_uri, [{"inputs": pixels[:, None].tolist()}, {"inputs": pixels[:1, None].tolist()}], environment
+    )
 
     done = train("run=outputs/first", "data.predict=images", "out=out.csv", "probabilities=true", script="predict.py")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     predicted = np.array([[float(row[f"prob_{digit}"]) for digit in range(10)] for row in rows])
-    np.testing.assert_allclose(served, predicted, atol=1e-5)
+    np.testing.assert_allclose(answered, predicted, atol=1e-5)
+    np.testing.assert_allclose(served[0], predicted, atol=1e-5)
+    np.testing.assert_allclose(served[1], predicted[:1], atol=1e-5)  # any number of images
+
+
+def serve(model_uri: str, requests: list[dict[str, Any]], environment: dict[str, str]) -> list[list[list[float]]]:
+    """Start `mlflow models serve`, ask it, end it; return the predictions of each request."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = ["mlflow", "models", "serve", "--model-uri", model_uri, "--env-manager", "local", "--port", str(port)]
+    server = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/ping", timeout=10).close()
+                break
+            except OSError:
+                assert server.poll() is None, server.stderr and server.stderr.read()
+                assert time.monotonic() < deadline, "no answer from the server"
+                time.sleep(0.2)
+        answers = []
+        for request in requests:
+            headers = {"Content-Type": "application/json"}
+            call = urllib.request.Request(f"{url}/invocations", json.dumps(request).encode(), headers)
+            with urllib.request.urlopen(call, timeout=60) as response:
+                answers.append(json.load(response)["predictions"])
+        return answers
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate(timeout=30)
 
 
 def test_without_tracking_there_is_no_mlflow_at_all(tmp_path: Path, train: Command) -> None:
