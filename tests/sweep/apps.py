@@ -248,7 +248,12 @@ class InlineEngine:
     def _ended(self, job: Job, trial: "InlineTrial") -> dict[str, Any]:
         config = job.config or self._loader.load_sweep_config(self._config, list(job.overrides))
         if job.check is not None:
-            return {"state": "completed", "value": hydra.utils.get_method(job.check)(config)}
+            try:
+                check = hydra.utils.get_method(job.check)
+            except ImportError as error:
+                line = "; ".join(str(error).splitlines())
+                return {"state": "failed", "error": f"hydra.sweeper.check={job.check}: {line}"}
+            return {"state": "completed", "value": check(config)}
         with read_write(config.hydra.job), open_dict(config.hydra.job):
             config.hydra.job.id, config.hydra.job.num = job.key, job.number
         HydraConfig.instance().set_config(config)

@@ -620,7 +620,7 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
         (["hydra.sweeper.storage=nosuchdb://x"], "hydra.sweeper.storage: cannot open nosuchdb://x"),
         (["hydra.sweeper.storage={a: 1}"], "hydra.sweeper.storage: expected"),
         (["hydra.sweeper.custom_search_space=no.such.function"], "hydra.sweeper.custom_search_space: "),
-        ([f"hydra.sweeper.check={__name__}.chekc"], ""),
+        ([f"hydra.sweeper.check={__name__}.chekc"], f"hydra.sweeper.check={__name__}.chekc: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

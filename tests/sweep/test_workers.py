@@ -154,7 +154,9 @@ def test_a_check_calls_its_function_and_writes_nothing(driver: Driver) -> None:
     ("override", "check", "error"),
     [
         ("x=-1", "tests.sweep.worker_app.check", "x: expected a positive number"),
+        ("x=1", "os.getcwd", "hydra.sweeper.check=os.getcwd: "),
         ("x=1", "os.getcwd", "Target 'os.getcwd' is not in the Hydra execution whitelist"),
+        ("x=1", "tests.sweep.worker_app.chekc", "hydra.sweeper.check=tests.sweep.worker_app.chekc: "),
         ("y=1", "tests.sweep.worker_app.check", "Could not override 'y'"),
     ],
 )
@@ -525,6 +527,16 @@ def test_a_worker_that_dies_once_while_it_starts_loses_no_job(
     driver = make_driver(task=FailsToArrive(code))
     assert driver.run("value").value == 1.0
     assert died.exists()
+
+
+def test_a_worker_that_hangs_while_it_starts_is_given_up(
+    make_driver: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("visionsweep.sweep.workers._START_SECONDS", 0.5)
+    driver = make_driver(task=FailsToArrive("import time; time.sleep(600)"))
+    driver.submit("value")
+    with pytest.raises(UserError, match=r"worker 0 ended 2 times while it started \(not ready after 0\.5 s\)"):
+        driver.until(lambda: False)
 
 
 def test_a_task_function_that_cannot_travel_is_refused(make_driver: Callable[..., Driver]) -> None:

@@ -25,6 +25,7 @@ from visionsweep.sweep.engine import Job, State
 from visionsweep.sweep.pickling import dumps
 from visionsweep.sweep.trial import NoTrial, Trial, set_current_trial
 
+CHECK_KEY = "hydra.sweeper.check"
 _MAX_ERROR = 500  # characters of the one line that tables show
 _TERMINAL_HANDLERS = ("StreamHandler", "RichHandler")
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch raises plain RuntimeErrors in places
@@ -106,8 +107,12 @@ class Runner:
         with read_write(config), open_dict(config):
             del config["hydra"]
         with execution_whitelist(self._context.execution_whitelist, reset=True):
-            # instantiate refuses what the app's whitelist does not name
-            task = _Task(instantiate({"_target_": function, "_partial_": True}).func)
+            try:
+                # Refuses what the app's whitelist does not name.
+                task = _Task(instantiate({"_target_": function, "_partial_": True}).func)
+            except Exception as error:
+                reason = _one_line(_with_cause(error))
+                return Outcome("failed", error=f"{CHECK_KEY}={function}: {reason}", exception=error)
             value = None
             with contextlib.suppress(Exception):  # noted in the outcome
                 value = task(config)

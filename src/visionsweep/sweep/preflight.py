@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.engine import RETRIED, Ended, Engine, Job, Reported
+from visionsweep.sweep.execution import CHECK_KEY
 from visionsweep.sweep.jobs import shown
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[]
                 waiting.append(by_key[job.key])
                 continue
             if event.state != "completed":
-                raise ConfigError(f"{shown(by_key[event.key].overrides)}: {event.error}")
+                error = str(event.error)  # of the check's own name it is no choice's fault
+                raise ConfigError(error if error.startswith(CHECK_KEY) else f"{shown(job.overrides)}: {error}")
             found.append(event.value)
     return found

@@ -34,6 +34,7 @@ from visionsweep.sweep.resources import Slot, count_cores, format_memory, parse_
 
 _TICK_SECONDS = 0.25  # how long a death may go unnoticed where the pipe does not tell
 _MEMORY_SECONDS = 1.0  # between two looks at the memory
+_START_SECONDS = 600.0  # until a worker has imported the app; a file system that hangs shows nowhere else
 _RETIRE_SECONDS = 10.0  # for a worker that was told to exit
 _MAX_FAILED_STARTS = 2
 _TAIL = 2000  # characters of a worker's output in an error
@@ -224,6 +225,8 @@ class WorkersEngine:
     def _supervise(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
+            if not worker.is_ready and now >= worker.created_clock + _START_SECONDS:
+                worker.kill()
             if worker.is_dead():
                 self._replace_dead(worker)
             elif worker.job is None and worker.jobs_done >= (self._limits.max_trials_per_worker or sys.maxsize):
@@ -303,6 +306,7 @@ class _Worker:
         self.job: Job | None = None
         self.started: float | None = None  # time.time() of the job's begin
         self.started_clock: float | None = None  # time.monotonic()
+        self.created_clock = time.monotonic()
         self.jobs_done = 0
         self.failed_starts = 0  # of this slot, one after the other
         self.is_listening = self.is_ready = self.is_silent = self.is_buried = False
@@ -459,7 +463,9 @@ def _describe_exit(code: int) -> str:
 
 
 def _start_error(worker: _Worker, code: int) -> str:
-    message = f"worker {worker.slot.index} ended {worker.failed_starts} times while it started ({_describe_exit(code)})"
+    is_late = time.monotonic() >= worker.created_clock + _START_SECONDS
+    reason = f"not ready after {_START_SECONDS:g} s" if is_late else _describe_exit(code)
+    message = f"worker {worker.slot.index} ended {worker.failed_starts} times while it started ({reason})"
     if worker.log_path is None:
         return f"{message}; see its output above"
     with worker.log_path.open("rb") as file:
