@@ -208,7 +208,10 @@ def open_storage(url: str) -> BaseStorage:
     try:
         return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
     except Exception as error:  # SQLAlchemy's, and those of each database driver
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ is not None else error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        if isinstance(cause, ModuleNotFoundError):
+            reason += "; PostgreSQL needs pip install 'visionsweep[postgresql]'"
         shown = str(url).rpartition("@")[2]  # without a password
         raise UserError(
             f"hydra.sweeper.storage: cannot open {shown} ({type(error).__name__}: {reason}); "

@@ -17,6 +17,7 @@ from visionsweep.tracking.ack import num_behind, run_directories, without_passwo
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 SQLITE = "sqlite:///"
 TERMINATE_SECONDS = 3.0
+PROGRESS_SECONDS = 5.0  # between two lines on what is left to send
 
 
 class UploaderProcess:
@@ -51,22 +52,27 @@ class UploaderProcess:
     def finish(self, wait_seconds: float, on_progress: Callable[[int], None]) -> int:
         """Say that no more records come, wait for the uploader, and return how many it has not sent.
 
-        `on_progress` gets the records behind at once and whenever it changes. Ctrl-C ends the waiting.
+        `on_progress` gets the records behind at once, every few seconds if it changes, and at the end. Ctrl-C ends
+        the waiting.
         """
         deadline = time.monotonic() + wait_seconds
-        shown = -1
+        shown, next_look = -1, 0.0
         try:
             self._close_stdin()
             while self._process.poll() is None and time.monotonic() < deadline:
-                behind = self._behind()
-                if behind != shown:
-                    on_progress(behind)
-                    shown = behind
+                if time.monotonic() >= next_look:
+                    behind, next_look = self._behind(), time.monotonic() + PROGRESS_SECONDS
+                    if behind != shown:
+                        on_progress(behind)
+                        shown = behind
                 self._wait(min(0.1, max(0.0, deadline - time.monotonic())))
         except KeyboardInterrupt:
             pass  # the records are safe in the run's directory
         self._end()
-        return self._behind()
+        behind = self._behind()
+        if behind != shown:
+            on_progress(behind)
+        return behind
 
     def _behind(self) -> int:
         return sum(num_behind(run_dir, self._uri) for run_dir in run_directories(self._directory))
