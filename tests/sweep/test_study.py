@@ -1,6 +1,7 @@
 """The study: what is stored when, and that a sweep taken up goes on as if it had never stopped."""
 
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,9 @@ def test_a_storage_that_cannot_be_opened_is_one_line(url: str) -> None:
     with pytest.raises(UserError, match=r"hydra\.sweeper\.storage: cannot open") as error:
         open_storage(url)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(UserError, match=r"cannot open lab/studies .*psycopg.*pip install 'visionsweep\[postgresql\]'"):
+        open_storage("postgresql+psycopg://me:secret@lab/studies")
