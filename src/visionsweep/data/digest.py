@@ -3,10 +3,12 @@
 import hashlib
 
 import numpy as np
+import torch
 
 from visionsweep.data.dataset import ImageSet
 
 MAX_BYTES = 16_000_000  # of pixels: a millisecond each few megabytes, at each start of a run
+CHUNK_BYTES = 1 << 20  # gathered at a time
 
 
 def content_digest(images: ImageSet, indices: np.ndarray) -> str:
@@ -15,11 +17,13 @@ def content_digest(images: ImageSet, indices: np.ndarray) -> str:
     All pixels count in up to 16 MB, in more those of evenly spread rows.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for index in indices.tolist():
-        digest.update(f"{images.ids[index]}\0".encode(errors="surrogateescape"))
+    ids = "".join(f"{images.ids[index]}\0" for index in indices.tolist())
+    digest.update(ids.encode(errors="surrogateescape"))
     digest.update(images.targets.numpy()[indices].astype("<i8").tobytes())
     row_bytes = images.images[0].numel()
     count = min(len(indices), max(1, MAX_BYTES // row_bytes))
-    for index in indices[np.linspace(0, len(indices) - 1, count).round().astype(np.int64)].tolist():
-        digest.update(images.images[index].contiguous().numpy().tobytes())
+    rows = indices[np.linspace(0, len(indices) - 1, count).round().astype(np.int64)]
+    step = max(1, CHUNK_BYTES // row_bytes)
+    for start in range(0, count, step):
+        digest.update(images.images[torch.from_numpy(rows[start : start + step])].numpy().tobytes())
     return digest.hexdigest()
