@@ -193,6 +193,9 @@ def tokens(text):
     return MarkdownIt("commonmark").enable("table").parse(text)
 
 
+GAP = "\u2003"  # MLflow sets the cells of a table without one
+
+
 def table_cells(text):
     """Return the rendered text of every table: a list of rows of cells."""
     tables, row = [], None
@@ -205,7 +208,9 @@ def table_cells(text):
         elif token.type == "table_close":
             row = None
         elif token.type == "inline" and row is not None:
-            row.append("".join(child.content for child in token.children))
+            cell = "".join(child.content for child in token.children)
+            assert cell.endswith(GAP)
+            row.append(cell.removesuffix(GAP))
     return tables
 
 

@@ -10,6 +10,7 @@ from visionsweep.report.sweep_summary import Markup
 # What MLflow's renderer (Showdown) and GitHub's rules both let a backslash escape. Without square brackets and angle
 # brackets there is no link, picture or element, so the other characters mean nothing within a line.
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
+GAP = "&emsp;"
 _URL_SAFE = "%/:?#@!$&'+,;=-._~"
 
 
@@ -40,9 +41,9 @@ def link(text: str, url: str | None) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of Markdown cells, the first row its head."""
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
+    """Return a table of Markdown cells, the first row its head. MLflow sets cells without a gap: each ends in one."""
+    head, *body = ([f"{cell}{GAP}" for cell in row] for row in rows)
+    lines = [head, [":---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

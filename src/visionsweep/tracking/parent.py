@@ -23,7 +23,7 @@ from visionsweep.sweep.results import TABLE as TRIALS
 from visionsweep.sweep.stored import FILE as SWEEP
 from visionsweep.tracking.ack import exclusive, load_ack, save_ack
 from visionsweep.tracking.journal import Record
-from visionsweep.tracking.store import Store
+from visionsweep.tracking.store import Store, run_page
 
 SWEEP_UID_NAME = ".sweep_uid"
 PAGE = "report.html"
@@ -121,7 +121,7 @@ class SweepParent:
     def _send_description(self, run_id: str, record: SweepRecord, children: Mapping[str, Child]) -> None:
         experiment_id = self._store.experiment_id(self._experiment)
         runs = {t.number: children[t.directory].run_id for t in record.trials if t.directory in children}
-        links = {number: f"#/experiments/{experiment_id}/runs/{child}" for number, child in runs.items()}
+        links = {number: run_page(experiment_id, child) for number, child in runs.items()}
         tags = {"mlflow.note.content": description_markdown(record, links)}
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
         ranked = record.ranked()

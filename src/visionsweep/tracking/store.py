@@ -154,7 +154,7 @@ class Store:
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page on a tracking server."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
-        return f"{without_password(self.uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{without_password(self.uri).rstrip('/')}/{run_page(experiment_id, run_id)}"
 
     def set_running(self, run_id: str) -> None:
         """Mark a run that goes on."""
@@ -204,6 +204,11 @@ class Store:
         except OSError:  # another file system, or one without links
             return False
         return True
+
+
+def run_page(experiment_id: str, run_id: str) -> str:
+    """Return the place of a run's page, relative to the server; without the mode MLflow 3 opens its one for prompts."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def _send(items: Sequence[Any], send: Callable[[Sequence[Any]], object]) -> list[str]:
