@@ -47,11 +47,13 @@ METRIC = "val/f1_macro"
 NUM_TRAIN, NUM_VAL = 1000, 2000
 SPACE = [
     "optim=sgd,adamw",
-    "optim.lr=tag(log,interval(1e-5,10.0))",
-    "optim.weight_decay=tag(log,interval(1e-5,10.0))",
+    "optim.lr=tag(log,interval(1e-4,1.0))",
+    "optim.weight_decay=tag(log,interval(1e-5,1.0))",
     "loss=cross_entropy,label_smoothing,focal,f1",
+    "model.hidden=16,64,256",
     "model.drop_rate=interval(0.0,0.9)",
-    "trainer.accumulate=1,2,4",
+    "trainer.batch_size=16,64,256",
+    "trainer.accumulate=1,4",
 ]
 RANDOM_SEED = 2000
 
@@ -289,7 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=60, help="of upstream's search")
+    parser.add_argument("--trials", type=int, default=20, help="of upstream's search")
     parser.add_argument("--epochs", type=int, default=27, help="of a trial that runs to its end")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="also train N random configurations")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the sweeps in this new directory")
