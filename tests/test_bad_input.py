@@ -22,6 +22,10 @@ def empty_folder(root: Path) -> None:
     (root / "photos").mkdir()
 
 
+def file_for_folder(root: Path) -> None:
+    (root / "outputs").write_text("")
+
+
 def photos(root: Path) -> None:
     make_folder(root / "photos")
 
@@ -169,6 +173,13 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         "{tmp}/outputs/first is never overwritten: it holds a run already; go on with `python train.py "
         "resume=outputs/first`, or choose another name",
     ),
+    "folder that cannot be made": (
+        file_for_folder,
+        ["name=first"],
+        "{tmp}/outputs/first: cannot be made (Not a directory); start the command where you may write, or give "
+        "hydra.run.dir=DIR",
+    ),
+    "no learning rate": (nothing, ["optim.lr=0"], "optim.lr: got 0.0, expected a finite number > 0"),
     "sweep without --multirun": (nothing, ["sweep=default"], "sweep=default: belongs to a sweep; add --multirun"),
     "study without --multirun": (nothing, ["study=faces"], "study=faces: belongs to a sweep; add --multirun"),
     "name for a sweep": (

@@ -54,6 +54,16 @@ def _refusing() -> Iterator[None]:
         fail(str(error))
 
 
+def _make_directory(directory: Path, key: str) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(
+            f"{directory}: cannot be made ({reason}); start the command where you may write, or give {key}=DIR"
+        ) from error
+
+
 class RunCallback(Callback):
     """Guards the directory of a run or sweep, and runs the uploader beside it."""
 
@@ -80,6 +90,7 @@ class RunCallback(Callback):
                 from visionsweep.description import refuse_difference, resolved_config
 
                 refuse_difference(resolved_config(config), run_dir)
+            _make_directory(run_dir, "hydra.run.dir")
             self._start(config, run_dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -100,7 +111,7 @@ class RunCallback(Callback):
                 raise UserError(f"{sweep_dir} is never overwritten: it holds another sweeper's; choose another study")
             if OmegaConf.select(config, "hydra.sweeper.dry_run"):
                 return
-            sweep_dir.mkdir(parents=True, exist_ok=True)  # the study's SQLite file goes there; SQLite makes no folder
+            _make_directory(sweep_dir, "hydra.sweep.dir")  # the study's SQLite file goes there; SQLite makes no folder
             with locked(sweep_dir):  # another controller's sweep has its uploader
                 pass
             self._start(config, sweep_dir)
@@ -118,7 +129,7 @@ class RunCallback(Callback):
         if best is not None:
             _export(best, self._sweep.tracking.register)
         has_said_more = best is not None or self._uploader is not None
-        self._finish(self._sweep, sweep_dir)
+        self._finish(self._sweep, sweep_dir, is_refused=isinstance(error, SystemExit) and error.code == 1)
         is_interrupted = isinstance(error, SystemExit) and error.code == 130
         # The sweeper's last line is to be the last one.
         if has_said_more and _is_resuming(config) and (error is None or is_interrupted):
@@ -147,19 +158,23 @@ class RunCallback(Callback):
         experiment, wait_seconds = config.tracking.experiment, config.tracking.wait_seconds
         self._uploader = start_uploader(directory, uri, experiment, wait_seconds, on_answer)
 
-    def _finish(self, config: DictConfig, directory: Path) -> None:
+    def _finish(self, config: DictConfig, directory: Path, *, is_refused: bool = False) -> None:
+        """Wait for the uploader. ``is_refused``: if nothing is to be sent, the error stays the last line."""
         if self._uploader is None:
             return
-        from visionsweep.tracking.ack import run_directories, without_password
+        from visionsweep.tracking.ack import num_behind, run_directories, without_password
         from visionsweep.tracking.process import resolve_uri, ui_command
 
         uploader, self._uploader = self._uploader, None
-        if not run_directories(directory):
+        uri = resolve_uri(config.tracking.uri, Path.cwd())
+        runs = run_directories(directory)
+        has_news = any(num_behind(run_dir, uri) for run_dir in runs)
+        if not runs or (is_refused and not has_news):
             uploader.finish(0, lambda _: None)  # nothing was started, so there is nothing to send or to compare
             return
-        log.info("the record is safe in %s; sending the rest of it to MLflow", directory)
+        if has_news:
+            log.info("the record is safe in %s; sending the rest of it to MLflow", directory)
         behind = uploader.finish(config.tracking.wait_seconds, _show_behind)
-        uri = resolve_uri(config.tracking.uri, Path.cwd())
         shown_uri = without_password(uri)
         if behind:
             log.warning(

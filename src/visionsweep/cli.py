@@ -16,6 +16,8 @@ from visionsweep.paths import PATH_KEYS, quote, quote_path_override
 from visionsweep.results import Objective
 from visionsweep.sweep.trial import current_trial
 
+INTERRUPTED = "interrupted before training began: there is nothing to resume"
+
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
     """Return the arguments for Hydra: paths quoted, `resume=DIR` turned into the overrides of that run.
@@ -80,12 +82,16 @@ def run_experiment(cfg: DictConfig) -> Objective:
     the whole sweep), and `show_exception` prints it as one line if it does end the sweep. Ctrl-C ends either with
     128 + the signal's number; in a worker, `Stopped` is raised instead.
     """
-    from visionsweep.run import Stopped, run
+    try:
+        from visionsweep.run import Stopped, run  # torch, which takes its seconds
+    except KeyboardInterrupt:
+        print(INTERRUPTED)  # noqa: T201
+        raise SystemExit(130) from None
 
     try:
         return run(cfg)
     except KeyboardInterrupt:
-        print("interrupted before training began: there is nothing to resume")  # noqa: T201
+        print(INTERRUPTED)  # noqa: T201
         raise SystemExit(130) from None
     except Stopped as stopped:
         if current_trial().number is not None:

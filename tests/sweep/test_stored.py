@@ -278,7 +278,10 @@ def test_a_renamed_directory_is_still_the_sweep(again: App) -> None:
     out = again(*TAKE_UP, "hydra.sweep.dir=t", "hydra.sweeper.n_trials=4")
     assert out.code == 0, out.text
     assert numbers(again) == [3]
+    assert "study s, taken up: 3 of 4 trials have ended\n" in out.stdout
     assert len(again.study("s", folder="t").trials) == 4
+    out = again(*TAKE_UP, "hydra.sweep.dir=t")
+    assert "4 of 4 trials have ended; nothing is left to do, for more give hydra.sweeper.n_trials=8\n" in out.stdout
     assert out.stdout.splitlines()[-1].endswith("hydra.sweep.dir=t")
 
 

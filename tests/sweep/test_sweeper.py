@@ -314,6 +314,11 @@ def test_the_apps_own_check_refuses_a_pair(whole: App) -> None:
     assert [job.key for job in app.jobs if job.check] == []
 
 
+def test_a_misspelt_choice_is_told_what_there_is(whole: App) -> None:
+    text = whole.sweep("db=mysql,postgres", FREE).error()
+    assert text == "db=postgres: In 'config': Could not find 'db/postgres'; choose one of mysql, postgresql, sqlite"
+
+
 def test_the_plan_states_the_disk_space(whole: App) -> None:
     app = whole
     out = app.sweep(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visionsweep.tracking.ack import Ack, run_directories, save_ack, sweep_directory
+from visionsweep.tracking.ack import Ack, load_ack, run_directories, save_ack, sweep_directory
 from visionsweep.tracking.sync import main
 
 SYNC = Path(__file__).parents[2] / "sync.py"
@@ -28,7 +28,31 @@ def test_a_directory_without_a_run_is_refused_in_one_line(tmp_path):
     result = subprocess.run([sys.executable, str(SYNC), str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert f"{tmp_path}: no events.jsonl" in result.stderr
+    assert f"error: {tmp_path}: no run (events.jsonl) there; give a run's or a sweep's directory" in result.stderr
+
+
+def test_what_is_meant_instead_is_named(make_run, tmp_path, capsys):
+    make_run("multirun/faces/0")
+    assert main([str(tmp_path / "multirun")]) == 1
+    assert capsys.readouterr().err.endswith(f"there; give what is in it, such as {tmp_path}/multirun/faces\n")
+    assert main([str(tmp_path / "nope")]) == 1
+    assert "nope: no such directory" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_folder_of_single_runs_is_no_sweep(make_run, tmp_path, uri, capsys):
+    from mlflow import MlflowClient
+
+    for name in ("outputs/first", "outputs/7"):
+        make_run(name)
+    for _ in range(2):
+        assert main([str(tmp_path / "outputs"), "--uri", uri, "--verify"]) == 0
+    assert capsys.readouterr().out.count("verified") == 4
+    assert sorted(path.name for path in (tmp_path / "outputs").iterdir()) == ["7", "first"]
+    for name in ("first", "7"):
+        run = MlflowClient(uri).get_run(load_ack(tmp_path / "outputs" / name, uri).run_id)
+        assert "mlflow.parentRunId" not in run.data.tags
 
 
 def test_runs_are_found_once_and_in_their_order(make_run, tmp_path):

@@ -21,9 +21,10 @@ def param_groups(
     parameter that requires a gradient is in one group. Raises ConfigError for a number out of range, and for
     a layer_decay on a model that does not tell its layers.
     """
-    for key, number in (("lr", lr), ("weight_decay", weight_decay)):
-        if not 0 <= number < math.inf:
-            raise ConfigError(f"optim.{key}: got {number}, expected a finite number >= 0")
+    if not 0 < lr < math.inf:
+        raise ConfigError(f"optim.lr: got {lr}, expected a finite number > 0")
+    if not 0 <= weight_decay < math.inf:
+        raise ConfigError(f"optim.weight_decay: got {weight_decay}, expected a finite number >= 0")
     undecayed = _undecayed_names(model)
     if layer_decay is not None:
         return _layer_groups(model, undecayed, weight_decay=weight_decay, lr=lr, layer_decay=layer_decay)

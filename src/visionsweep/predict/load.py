@@ -96,7 +96,8 @@ def _model_node(run_dir: Path) -> Any:
         raise UserError(f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME")
     path = run_dir / "config.yaml"
     if not path.is_file():
-        raise UserError(f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. run=outputs/NAME")
+        hint = f"run={run_dir}/best" if (run_dir / "best").exists() else "run=outputs/NAME"
+        raise UserError(f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. {hint}")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:

@@ -1,6 +1,7 @@
 """From a trial's parameters to a job: its overrides, its composed config, and whether every choice composes at all."""
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
@@ -135,9 +136,16 @@ def shown(overrides: Sequence[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return the line of an error that says what is wrong."""
+    """Return the line of an error that says what is wrong, with what Hydra proposes instead."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     cause = error.__cause__
     if not lines and cause is not None:
         return first_line(cause) if isinstance(cause, Exception) else type(cause).__name__
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    hint = next((line for line in lines[1:] if line.startswith("Did you mean")), "")
+    heads = [i for i, line in enumerate(lines) if line.startswith("Available options in")]
+    if heads and not hint:
+        options = itertools.takewhile(lambda line: not line.startswith("Config search path"), lines[heads[0] + 1 :])
+        hint = f"choose one of {', '.join(options)}"
+    return f"{lines[0].removesuffix('.')}; {hint}" if hint else lines[0]

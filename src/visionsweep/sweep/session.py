@@ -51,11 +51,21 @@ def run_session(sweep: Sweep, interrupts: Callable[[], int]) -> int:
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does not exist. A study
         # that a crash leaves here has no trial, and whoever needs its name takes it over.
         replace(sweep.stored, is_checked=True).write(sweep.sweep_dir)
+        if sweep.found is not None:
+            log.info(_taken_up(sweep, study))
         log.info("go on with: %s", sweep.continue_command())
         with _storage_errors(sweep):
             return _run(sweep, study, engine, interrupts)
     finally:
         engine.close()
+
+
+def _taken_up(sweep: Sweep, study: SweepStudy) -> str:
+    ended = sum(trial.state.is_finished() for trial in study.trials())
+    line = f"study {sweep.study_name}, taken up: {ended} of {sweep.n_trials} trials have ended"
+    if ended >= sweep.n_trials and sweep.grid is None:
+        line += f"; nothing is left to do, for more give hydra.sweeper.n_trials={2 * ended}"
+    return line
 
 
 @contextlib.contextmanager

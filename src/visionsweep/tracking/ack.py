@@ -100,11 +100,12 @@ def run_directories(directory: Path) -> list[Path]:
 
 
 def holds_sweep(directory: Path) -> bool:
-    """Return whether the runs in `directory` are those of a sweep: it is neither a run's nor a trial's of several."""
-    if (directory / JOURNAL_NAME).exists():
-        return False
-    is_trial = directory.resolve().name.isdigit() and any(directory.glob(f"{_SEED}*/{JOURNAL_NAME}"))
-    return not is_trial
+    """Return whether the runs in `directory` are those of a sweep, and so numbered.
+
+    Neither a run's directory is one, nor a trial's with several seeds, nor one of single runs such as `outputs`.
+    """
+    runs = run_directories(directory)
+    return bool(runs) and directory not in runs and all(run.relative_to(directory).parts[0].isdigit() for run in runs)
 
 
 def sweep_directory(run_dir: Path) -> Path:

@@ -52,11 +52,11 @@ class UploaderProcess:
     def finish(self, wait_seconds: float, on_progress: Callable[[int], None]) -> int:
         """Say that no more records come, wait for the uploader, and return how many it has not sent.
 
-        `on_progress` gets the records behind at once, every few seconds if it changes, and at the end. Ctrl-C ends
-        the waiting.
+        `on_progress` gets the records behind at once if there are any, every few seconds if it changes, and at the
+        end. Ctrl-C ends the waiting.
         """
         deadline = time.monotonic() + wait_seconds
-        shown, next_look = -1, 0.0
+        shown, next_look = 0, 0.0
         try:
             self._close_stdin()
             while self._process.poll() is None and time.monotonic() < deadline:

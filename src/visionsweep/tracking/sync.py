@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return max(sync(path, args.uri, args.experiment, args.verify, args.dry_run) for path in args.directories)
     except UserError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         return 1
 
 
@@ -41,7 +41,7 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
     """Bring one directory up to date; raises DataError without a run, ConfigError without one clear URI."""
     run_dirs = run_directories(directory)
     if not run_dirs:
-        raise DataError(f"{directory}: no events.jsonl there or below; give a run's or a sweep's directory")
+        raise DataError(_no_run(directory))
     uri = _choose_uri(run_dirs, uri)
     if dry_run:
         for run_dir in run_dirs:
@@ -70,10 +70,20 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
     return 0 if is_complete else 1
 
 
+def _no_run(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"{directory}: no such directory; give a run's or a sweep's"
+    below = next((path for path in sorted(directory.iterdir()) if path.is_dir() and run_directories(path)), None)
+    hint = "give a run's or a sweep's directory" if below is None else f"give what is in it, such as {below}"
+    return f"{directory}: no run (events.jsonl) there; {hint}"
+
+
 def _print_differences(lines: list[str]) -> bool:
     """Print them; return whether there are none."""
     for line in lines:
         sys.stdout.write(f"  differs: {line}\n")
+    if not lines:
+        sys.stdout.write("  verified: every value and file is there, once\n")
     return not lines
 
 
