@@ -33,6 +33,7 @@ class DirectoryReplay:
         self._experiment = experiment
         self._parent: SweepParent | None = None
         self._holds_checkpoints = False
+        self._held_sweep = False
 
     @property
     def behind(self) -> int:
@@ -89,7 +90,8 @@ class DirectoryReplay:
 
     @property
     def _is_sweep(self) -> bool:
-        return holds_sweep(self._directory)
+        self._held_sweep = self._held_sweep or holds_sweep(self._directory)  # from its first run on
+        return self._held_sweep
 
     def _attempt(self, run: RunReplay, deadline: float | None) -> None:
         try:
