@@ -239,6 +239,7 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
     assert "multirun/faces is never overwritten" in done.stderr
 
 
+@pytest.mark.timeout(600)  # three commands, on a busy machine
 def test_a_trial_of_a_sweep_resumes_like_any_run(tmp_path: Path, train: Command) -> None:
     overrides = ["tracking=none", "trainer.epochs=60", "trainer.threads=1", "optim=adamp"]
     grid = ["hydra/sweeper=basic", "hydra/launcher=basic", "loss=focal,ce_f1"]

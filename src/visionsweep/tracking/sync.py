@@ -66,7 +66,10 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
             is_complete &= _print_differences(sweep_differences(store, directory))
     run_id = load_ack(directory, uri).run_id
     if uri.startswith("http") and run_id is not None and is_complete:
-        sys.stdout.write(f"{directory}: {store.page_of(run_id)}\n")
+        try:
+            sys.stdout.write(f"{directory}: {store.page_of(run_id)}\n")
+        except Exception as error:  # everything is there: the address is a courtesy
+            sys.stderr.write(f"{first_line(error)}\n")
     return 0 if is_complete else 1
 
 
