@@ -1,13 +1,16 @@
 """The study: what is stored when, and that a sweep taken up goes on as if it had never stopped."""
 
+import contextlib
+import itertools
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -232,3 +235,50 @@ def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(UserError, match=r"cannot open lab/studies .*psycopg.*pip install 'visionsweep\[postgresql\]'"):
         open_storage("postgresql+psycopg://me:secret@lab/studies")
+
+
+@pytest.mark.parametrize(
+    ("statements", "minimum"),
+    [
+        (("CREATE UNIQUE INDEX",), 1),
+        pytest.param(("CREATE", "INSERT", "UPDATE"), 15, marks=pytest.mark.slow, id="any"),
+    ],
+)
+def test_a_death_between_any_two_statements_leaves_a_storage_that_works(
+    tmp_path: Path, statements: tuple[str, ...], minimum: int
+) -> None:
+    """Each statement is its own transaction in SQLite; a study's name stays unique all the same."""
+    steps = 0
+    for dies_at in itertools.count(1):
+        path = tmp_path / f"{dies_at}.db"
+        with dying_at(dies_at, statements) as is_dead:
+            with contextlib.suppress(Death):
+                open_study(path)
+            if not is_dead():
+                break
+        steps += 1
+        for number in range(2):
+            assert open_study(path).ask() == number, f"died at statement {dies_at}"
+    assert steps >= minimum
+
+
+class Death(BaseException):
+    """What no `except Exception` catches."""
+
+
+@contextlib.contextmanager
+def dying_at(count: int, statements: tuple[str, ...]) -> Iterator[Callable[[], bool]]:
+    """Raise Death before the `count`-th of these statements; yields whether it was reached."""
+    seen = 0
+
+    def before(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        nonlocal seen
+        seen += statement.lstrip().startswith(statements)
+        if seen >= count:
+            raise Death
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", before)
+    try:
+        yield lambda: seen >= count
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", before)

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -206,7 +207,9 @@ def open_storage(url: str) -> BaseStorage:
     # A trial may report once an hour: a server closes such connections. SQLite: somebody may be looking at the file.
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=options))
+        database = optuna.storages.RDBStorage(url, engine_kwargs=options)
+        _make_missing_indexes(database)
+        return optuna.storages.get_storage(database)
     except Exception as error:  # SQLAlchemy's, and those of each database driver
         cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ is not None else error
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
@@ -217,6 +220,16 @@ def open_storage(url: str) -> BaseStorage:
             f"hydra.sweeper.storage: cannot open {shown} ({type(error).__name__}: {reason}); "
             "expected an Optuna URL such as sqlite:///study.db or postgresql://HOST/DATABASE"
         ) from error
+
+
+def _make_missing_indexes(database: optuna.storages.RDBStorage) -> None:
+    """Make up for a death between a table's creation and its index's; SQLAlchemy makes indexes with new tables only.
+
+    Without the unique index a second study takes the name of the first one.
+    """
+    for table in models.BaseModel.metadata.sorted_tables:
+        for index in table.indexes:
+            index.create(database.engine, checkfirst=True)
 
 
 def _open(storage: BaseStorage, name: str, directions: Sequence[StudyDirection], owner: str) -> int:
