@@ -26,12 +26,19 @@ TRIALS = [
     trial(2, "pruned", values=(0.95,), params={"optim.lr": 0.01}, end=10.25),
     trial(3, "failed", values=None, params={"optim.lr": 0.01}, end=40.0, epochs=0),
 ]
+STARTED_WITH = """
+task_overrides: ["optim.lr=tag(log,interval(1e-4,0.1))"]
+hydra_overrides: ["hydra.sweeper.storage=postgresql://me:secret@lab/studies"]
+git_commit: 0123abc
+"""
 
 
 @pytest.fixture
 def sweep(tmp_path):
     directory = tmp_path / "faces"
     write_sweep(directory, TRIALS, space=SPACE)
+    with (directory / "sweep.yaml").open("a") as stored:
+        stored.write(STARTED_WITH)
     for number, state in enumerate(["finished", "finished", "pruned", "failed"]):
         write_journal(directory / str(number), [0.1, 0.2, 0.3], end=None)
         journal = Journal(directory / str(number))
@@ -76,6 +83,9 @@ def test_the_parent_shows_who_won_and_again_changes_nothing(sweep, uri):
     assert parent.data.params["space.optim.lr"] == "log 0.0001 .. 0.1"
     assert parent.data.tags["best.optim.lr"] == "0.03"
     assert "won" in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["git.commit"] == parent.data.tags["mlflow.source.git.commit"] == "0123abc"
+    overrides = "'optim.lr=tag(log,interval(1e-4,0.1))' hydra.sweeper.storage=postgresql://me:***@lab/studies"
+    assert parent.data.tags["overrides"] == overrides
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"report.html", "leaderboard.json", "trials.csv", "sweep.yaml"} <= files
 

@@ -6,6 +6,7 @@ All of it follows from the sweep's directory, so that a lost database is filled 
 import hashlib
 import json
 import logging
+import shlex
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from visionsweep.report.sweep_summary import space_rows
 from visionsweep.sweep.results import PRESET, RESULTS
 from visionsweep.sweep.results import TABLE as TRIALS
 from visionsweep.sweep.stored import FILE as SWEEP
+from visionsweep.sweep.stored import without_password
 from visionsweep.tracking.ack import exclusive, load_ack, save_ack
 from visionsweep.tracking.journal import Record
 from visionsweep.tracking.store import Store, run_page
@@ -128,7 +130,7 @@ class SweepParent:
         if ranked:
             tags |= {f"best.{key}": str(value) for key, value in ranked[0].params.items()}
             tags["best.trial"] = str(ranked[0].number)
-        self._store.log(run_id, tags=tags)
+        self._store.log(run_id, tags=tags | origin_tags(self._directory))
         self._store.log_text(run_id, json.dumps(leaderboard_table(record, links), ensure_ascii=False), TABLE)
         winner = runs.get(ranked[0].number) if ranked else None
         if winner is not None:
@@ -204,6 +206,20 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
         target = (search.get(name) or {}).get("_target_")
         params[name] = "none" if target is None else str(target).rpartition(".")[2]
     return params | {"seeds": search.get("seeds", 1)}
+
+
+def origin_tags(directory: Path) -> dict[str, str]:
+    """Return what the sweep was started with, and from which commit; none of a plain grid, whose runs say it."""
+    stored = yaml_mapping(directory / SWEEP)
+    if not stored:
+        return {}
+    overrides = [str(one) for part in ("task_overrides", "hydra_overrides") for one in stored.get(part) or ()]
+    commit = stored.get("git_commit")
+    return {
+        "overrides": without_password(shlex.join(overrides)) or "(none)",
+        "git.commit": commit or "not in git",
+        "mlflow.source.git.commit": commit or "",
+    }
 
 
 def _stat(path: Path) -> tuple[int, int] | None:
