@@ -105,12 +105,12 @@ def test_each_end_is_one_line(logged: pytest.LogCaptureFixture) -> None:
     display.refresh(Status(1, 1, 1, 0, 20, None, 1.0))
     display.close()
     assert [line.rstrip() for line in logged.messages] == [
-        "#7    done     0.9312*     3.2 s  12 epochs  loss=focal optim.lr=0.00312",
+        "#7    complete 0.9312*     3.2 s  12 epochs  loss=focal optim.lr=0.00312",
         "#8    pruned   0.4100      3.2 s  at epoch 3  loss=focal optim.lr=0.00312",
         "#9    FAILED   ValueError: model.num_classes: expected 10, got 3 (multirun/faces/9/error.txt)",
-        "#10   done     0.9312    same as #7  loss=focal optim.lr=0.00312",
-        "#11   done     0.5000 / 61706*    3.2 s  1 epoch  loss=focal optim.lr=0.00312",
-        "#12   done     0.5000 +- 0.14 over 2 seeds    3.2 s  12 epochs  loss=focal optim.lr=0.00312",
+        "#10   complete 0.9312    same as #7  loss=focal optim.lr=0.00312",
+        "#11   complete 0.5000 / 61706*    3.2 s  1 epoch  loss=focal optim.lr=0.00312",
+        "#12   complete 0.5000 +- 0.14 over 2 seeds    3.2 s  12 epochs  loss=focal optim.lr=0.00312",
     ]
     assert [r.levelname for r in logged.records].count("WARNING") == 1
 
@@ -169,7 +169,7 @@ def test_the_table_at_100_columns() -> None:
         "slot  trial  epoch  f1_macro  parameters",
         "   0     #1   -/27         -  loss=cross_entropy lr=0.00312 dropout=0.25 strength=0.123",
         "   1     #0   5/27    0.8124  loss=cross_entropy lr=0.00312 dropout=0.25 strength=0.123",
-        "18/100 trials: 12 finished, 5 pruned, 1 failed",
+        "18/100 trials: 12 complete, 5 pruned, 1 failed",
         "best 0.9312  #7  loss=focal optim.lr=0.00312",
         "elapsed 3 min 12 s, about 7 min 20 s left",
     ]
@@ -183,7 +183,7 @@ def test_the_table_at_60_columns_cuts_parameters_and_wraps_nothing() -> None:
     assert max(map(len, lines)) == 60
     assert lines[2] == "   0     #1   -/27         -  loss=cross_entropy lr=0.00312\u2026"
     assert lines[4:] == [
-        "18/100 trials: 12 finished, 5 pruned, 1 failed",
+        "18/100 trials: 12 complete, 5 pruned, 1 failed",
         "best 0.9312  #7  group.parameter_0=0 group.parameter_1=1 gr\u2026",
         "elapsed 3 min 12 s, about 7 min 20 s left",
     ]
@@ -193,7 +193,7 @@ def test_the_lines_below_the_table_stay_in_sight_on_a_low_terminal() -> None:
     screen = console(100, height=12)
     lines = screen_of(filled(screen, slots=40), screen)
     assert len(lines) < 12
-    assert lines[-4:-1] == ["and 36 more running", "18/100 trials: 12 finished, 5 pruned, 1 failed", "best: none yet"]
+    assert lines[-4:-1] == ["and 36 more running", "18/100 trials: 12 complete, 5 pruned, 1 failed", "best: none yet"]
 
 
 def test_a_trial_that_ended_leaves_the_table() -> None:
@@ -275,13 +275,13 @@ def test_what_others_write_stands_above_the_table(
     display.ended(record(2, 0.5), is_best=False)
     display.close()
     shown = capsys.readouterr().out.splitlines()
-    assert [line[:15] for line in shown] == ["after the table", "#2    done     "]
+    assert [line[:15] for line in shown] == ["after the table", "#2    complete "]
 
     assert as_seen(screen) == [  # a reason is wrapped, parameters are cut, and no table is left
         "a log line",
         "a printed line",
         "a note",
-        "#1    done     0.9312*     3.2 s  12 epochs  parameter_0=0 \u2026",
+        "#1    complete 0.9312*     3.2 s  12 epochs  parameter_0=0 \u2026",
         "#9    FAILED   ValueError: model.num_classes: expected 10,",
         "got 3 (multirun/faces/9/error.txt)",
     ]
@@ -337,7 +337,7 @@ def test_the_summary_of_a_sweep() -> None:
         record(4, state="running", epochs=2),
     ]
     assert lines_of(trials, full_epochs=27, metric="val/f1_macro", reproduce_command="python train.py loss=focal") == [
-        "6 trials: 2 finished, 2 pruned, 1 failed, 1 not finished yet, 1 of them took the value of an equal one",
+        "6 trials: 2 complete, 2 pruned, 1 failed, 1 not finished yet, 1 of them took the value of an equal one",
         "best val/f1_macro 0.9000 +- 0.1 over 3 seeds, trial 0: loss=focal optim.lr=0.00312",
         "pruning saved 50 of 81 epochs (62 %)",  # 24 + 26 of 3 trials x 27
         "failed:",
@@ -350,7 +350,7 @@ def test_the_summary_of_a_sweep() -> None:
 
 def test_the_summary_leaves_out_what_there_is_not() -> None:
     assert lines_of([record(0, 0.9)], full_epochs=12) == [
-        "1 trial: 1 finished",
+        "1 trial: 1 complete",
         "best value 0.9000, trial 0: loss=focal optim.lr=0.00312",
         "results: multirun/faces/trials.csv; the best trial's directory: multirun/faces/best",
         "go on with: python train.py --multirun study=faces",

@@ -73,7 +73,7 @@ def test_the_name_alone_takes_up_a_sweep_as_it_was(again: App) -> None:
     assert again.jobs == []
     after = tree(again.folder / "s")
     assert {name for name in after if after[name] != before.get(name)} - {".lock"} == {"sweep.log"}
-    assert "3 trials: 3 finished" in out.stdout
+    assert "3 trials: 3 complete" in out.stdout
 
 
 def test_n_trials_is_a_total_and_the_rest_is_remembered(again: App, whole: list[tuple[Any, ...]]) -> None:

@@ -276,7 +276,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _end_line(record: TrialRecord, is_best: bool) -> str:
-    word = {"complete": "done", "running": "stopped"}.get(record.state, record.state)
+    word = "stopped" if record.state == "running" else record.state
     value = _format_values(record) + ("*" if is_best else "") + _spread(record)
     parts = [f"#{record.number:<4} {word:<8} {value:<8}"]
     if record.duplicate_of is not None:
@@ -298,7 +298,7 @@ def _reason(record: TrialRecord, sweep_dir: Path) -> str:
 def _status_lines(status: Status) -> list[str]:
     ended = status.complete + status.pruned + status.failed
     of = "" if status.total is None else f"/{status.total}"
-    counts = f"{status.complete} finished, {status.pruned} pruned, {status.failed} failed"
+    counts = f"{status.complete} complete, {status.pruned} pruned, {status.failed} failed"
     left = "" if status.seconds_left is None else f", about {format_seconds(status.seconds_left)} left"
     top = status.best
     return [
@@ -343,8 +343,9 @@ def summary(
 
 def _counts_line(trials: Sequence[TrialRecord], interrupted: bool) -> str:
     counts = Counter[str](trial.state for trial in trials)
-    words = {"complete": "finished", "pruned": "pruned", "failed": "failed", "running": "not finished yet"}
-    states = [f"{counts[state]} {word}" for state, word in words.items() if counts[state]]
+    states = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if counts[state]]
+    if counts["running"]:
+        states.append(f"{counts['running']} not finished yet")
     repeated = sum(trial.duplicate_of is not None for trial in trials)
     if repeated:
         states.append(f"{repeated} of them took the value of an equal one")
