@@ -139,7 +139,7 @@ class Table:
     """The runs table of one experiment in the browser: how long it takes, and where that time goes."""
 
     def __init__(self, ui: MlflowUi, experiment_id: str, view: str, num_rows: int) -> None:
-        self.home = f"{ui.url}/#/experiments"
+        self.home = f"{ui.uri}/#/experiments"
         self.address = f"{self.home}/{experiment_id}/runs?{VIEWS[view]}"
         self._num_rows = num_rows
         self.search: dict[str, Any] = {}  # what the page asked the API for last
@@ -207,7 +207,7 @@ def make_bare_runs(database: Path, count: int) -> None:
 
 def measure_report(ui: MlflowUi, browser: Any, experiment_id: str, parent: str) -> float:
     """Return the seconds until the report's charts are drawn in the frame of the artifacts; no error may be there."""
-    url = f"{ui.url}/#/experiments/{experiment_id}/runs/{parent}/artifacts/report.html?workflowType=machine_learning"
+    url = f"{ui.uri}/#/experiments/{experiment_id}/runs/{parent}/artifacts/report.html?workflowType=machine_learning"
     with fresh_page(browser) as (page, errors):
         started = time.perf_counter()
         page.goto(url)

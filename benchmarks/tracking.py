@@ -24,6 +24,7 @@ import importlib.util
 import json
 import os
 import statistics
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the server is that of the tests
 
 import numpy as np
 from machine import machine
@@ -40,6 +42,8 @@ from tracking_apps.backlog import measure_backlog
 from tracking_apps.dead_server import NONE, VARIANTS, measure_trainings, ratio
 from tracking_apps.epoch import FEW, EpochCosts, measure_epoch, time_records, time_syncs
 from tracking_apps.peers import start_peer
+
+from tests.mlflow_process import MlflowProcess
 
 PARTS = ("epoch", "record", "peers", "backlog", "dead")
 RECORD_BAR = 20e-6  # seconds a record
@@ -137,7 +141,9 @@ def measure_stores(arguments: argparse.Namespace, costs: EpochCosts, directory: 
     values = directory / "values.json"
     (directory / "server").mkdir()
     served = stores.sqlite_uri(directory / "served")
-    with stores.mlflow_server(served, directory / "server") as server:
+    options = ("--artifacts-destination", str(directory / "server" / "artifacts"))
+    with MlflowProcess("server", served, directory / "server", *options) as process:
+        server = process.uri
         if "peers" in arguments.parts:
             file = stores.sqlite_uri(directory / "direct")
             stores.initialize(file)
@@ -243,6 +249,8 @@ def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
             verdict = "met" if high <= DEAD_BAR else "MISSED" if low > DEAD_BAR else "not settled: more --rounds"
             found = f"{mean:+.2%} ({low:+.2%} to {high:+.2%}), bar {DEAD_BAR:+.2%}: {verdict}"
             print(f"server that {variant}, {what}: {found}")
+        share = result[variant]["uploader_cpu"] / result[variant]["seconds"]
+        print(f"server that {variant}, at most, if the uploader had to share the trainer's core: {share:+.2%}")
     return result
 
 

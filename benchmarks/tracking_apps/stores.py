@@ -1,18 +1,13 @@
-"""Stores that the tracking benchmark logs to: an SQLite file, a server on one, and a server that is dead."""
+"""Stores that the tracking benchmark logs to: an SQLite file, and servers that are dead."""
 
 import contextlib
-import os
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-
-_START_SECONDS = 120.0
 
 
 def sqlite_uri(directory: Path) -> str:
@@ -34,32 +29,6 @@ def initialize(uri: str) -> None:
 def connect(uri: str) -> contextlib.closing[sqlite3.Connection]:
     """Return the database behind an SQLite URI."""
     return contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///")))
-
-
-@contextlib.contextmanager
-def mlflow_server(database: str, directory: Path) -> Iterator[str]:
-    """Yield the address of `mlflow server` on a database: one worker, no execution of jobs."""
-    port = _free_port()
-    binaries = Path(sys.executable).parent
-    command = [str(binaries / "mlflow"), "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", database, "--artifacts-destination", str(directory / "artifacts")]
-    environment = {
-        **os.environ,
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    with (directory / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + _START_SECONDS
-        while not _answers(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"mlflow server did not start:\n{(directory / 'server.log').read_text()[-3000:]}")
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()  # it ends its worker
-        process.wait()
 
 
 @contextlib.contextmanager
@@ -90,17 +59,3 @@ def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
             thread.join()
             for connection in accepted:
                 connection.close()
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

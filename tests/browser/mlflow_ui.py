@@ -3,12 +3,7 @@
 import contextlib
 import io
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +12,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from tests.tracking.faults import free_port
+from tests.mlflow_process import MlflowProcess
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -29,61 +24,16 @@ FLAGS = (
 )
 WIDTH, HEIGHT = 1400, 900
 PATIENCE_MS = 90_000  # of every wait: they end as soon as what they wait for is there
-START_SECONDS = 120.0
 # MLflow opens the panel of its assistant over the page at the first visit; this is what it notes when that is closed.
 NO_ASSISTANT = "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch {}"
 COLOURS = 256
 
 
-class MlflowUi:
-    """`mlflow ui` on an SQLite database, with the settings of the Makefile's `ui`, on a free port."""
+class MlflowUi(MlflowProcess):
+    """`mlflow ui` on an SQLite database, as `make ui` serves it, and its REST API."""
 
     def __init__(self, database: Path) -> None:
-        self.url = ""
-        self._database = database
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> "MlflowUi":
-        """Start it and wait until it is healthy; raises RuntimeError with the end of its log if that never happens."""
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        binaries = Path(sys.executable).parent
-        command = [str(binaries / "mlflow"), "ui", "--workers", "1", "--port", str(port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._database}"]
-        environment = os.environ | {
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        }
-        directory = self._database.parent
-        log = directory / f"ui-{port}.log"
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(
-                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True,
-            )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
-        while not self._is_healthy():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise RuntimeError(f"mlflow ui did not start:\n{log.read_text()[-3000:]}")
-            time.sleep(0.1)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Kill the server and its worker."""
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def _is_healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        super().__init__("ui", f"sqlite:///{database}", database.parent)
 
     def runs(self, experiment: str, max_results: int = 1000) -> list[dict[str, Any]]:
         """Return the runs of an experiment as the API tells them."""
@@ -95,7 +45,7 @@ class MlflowUi:
     def call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of one call of the REST API."""
         request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{method}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.uri}/api/2.0/mlflow/{method}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))

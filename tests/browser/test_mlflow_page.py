@@ -28,11 +28,11 @@ MODEL_TRAINING = "workflowType=machine_learning"
 
 
 def runs_url(ui, parent):
-    return f"{ui.url}/#/experiments/{parent['info']['experiment_id']}/runs?{MODEL_TRAINING}"
+    return f"{ui.uri}/#/experiments/{parent['info']['experiment_id']}/runs?{MODEL_TRAINING}"
 
 
 def run_url(ui, parent, run_id, rest=""):
-    return f"{ui.url}/#/experiments/{parent['info']['experiment_id']}/runs/{run_id}{rest}?{MODEL_TRAINING}"
+    return f"{ui.uri}/#/experiments/{parent['info']['experiment_id']}/runs/{run_id}{rest}?{MODEL_TRAINING}"
 
 
 def row_of(page: Page, name: str) -> Locator:

@@ -2,20 +2,17 @@
 
 import contextlib
 import http.client
-import os
 import random
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
+
+from tests.mlflow_process import MlflowProcess, free_port
 
 # refused: the connection is closed before the server hears of the request; error: 500, likewise; lost: the server did
 # it, the connection is closed; slow: the server did it, the answer comes after the client gave up; late: the request
@@ -25,53 +22,19 @@ FAULTS: tuple[Fault, ...] = ("refused", "error", "lost", "slow", "late")
 
 CLIENT_TIMEOUT_SECONDS = 2  # MLFLOW_HTTP_REQUEST_TIMEOUT of the uploaders
 SLOW_SECONDS = (2.2, 3.5)  # longer than the client waits
-START_SECONDS = 90.0
 _NOT_FORWARDED = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
 
-class Server:
-    """`mlflow server` on an SQLite database, as a user starts it; it survives `kill_and_start` as a database does."""
+class Server(MlflowProcess):
+    """`mlflow server` on an SQLite database; it survives `kill_and_start` as a database does."""
 
     def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.database = f"sqlite:///{directory / 'mlflow.db'}"
         self.artifacts = directory / "artifacts"
-        self.log = directory / "server.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        database = f"sqlite:///{directory / 'mlflow.db'}"
+        super().__init__("server", database, directory, "--artifacts-destination", str(self.artifacts))
         self._condition = threading.Condition()
         self._num_undisturbed = 0
         self._is_kill_due = False
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        binaries = Path(sys.executable).parent
-        command = [str(binaries / "mlflow"), "server", "--workers", "1", "--port", str(self.port)]
-        command += ["--backend-store-uri", self.database, "--artifacts-destination", str(self.artifacts)]
-        environment = {
-            **os.environ,
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                self.kill()
-                raise RuntimeError(f"mlflow server did not start:\n{self.log.read_text()[-3000:]}")
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        """SIGKILL the server and its worker."""
-        process, self._process = self._process, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
     def kill_and_start(self) -> None:
         """SIGKILL it as soon as nobody is in `undisturbed`, and start it again on the same database."""
@@ -95,13 +58,6 @@ class Server:
             with self._condition:
                 self._num_undisturbed -= 1
                 self._condition.notify_all()
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
 
 
 class Plan:
@@ -269,13 +225,3 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
     request_queue_size = 64
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on now, from below those that the system gives to clients' connections."""
-    while True:
-        port = random.SystemRandom().randrange(12_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
