@@ -1,7 +1,5 @@
 """One experiment, or with `--multirun` a sweep: `python train.py loss=focal optim=adamp`. See README.md."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
@@ -16,6 +14,4 @@ def main(cfg: DictConfig) -> float | tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    sys.excepthook = cli.show_exception
-    sys.argv[1:] = cli.prepare_arguments(sys.argv[1:])
-    main()
+    cli.start(main)

@@ -1,21 +1,25 @@
 """The command line around Hydra: what it does before Hydra reads the arguments, and how errors reach the user."""
 
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config  # noqa: F401 - registers the schema before Hydra composes
 from visionsweep.callback import fail
 from visionsweep.errors import UserError
+from visionsweep.hydra_errors import one_line
 from visionsweep.paths import PATH_KEYS, quote, quote_path_override
 from visionsweep.results import Objective
 from visionsweep.sweep.trial import current_trial
 
+FULL_ERROR = "HYDRA_FULL_ERROR"
 INTERRUPTED = "interrupted before training began: there is nothing to resume"
 
 
@@ -79,7 +83,7 @@ def run_experiment(cfg: DictConfig) -> Objective:
     """Run one job and return its objective; with `objective.others`, a tuple of it and the others.
 
     A mistake of the user's ends a single run with one line and exit code 1. In a sweep it is raised (an exit would end
-    the whole sweep), and `show_exception` prints it as one line if it does end the sweep. Ctrl-C ends either with
+    the whole sweep), and `start` prints it as one line if it does end the sweep. Ctrl-C ends either with
     128 + the signal's number; in a worker, `Stopped` is raised instead.
     """
     try:
@@ -104,9 +108,29 @@ def run_experiment(cfg: DictConfig) -> Objective:
         fail(str(error))
 
 
-def show_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print an exception that ends the command: one line for the user's mistakes, a traceback for our bugs."""
-    if isinstance(error, UserError):
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-    else:
-        sys.__excepthook__(kind, error, trace)
+def start(main: Callable[[], object]) -> None:
+    """Run Hydra's `main` on this process's arguments; what the user can mend ends it with one line and exit code 1.
+
+    Our own bugs keep their traceback. With HYDRA_FULL_ERROR=1, Hydra's errors keep theirs too.
+    """
+    sys.argv[1:] = prepare_arguments(sys.argv[1:])
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"  # else Hydra prints its errors itself, over up to thirty lines
+    try:
+        main()
+    except UserError as error:
+        fail(str(error))
+    except CompactHydraException as error:
+        if before == "1":
+            raise
+        fail(one_line(error))
+    except ValueError as error:
+        nulls = [a for a in sys.argv[1:] if a.endswith("=null") and "." not in a]
+        if before == "1" or not nulls or not str(error).startswith("Config group override must be"):
+            raise
+        fail(f"{nulls[0]}: expected the name of an option of this config group; see python train.py --help")
+    finally:
+        if before is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = before

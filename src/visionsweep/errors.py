@@ -15,3 +15,8 @@ class DataError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on, for example because the loss is NaN."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, its type's name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

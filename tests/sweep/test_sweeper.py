@@ -316,7 +316,10 @@ def test_the_apps_own_check_refuses_a_pair(whole: App) -> None:
 
 def test_a_misspelt_choice_is_told_what_there_is(whole: App) -> None:
     text = whole.sweep("db=mysql,postgres", FREE).error()
-    assert text == "db=postgres: In 'config': Could not find 'db/postgres'; choose one of mysql, postgresql, sqlite"
+    assert text == (
+        "db=postgres: In 'config': Could not find 'db/postgres'; did you mean postgresql? choose one of mysql, "
+        "postgresql, sqlite"
+    )
 
 
 def test_the_plan_states_the_disk_space(whole: App) -> None:

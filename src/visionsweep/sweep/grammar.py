@@ -24,7 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -37,7 +37,7 @@ def plain(mapping: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
     try:
         return {str(key): _plain_value(value) for key, value in (_plain_value(mapping) or {}).items()}
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{where}: {_first_line(error)}") from error
+        raise ConfigError(f"{where}: {first_line(error)}") from error
 
 
 def _plain_value(value: Any) -> Any:
@@ -72,7 +72,7 @@ def parse(text: str, config_loader: "ConfigLoader | None" = None) -> Override:
     try:
         override = OverridesParser.create(config_loader).parse_override(text)
     except _REFUSED as error:
-        raise ConfigError(f"{text}: not an override that Hydra understands: {_first_line(error)}") from error
+        raise ConfigError(f"{text}: not an override that Hydra understands: {first_line(error)}") from error
     finally:
         random.setstate(state)
     override.config_loader = config_loader
@@ -91,7 +91,7 @@ def distribution_of(override: Override) -> BaseDistribution | str:
     try:
         found = create_optuna_distribution_from_override(override)
     except _REFUSED as error:
-        raise ConfigError(f"{override.input_line}: nothing to draw: {_first_line(error)}") from error
+        raise ConfigError(f"{override.input_line}: nothing to draw: {first_line(error)}") from error
     finally:
         random.setstate(state)
     if isinstance(found, CategoricalDistribution) and isinstance(value, ChoiceSweep):
@@ -189,7 +189,3 @@ def number(value: float) -> str:
     """Return a number as short as it can be said without changing it."""
     short = f"{value:g}"
     return short if isinstance(value, float) and float(short) == value else repr(value)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,7 +1,6 @@
 """From a trial's parameters to a job: its overrides, its composed config, and whether every choice composes at all."""
 
 import copy
-import itertools
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.errors import ConfigError
+from visionsweep.hydra_errors import one_line
 from visionsweep.sweep.composition import Composition
 from visionsweep.sweep.settings import Settings
 from visionsweep.sweep.space import SearchSpace
@@ -50,7 +50,7 @@ class Composer:
         try:
             self.compose(overrides)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(f"{shown(overrides)}: {first_line(error)}") from error
+            raise ConfigError(f"{shown(overrides)}: {one_line(error)}") from error
         return overrides
 
     def is_group(self, key: str) -> bool:
@@ -62,7 +62,7 @@ class Composer:
         try:
             config = self.compose(self._space.fixed_arguments())
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(first_line(error)) from error
+            raise ConfigError(one_line(error)) from error
         self._require_numbered_directories(config)
         return resolve(config)
 
@@ -133,19 +133,3 @@ def _plain(value: Any) -> Any:
 def shown(overrides: Sequence[str]) -> str:
     """Return overrides as one types them."""
     return " ".join(overrides) or "(no overrides)"
-
-
-def first_line(error: Exception) -> str:
-    """Return the line of an error that says what is wrong, with what Hydra proposes instead."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
-    cause = error.__cause__
-    if not lines and cause is not None:
-        return first_line(cause) if isinstance(cause, Exception) else type(cause).__name__
-    if not lines:
-        return type(error).__name__
-    hint = next((line for line in lines[1:] if line.startswith("Did you mean")), "")
-    heads = [i for i, line in enumerate(lines) if line.startswith("Available options in")]
-    if heads and not hint:
-        options = itertools.takewhile(lambda line: not line.startswith("Config search path"), lines[heads[0] + 1 :])
-        hint = f"choose one of {', '.join(options)}"
-    return f"{lines[0].removesuffix('.')}; {hint}" if hint else lines[0]

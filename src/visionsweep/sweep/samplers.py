@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -71,7 +71,7 @@ def _partial(config: Mapping[str, Any], key: str, targets: tuple[str, ...]) -> C
             dict(config), _partial_=True, _convert_="all", _execution_whitelist_=targets
         )
     except InstantiationException as error:
-        raise ConfigError(f"{key}: {_first_line(error)}") from error
+        raise ConfigError(f"{key}: {first_line(error)}") from error
     return functools.partial(_call, make, key)
 
 
@@ -83,8 +83,4 @@ def _call(make: Callable[..., Any], key: str, /, **arguments: Any) -> Any:
             warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, and once a trial
             return make(**arguments)
     except (TypeError, ValueError, ImportError) as error:  # gp needs torch, cmaes its package
-        raise ConfigError(f"{key}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{key}: {first_line(error)}") from error

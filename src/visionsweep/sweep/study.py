@@ -15,7 +15,7 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from visionsweep.errors import UserError
+from visionsweep.errors import UserError, first_line
 from visionsweep.sweep.samplers import MakeSampler
 
 OWNER = "sweep:id"  # study attribute: the sweep that the study belongs to
@@ -212,7 +212,7 @@ def open_storage(url: str) -> BaseStorage:
         return optuna.storages.get_storage(database)
     except Exception as error:  # SQLAlchemy's, and those of each database driver
         cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ is not None else error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        reason = first_line(cause)
         if isinstance(cause, ModuleNotFoundError):
             reason += "; PostgreSQL needs pip install 'visionsweep[postgresql]'"
         shown = str(url).rpartition("@")[2]  # without a password
