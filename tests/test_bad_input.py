@@ -335,6 +335,7 @@ def test_what_a_failed_start_left_is_no_used_directory(tmp_path: Path, command_l
     assert command_line(*QUICK, "name=first").code == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_trial(tmp_path: Path, command_line: CommandLine) -> None:
     sweep = ["--multirun", "study=s", "optim=sgd", "optim.lr=1e30,1e-2", "loss=focal", "trainer.accumulate=1"]
     outcome = command_line(*QUICK, *sweep, "hydra.sweeper.n_trials=5")
@@ -344,6 +345,7 @@ def test_a_sweep_goes_on_after_a_failed_trial(tmp_path: Path, command_line: Comm
     assert "best run: " in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_that_a_mistake_ends_says_it_in_one_line(command_line: CommandLine) -> None:
     outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "loss=focal", "+loss.gama=1,2")
     assert outcome.code == 1

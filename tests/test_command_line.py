@@ -45,7 +45,9 @@ def resume(directory: Path, *arguments: str) -> None:
     assert done.returncode == 0, out + err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_run_after_the_batch_and_names_the_command_that_goes_on(
     tmp_path: Path, number: int, code: int
 ) -> None:

@@ -91,9 +91,16 @@ def kill_and_resume(compose: Compose, overrides: list[str], kill: Callable[[pyte
     return Path("outputs/killed")
 
 
+ALL_PAIRS = [*((name, "onecycle") for name in OPTIMIZERS), *(("adamw", name) for name in SCHEDULERS)]
+QUICK_PAIRS = [("adamp", "onecycle"), ("adamw", "plateau")]
+
+
 @pytest.mark.parametrize(
     ("optim", "scheduler"),
-    [*((name, "onecycle") for name in OPTIMIZERS), *(("adamw", name) for name in SCHEDULERS if name != "onecycle")],
+    [
+        *QUICK_PAIRS,
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in dict.fromkeys(ALL_PAIRS) if p not in QUICK_PAIRS),
+    ],
 )
 def test_every_optimizer_and_scheduler_resumes_bit_for_bit(compose: Compose, optim: str, scheduler: str) -> None:
     overrides = [f"optim={optim}", f"scheduler={scheduler}", f"trainer.epochs={EPOCHS}", *EVERYTHING]
@@ -116,7 +123,13 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(moment, id=name, marks=() if name == "between last and journal" else pytest.mark.slow)
+        for name, moment in MOMENTS.items()
+    ],
+)
 def test_no_moment_to_die_loses_or_repeats_an_epoch(compose: Compose, moment: tuple[Any, str, bool, int]) -> None:
     overrides = [f"trainer.epochs={EPOCHS}", "split.val_fraction=0.7", "trainer.accumulate=2", "loss=ce_f1"]
     run(compose(*overrides, "name=whole"))

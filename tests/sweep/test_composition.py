@@ -60,7 +60,16 @@ def described(compose: Any, overrides: list[str]) -> Any:
     return OmegaConf.to_yaml(config), nodes, flags
 
 
-@pytest.mark.parametrize("overrides", [["optim.lr=0.003", option, "trainer.accumulate=2"] for option in OPTIONS] + ODD)
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *(
+            pytest.param(["optim.lr=0.003", option, "trainer.accumulate=2"], marks=pytest.mark.slow)
+            for option in OPTIONS
+        ),
+        *ODD,
+    ],
+)
 def test_a_job_is_what_hydra_composes(sweep: tuple[ConfigLoader, DictConfig], overrides: list[str]) -> None:
     loader, config = sweep
     composition = Composition(loader, config)
