@@ -6,7 +6,6 @@ record is one `write` and survives the death of the process; `sync` makes it sur
 
 import errno
 import hashlib
-import json
 import logging
 import math
 import os
@@ -17,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import orjson
+
 JOURNAL_NAME = "events.jsonl"
 CHECKPOINT_FOLDER = "checkpoints"  # MLflow's folder of files that a sweep may remove: the weights of all but its best
 
@@ -26,7 +27,6 @@ Record = dict[str, Any]
 State = Literal["finished", "stopped", "failed", "pruned"]
 
 log = logging.getLogger(__name__)
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=str).encode
 
 
 class Journal:
@@ -88,7 +88,7 @@ class Journal:
 
     def datasets(self, datasets: Iterable[Mapping[str, object]]) -> None:
         """Record what the run reads: `name`, `digest` (36 letters at most), `context`, `source`, `profile` of each."""
-        self._append("datasets", {"datasets": [dict(dataset) for dataset in datasets]})
+        self._append("datasets", {"datasets": [_plain(dataset) for dataset in datasets]})
 
     def system(self, step: int, values: Mapping[str, float]) -> None:
         """Record a sample of the machine's load; `step` counts the samples. May be called by another thread."""
@@ -120,7 +120,8 @@ class Journal:
 
     def _append(self, kind: str, fields: Record, time_ms: int | None = None) -> None:
         stamp = time.time_ns() // 1_000_000 if time_ms is None else time_ms
-        line = (_encode({"type": kind, "time": stamp, "pid": self._pid, **fields}) + "\n").encode()
+        record = {"type": kind, "time": stamp, "pid": self._pid, **fields}
+        line = orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
         written = os.write(self._fd, line)
         if written != len(line):
             # A full disk takes a part of the line: without it the next record still starts on its own line.
@@ -165,7 +166,7 @@ def last_step(records: Iterable[Record]) -> int | None:
 def _parse(block: bytes, run_dir: Path) -> Iterable[Record]:
     for line in block.splitlines():
         try:
-            record = json.loads(line)
+            record = orjson.loads(line)
         except ValueError:
             record = None
         if isinstance(record, dict) and "type" in record:
