@@ -13,6 +13,7 @@ import pytest
 
 from tests.tracking.trials import compare
 from visionsweep.tracking.process import start_uploader
+from visionsweep.tracking.store import Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,6 +36,32 @@ worker, num_workers, directories = int(sys.argv[1]), int(sys.argv[2]), sys.argv[
 for number in range(worker, len(directories), num_workers):
     train(Path(directories[number]), seed=1, ending=ENDS[number % len(ENDS)], sleep_seconds=0.005)
 """
+
+# Dies as SIGKILL would have it, amid one of MLflow's migrations: the statement is done, its version not yet written.
+DYING = """
+import os, sys
+import sqlalchemy
+from visionsweep.tracking.store import Store
+count = 0
+def before(connection, cursor, statement, *more):
+    global count
+    count += statement.lstrip().upper().startswith("UPDATE ALEMBIC_VERSION")
+    if count == 20:
+        os._exit(9)
+sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", before)
+Store(sys.argv[1]).client
+"""
+
+
+def test_a_death_while_the_database_is_made_leaves_none(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert subprocess.run([sys.executable, "-c", DYING, uri], check=False).returncode == 9
+    assert not (tmp_path / "mlflow.db").exists()
+    run_id = Store(uri).ensure_run("e", "uid", "name", None, {})
+    assert Store(uri).ensure_run("e", "uid", "name", None, {}) == run_id
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        *("mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db.lock", "mlartifacts")
+    }
 
 
 @pytest.mark.parametrize("repeat", range(int(os.environ.get("VISIONSWEEP_REPEATS", "2"))))

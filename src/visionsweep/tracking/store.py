@@ -250,8 +250,10 @@ def _database_path(uri: str) -> Path:
 def _first_touch(uri: str) -> Iterator[None]:
     """Let one process at a time initialize an SQLite database, and turn its write-ahead log on.
 
-    MLflow creates its tables without a lock: two processes that open a fresh file together leave it broken
-    for good (mlflow 3.17). The log halves the cost of a write, and readers no longer stop the writer.
+    MLflow creates its tables without a lock: two processes that open a fresh file together leave it broken for good
+    (mlflow 3.17). So does a death while it does: its migrations commit each statement, and the version only after
+    that. So the file is made under another name. The log halves the cost of a write, and readers no longer stop the
+    writer.
     """
     if not uri.startswith(SQLITE):
         yield
@@ -260,12 +262,23 @@ def _first_touch(uri: str) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_name(database.name + ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        if not database.exists():
+            _make(database)
         with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
             except sqlite3.OperationalError as error:  # in use by a reader: slower, but right
                 log.warning("%s stays without a write-ahead log: %s", database, error)
         yield
+
+
+def _make(database: Path) -> None:
+    temporary = database.with_name(f".{database.name}.new")
+    for suffix in ("", "-journal"):  # of one that died
+        temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+    MlflowClient(f"{SQLITE}{temporary}", registry_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)
+    if not database.exists():  # `mlflow ui` does not know the lock
+        os.replace(temporary, database)
 
 
 @contextlib.contextmanager
