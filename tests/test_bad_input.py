@@ -311,6 +311,7 @@ def test_two_augmentations_go_together(tmp_path: Path, command_line: CommandLine
     assert "BatchNorm normalizes each micro-batch of 32 by itself" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_refused_sweep_prints_nothing_but_its_line(tmp_path: Path, command_line: CommandLine) -> None:
     assert command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1").code == 0
     outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1")

@@ -84,6 +84,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> 
     assert_same_bytes(tmp_path / "outputs/whole", tmp_path / "outputs/first", "best.pt")
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_names_its_process(tmp_path: Path) -> None:
     process = start(tmp_path, *LONG, "trainer.epochs=4000", "name=first")
     try:

@@ -185,6 +185,7 @@ def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_for_bit(compose: Com
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compose: Compose) -> None:
     overrides = ["trainer.epochs=2", "split.val_fraction=0.7", "model.drop_rate=0.3"]  # 17 updates an epoch
     run(compose(*overrides, "name=whole"))
@@ -200,6 +201,7 @@ def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compos
         assert torch.equal(value, killed[key]) if isinstance(value, torch.Tensor) else value == killed[key], key
 
 
+@pytest.mark.slow
 def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
     """The run died after its last epoch, before its result: it must not train on."""
     overrides = ["trainer.epochs=9", "split.val_fraction=0.7", "trainer.early_stopping.patience=1"]
@@ -214,6 +216,7 @@ def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
     assert_same_bytes(Path("outputs/whole"), resumed, "last.pt")
 
 
+@pytest.mark.slow
 def test_the_summary_is_recorded_once_however_often_the_end_is_reached(compose: Compose) -> None:
     resumed = kill_and_resume(
         compose, [], lambda patch: kill_in(patch, finish_module, "write_result", after=False, call=1)
@@ -235,6 +238,7 @@ def test_ctrl_c_at_the_end_is_a_stop_like_any_other(compose: Compose, monkeypatc
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_notebook_resumes_the_run_that_it_names(compose: Compose) -> None:
     overrides = ["trainer.epochs=3"]
     with pytest.MonkeyPatch.context() as patch:

@@ -269,7 +269,13 @@ MOMENTS = {
 
 
 class TestTakenUp:
-    @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+    @pytest.mark.parametrize(
+        "moment",
+        [
+            pytest.param(moment, id=name, marks=() if name == "before the report" else pytest.mark.slow)
+            for name, moment in MOMENTS.items()
+        ],
+    )
     def test_a_trial_that_died_ends_like_the_one_that_did_not(
         self, job: JobRunner, moment: tuple[Any, str, bool, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:

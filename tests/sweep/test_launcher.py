@@ -132,6 +132,7 @@ def test_a_job_that_fails_raises_its_exception_where_its_value_is_read(launcher:
         _ = pruned.return_value
 
 
+@pytest.mark.slow
 def test_a_job_without_a_report_of_its_own_raises_the_reason(tmp_path: Path) -> None:
     launcher = WorkersLauncher(n_jobs=1, trial_timeout_seconds=3)
     launcher.setup(**worker_app.sweep(tmp_path / "multirun"))

@@ -300,6 +300,7 @@ def check(config: DictConfig) -> dict[str, int]:
 CHECK = f"hydra.sweeper.check={__name__}.check"
 
 
+@pytest.mark.slow
 def test_the_apps_own_check_refuses_a_pair(whole: App) -> None:
     app = whole
     text = app.sweep("db=mysql,postgresql", "db@backup=sqlite,mysql", CHECK, FREE).error()

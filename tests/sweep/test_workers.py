@@ -430,6 +430,7 @@ def test_a_warm_worker_is_preferred(make_driver: Callable[..., Driver]) -> None:
     assert [event.slot for event in driver.events if isinstance(event, Started)] == [1]
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_much_memory_is_ended(make_driver: Callable[..., Driver]) -> None:
     driver = make_driver(limits=Limits(memory_limit="300MB"))
     assert driver.run("value").state == "completed"
@@ -440,6 +441,7 @@ def test_a_job_that_takes_too_much_memory_is_ended(make_driver: Callable[..., Dr
     assert driver.run("value").state == "completed"
 
 
+@pytest.mark.slow
 def test_a_worker_is_replaced_after_so_many_jobs(make_driver: Callable[..., Driver]) -> None:
     driver = make_driver(limits=Limits(max_trials_per_worker=2))
     pids = [driver.run("pid").value for _ in range(5)]
