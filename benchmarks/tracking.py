@@ -43,7 +43,7 @@ from tracking_apps.dead_server import NONE, VARIANTS, measure_trainings, ratio
 from tracking_apps.epoch import FEW, EpochCosts, measure_epoch, time_records, time_syncs
 from tracking_apps.peers import start_peer
 
-from tests.mlflow_process import MlflowProcess
+from tests.mlflow_process import MlflowProcess, on_database
 
 PARTS = ("epoch", "record", "peers", "backlog", "dead")
 RECORD_BAR = 20e-6  # seconds a record
@@ -141,8 +141,8 @@ def measure_stores(arguments: argparse.Namespace, costs: EpochCosts, directory: 
     values = directory / "values.json"
     (directory / "server").mkdir()
     served = stores.sqlite_uri(directory / "served")
-    options = ("--artifacts-destination", str(directory / "server" / "artifacts"))
-    with MlflowProcess("server", served, directory / "server", *options) as process:
+    artifacts = ("--artifacts-destination", str(directory / "server" / "artifacts"))
+    with MlflowProcess(directory / "server", "server", *on_database(served), *artifacts) as process:
         server = process.uri
         if "peers" in arguments.parts:
             file = stores.sqlite_uri(directory / "direct")

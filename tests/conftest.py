@@ -4,9 +4,10 @@ import logging
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hydra
 import pytest
@@ -23,6 +24,12 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
 
 QUICK = ["tracking=none", "trainer.epochs=2", "trainer.threads=1"]
+
+
+def one_fast(cases: Mapping[str, Any], fast: str) -> list[Any]:
+    """Return the cases as parameters with their names as ids; all but one run with the slow tests."""
+    return [pytest.param(case, id=name, marks=() if name == fast else pytest.mark.slow) for name, case in cases.items()]
+
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -1,4 +1,4 @@
-"""`mlflow server` or `mlflow ui`, as a user starts it, on a free port of this machine."""
+"""`mlflow server`, `mlflow ui` or `mlflow models serve`, as a user starts it, on a free port of this machine."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,15 +17,15 @@ START_SECONDS = 120.0
 
 
 class MlflowProcess:
-    """One worker on a database, with the settings of the Makefile's `ui`. A context manager."""
+    """A command of MLflow's that serves, with the environment of the Makefile's `ui`. A context manager."""
 
-    def __init__(self, verb: str, database: str, directory: Path, *options: str) -> None:
-        """``database``: a URI. ``directory``: where its log is written. Raises nothing: it is not started yet."""
+    def __init__(self, directory: Path, *command: str, environment: Mapping[str, str] | None = None) -> None:
+        """``directory``: where it works, and writes its log. It is started by `start`, or as a context."""
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.database = database
-        self.log = directory / f"{verb}-{self.port}.log"
-        self._command = [verb, "--workers", "1", "--port", str(self.port), "--backend-store-uri", database, *options]
+        self.log = directory / f"mlflow-{self.port}.log"
+        self._command = [*command, "--port", str(self.port)]
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -43,6 +44,7 @@ class MlflowProcess:
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # it looks for uvicorn there
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            **self._environment,
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -71,6 +73,11 @@ class MlflowProcess:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+def on_database(uri: str) -> tuple[str, ...]:
+    """Return the options of a server or page with one worker on a database."""
+    return "--workers", "1", "--backend-store-uri", uri
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from PIL import Image
 
 from .conftest import ROOT, Command
 from .images import make_csv, make_folder, make_image
+from .mlflow_process import MlflowProcess
 from .test_resume import assert_same_bytes
 
 pytestmark = pytest.mark.slow
@@ -104,13 +104,8 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     folder.mkdir()
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(folder / f"{number}.png")
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    served = serve(
-        model_uri, [{"inputs": pixels[:, None].tolist()}, {"inputs": pixels[:1, None].tolist()}], environment
-    )
+    inputs = pixels[:, None].tolist()
+    served = serve(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", model_uri, [{"inputs": inputs}, {"inputs": inputs[:1]}])
 
     done = train("run=outputs/first", "data.predict=images", "out=out.csv", "probabilities=true", script="predict.py")
     assert done.returncode == 0, done.stderr
@@ -121,36 +116,19 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     np.testing.assert_allclose(served[1], predicted[:1], atol=1e-5)  # any number of images
 
 
-def serve(model_uri: str, requests: list[dict[str, Any]], environment: dict[str, str]) -> list[list[list[float]]]:
+def serve(
+    directory: Path, tracking_uri: str, model_uri: str, requests: list[dict[str, Any]]
+) -> list[list[list[float]]]:
     """Start `mlflow models serve`, ask it, end it; return the predictions of each request."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = ["mlflow", "models", "serve", "--model-uri", model_uri, "--env-manager", "local", "--port", str(port)]
-    server = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/ping", timeout=10).close()
-                break
-            except OSError:
-                assert server.poll() is None, server.stderr and server.stderr.read()
-                assert time.monotonic() < deadline, "no answer from the server"
-                time.sleep(0.2)
-        answers = []
+    command = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
+    answers = []
+    with MlflowProcess(directory, *command, environment={"MLFLOW_TRACKING_URI": tracking_uri}) as server:
         for request in requests:
             headers = {"Content-Type": "application/json"}
-            call = urllib.request.Request(f"{url}/invocations", json.dumps(request).encode(), headers)
+            call = urllib.request.Request(f"{server.uri}/invocations", json.dumps(request).encode(), headers)
             with urllib.request.urlopen(call, timeout=60) as response:
                 answers.append(json.load(response)["predictions"])
-        return answers
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.communicate(timeout=30)
+    return answers
 
 
 def test_without_tracking_there_is_no_mlflow_at_all(tmp_path: Path, train: Command) -> None:

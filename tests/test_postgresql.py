@@ -4,7 +4,6 @@ import csv
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ROOT, Command
+from .mlflow_process import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian's place
 SUPERUSER = "postgres"
@@ -29,9 +29,7 @@ def server() -> Iterator[str]:
     directory = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))  # where that account may go
     if account is not None:
         shutil.chown(directory, account)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
 
     def run(program: str, *arguments: str) -> None:
         command = [BINARIES[-1] / program, *arguments]

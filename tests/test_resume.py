@@ -18,7 +18,7 @@ from visionsweep.run import run
 from visionsweep.tracking.journal import Journal, read_journal
 from visionsweep.training import EpochResult
 
-from .conftest import ROOT, Compose
+from .conftest import ROOT, Compose, one_fast
 
 EPOCHS = 3
 # Dropout draws from torch's generator, mixup from the augmentation's, EMA and early stopping have counters.
@@ -123,13 +123,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        pytest.param(moment, id=name, marks=() if name == "between last and journal" else pytest.mark.slow)
-        for name, moment in MOMENTS.items()
-    ],
-)
+@pytest.mark.parametrize("moment", one_fast(MOMENTS, "between last and journal"))
 def test_no_moment_to_die_loses_or_repeats_an_epoch(compose: Compose, moment: tuple[Any, str, bool, int]) -> None:
     overrides = [f"trainer.epochs={EPOCHS}", "split.val_fraction=0.7", "trainer.accumulate=2", "loss=ce_f1"]
     run(compose(*overrides, "name=whole"))

@@ -29,7 +29,7 @@ from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, current_
 from visionsweep.tracking.journal import Journal, read_journal
 from visionsweep.training import EpochResult
 
-from .conftest import Compose
+from .conftest import Compose, one_fast
 from .test_resume import TIMES, Killed, assert_same_bytes, kill_in
 
 # 539 training images, 9 updates an epoch; dropout and mixup draw from the generators.
@@ -269,13 +269,7 @@ MOMENTS = {
 
 
 class TestTakenUp:
-    @pytest.mark.parametrize(
-        "moment",
-        [
-            pytest.param(moment, id=name, marks=() if name == "before the report" else pytest.mark.slow)
-            for name, moment in MOMENTS.items()
-        ],
-    )
+    @pytest.mark.parametrize("moment", one_fast(MOMENTS, "before the report"))
     def test_a_trial_that_died_ends_like_the_one_that_did_not(
         self, job: JobRunner, moment: tuple[Any, str, bool, int], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -18,7 +18,7 @@ from visionsweep.data.memo import remembered
 from visionsweep.data.splits import split_indices
 from visionsweep.devices import choose_device, choose_memory_format, choose_precision, choose_threads
 from visionsweep.ema import EMA
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 from visionsweep.losses.base import Loss
 from visionsweep.metrics import METRIC_DIRECTIONS
 from visionsweep.optim.param_groups import param_groups
@@ -152,7 +152,7 @@ def _try_model(model: torch.nn.Module, train: TrainBatches, dataset: ImageDatase
             for buffer, before in buffers:
                 buffer.copy_(before)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"model: cannot train on {train.smallest_batch} images of {width}x{height} pixels at once ({reason}); "
             "raise data.image_size or trainer.batch_size, or choose another model"

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 
 ALLOWED_TARGETS = (
     "visionsweep.models.*",
@@ -81,7 +81,7 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
     except (TypeError, ValueError, AssertionError) as error:
         if path.startswith(OUR_TARGETS):  # ours say `ConfigError` for what the user can mend; this is a bug
             raise
-        raise ConfigError(f"{key}: {name} refuses these settings ({str(error).splitlines()[0]})") from error
+        raise ConfigError(f"{key}: {name} refuses these settings ({first_line(error)})") from error
 
 
 def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ import visionsweep.config  # noqa: F401 - registers the schema, also for a noteb
 from visionsweep.assembly import Experiment
 from visionsweep.atomic import write_text
 from visionsweep.data.splits import read_split, split_rows, write_split
-from visionsweep.errors import ConfigError, UserError
+from visionsweep.errors import ConfigError, UserError, first_line
 from visionsweep.paths import difference, resolve_paths, shown
 from visionsweep.reproducibility import environment, git_diff
 
@@ -38,7 +38,7 @@ def resolved_config(cfg: DictConfig) -> dict[str, Any]:
             OmegaConf.masked_copy(cfg, keys), resolve=True, throw_on_missing=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).strip().splitlines()[0]}") from error
+        raise ConfigError(f"{error.full_key}: {first_line(error)}") from error
     resolve_paths(config, directory)
     return config
 

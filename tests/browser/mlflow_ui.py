@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
-from tests.mlflow_process import MlflowProcess
+from tests.mlflow_process import MlflowProcess, on_database
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -33,7 +33,7 @@ class MlflowUi(MlflowProcess):
     """`mlflow ui` on an SQLite database, as `make ui` serves it, and its REST API."""
 
     def __init__(self, database: Path) -> None:
-        super().__init__("ui", f"sqlite:///{database}", database.parent)
+        super().__init__(database.parent, "ui", *on_database(f"sqlite:///{database}"))
 
     def runs(self, experiment: str, max_results: int = 1000) -> list[dict[str, Any]]:
         """Return the runs of an experiment as the API tells them."""

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
-from tests.mlflow_process import MlflowProcess, free_port
+from tests.mlflow_process import MlflowProcess, free_port, on_database
 
 # refused: the connection is closed before the server hears of the request; error: 500, likewise; lost: the server did
 # it, the connection is closed; slow: the server did it, the answer comes after the client gave up; late: the request
@@ -30,8 +30,9 @@ class Server(MlflowProcess):
 
     def __init__(self, directory: Path) -> None:
         self.artifacts = directory / "artifacts"
-        database = f"sqlite:///{directory / 'mlflow.db'}"
-        super().__init__("server", database, directory, "--artifacts-destination", str(self.artifacts))
+        self.database = f"sqlite:///{directory / 'mlflow.db'}"
+        artifacts = ("--artifacts-destination", str(self.artifacts))
+        super().__init__(directory, "server", *on_database(self.database), *artifacts)
         self._condition = threading.Condition()
         self._num_undisturbed = 0
         self._is_kill_due = False

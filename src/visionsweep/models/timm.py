@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 
 
 def create_model(
@@ -43,9 +43,8 @@ def create_model(
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"model.pretrained: cannot load weights of {name} ({reason}); "
+            f"model.pretrained: cannot load weights of {name} ({first_line(error)}); "
             "set model.pretrained=false, or to a file of weights"
         ) from error
     return model

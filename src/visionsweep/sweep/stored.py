@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from visionsweep.atomic import write_text
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, first_line
 
 FILE = "sweep.yaml"
 _HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"
@@ -52,7 +52,7 @@ def read_stored(sweep_dir: Path) -> Stored | None:
         return Stored(**yaml.safe_load(text))
     except (yaml.YAMLError, TypeError) as error:
         raise ConfigError(
-            f"{sweep_dir / FILE}: not readable as a stored sweep ({str(error).splitlines()[0]}); "
+            f"{sweep_dir / FILE}: not readable as a stored sweep ({first_line(error)}); "
             "restore the file, or choose another study"
         ) from error
 

@@ -116,8 +116,11 @@ class SweepParent:
         ended = ended_trials(record)
         # Once: MLflow keeps a parameter's first value. What a plain grid searched is known only when it is over.
         is_known = is_over or (self._num_points == 0 and (self._directory / SWEEP).exists())
-        params = search_params(self._directory, record) if is_known else None
-        self._store.log(run_id, best_points(record, ended)[self._num_points :], params)
+        points = best_points(record, ended)[self._num_points :]
+        if is_known:
+            self._store.log(run_id, points, search_params(self._directory, record), origin_tags(self._directory))
+        else:
+            self._store.log(run_id, points)
         self._num_points = len(ended)
 
     def _send_description(self, run_id: str, record: SweepRecord, children: Mapping[str, Child]) -> None:
@@ -130,7 +133,7 @@ class SweepParent:
         if ranked:
             tags |= {f"best.{key}": str(value) for key, value in ranked[0].params.items()}
             tags["best.trial"] = str(ranked[0].number)
-        self._store.log(run_id, tags=tags | origin_tags(self._directory))
+        self._store.log(run_id, tags=tags)
         self._store.log_text(run_id, json.dumps(leaderboard_table(record, links), ensure_ascii=False), TABLE)
         winner = runs.get(ranked[0].number) if ranked else None
         if winner is not None:

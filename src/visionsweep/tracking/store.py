@@ -273,11 +273,14 @@ def _first_touch(uri: str) -> Iterator[None]:
 
 
 def _make(database: Path) -> None:
+    """Have MLflow make its tables under another name, which becomes `database` when it is whole."""
     temporary = database.with_name(f".{database.name}.new")
     for suffix in ("", "-journal"):  # of one that died
         temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
     MlflowClient(f"{SQLITE}{temporary}", registry_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)
-    if not database.exists():  # `mlflow ui` does not know the lock
+    if database.exists():  # `mlflow ui` was faster: it does not know the lock
+        temporary.unlink()
+    else:
         os.replace(temporary, database)
 
 
