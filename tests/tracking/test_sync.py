@@ -95,3 +95,14 @@ def test_a_dead_server_is_named_after_a_few_attempts(make_run, capsys, monkeypat
     shown = capsys.readouterr()
     assert "Connection refused" in shown.err
     assert f"{run_dir}: finished, 0/6 records sent" in shown.out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_server_that_has_a_part_and_died_is_no_traceback_of_verify(make_run, capsys, monkeypatch):
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0,))
+    _, run_dir = make_run()
+    save_ack(run_dir, "http://127.0.0.1:9", Ack(run_id="known"))
+    assert main([str(run_dir), "--uri", "http://127.0.0.1:9", "--verify"]) == 1
+    shown = capsys.readouterr()
+    assert "Connection refused" in shown.err
+    assert "verified" not in shown.out

@@ -55,6 +55,7 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
     store = Store(uri)
     replay = DirectoryReplay(directory, store, experiment)
     is_complete = _send(replay)
+    verify &= is_complete  # a store that does not answer cannot be compared
     for run_dir in run_dirs:
         is_complete &= _print_run(run_dir, uri)
         if verify and load_ack(run_dir, uri).run_id is not None:
