@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from visionsweep import cli
-from visionsweep.build import allowed_targets
+from visionsweep.config.build import allowed_targets
 
 
 @hydra.main(config_path="conf", config_name="config", execution_whitelist=allowed_targets())

@@ -31,10 +31,10 @@ from mlflow import MlflowClient
 from sweep_page import make_sweep, timed
 
 from tests.browser.mlflow_ui import MlflowUi, chromium, fresh_page
-from visionsweep.report.sweep_page import write_sweep_page
-from visionsweep.report.sweep_record import SweptTrial, read_sweep
+from visionsweep.report.sweep.page import write_sweep_page
+from visionsweep.report.sweep.record import SweptTrial, read_sweep
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking import sync
-from visionsweep.tracking.journal import Journal
 
 ROUNDS = 5
 EXPERIMENT = "visionsweep"

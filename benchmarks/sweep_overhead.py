@@ -27,7 +27,7 @@ from machine import machine
 from optuna.trial import FrozenTrial
 from sweep_apps.process import APPS, Run, run_commands, sweep_versions
 
-from visionsweep.sweep.space import parse_space
+from visionsweep.sweep.space.space import parse_space
 from visionsweep.sweep.stored import read_stored
 
 BARS = {1000: 100, 5000: 150}  # ms a trial, of the unconditional spaces

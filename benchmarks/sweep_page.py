@@ -23,11 +23,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import yaml
 from machine import machine
 
-from visionsweep.report.leaderboard import description_markdown, leaderboard_table
-from visionsweep.report.sweep_page import write_sweep_page
-from visionsweep.report.sweep_record import read_sweep
+from visionsweep.report.sweep.leaderboard import description_markdown, leaderboard_table
+from visionsweep.report.sweep.page import write_sweep_page
+from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.journal import Journal
 from visionsweep.sweep.results import TrialRecord, trials_csv
-from visionsweep.tracking.journal import Journal
 
 ROUNDS = 5
 WORKERS = 4

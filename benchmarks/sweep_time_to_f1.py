@@ -37,7 +37,7 @@ from PIL import Image
 from sweep_apps.process import run_commands, sweep_versions
 
 from visionsweep.data.fashion_mnist import load_fashion_mnist
-from visionsweep.tracking.journal import read_journal
+from visionsweep.rundir.journal import read_journal
 
 BAR = 3.0  # ratio of means, in epochs and in time
 TOLERANCE = 0.005  # of macro F1: half a point

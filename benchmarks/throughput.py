@@ -26,14 +26,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-import visionsweep.config  # noqa: F401 - registers the schema
-from visionsweep import training
-from visionsweep.assembly import assemble
-from visionsweep.description import resolved_config
-from visionsweep.entry import flatten
-from visionsweep.recording import Best, Recorder
-from visionsweep.tracking.journal import Journal
+import visionsweep.config.schema  # noqa: F401 - registers the schema
+from visionsweep.run.assemble import assemble
+from visionsweep.run.description import resolved_config
+from visionsweep.run.entry import flatten
+from visionsweep.run.recorder import Best, Recorder
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.process import resolve_uri, start_uploader
+from visionsweep.training.loop import loop as training
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 MODELS = {"cnn": ["model=cnn"], "resnet10t": ["model=timm", "model.name=resnet10t"]}

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-import visionsweep.config  # noqa: F401 - registers the schema
+import visionsweep.config.schema  # noqa: F401 - registers the schema
 
 ROOT = Path(__file__).parent.parent
 

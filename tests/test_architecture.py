@@ -55,7 +55,12 @@ def test_only_the_uploader_knows_mlflow() -> None:
 
 
 def test_the_sweep_knows_nothing_of_images() -> None:
-    allowed = ("visionsweep.atomic", "visionsweep.errors", "visionsweep.hydra_errors", "visionsweep.sweep")
+    allowed = (
+        "visionsweep.rundir.atomic",
+        "visionsweep.errors",
+        "visionsweep.config.hydra_errors",
+        "visionsweep.sweep",
+    )
     for path in (*files("sweep"), *PLUGINS.rglob("*.py")):
         for name in imports_of(path):
             if name.split(".")[0] == "visionsweep":
@@ -102,7 +107,9 @@ def test_the_training_loop_knows_no_files_and_no_tracking() -> None:
         assert not [
             n
             for n in imports_of(SOURCE / name)
-            if n.startswith(("visionsweep.tracking", "visionsweep.checkpoint", "visionsweep.run", "json", "pathlib"))
+            if n.startswith(
+                ("visionsweep.tracking", "visionsweep.training.checkpoint", "visionsweep.run", "json", "pathlib")
+            )
         ]
 
 

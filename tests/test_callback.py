@@ -11,9 +11,9 @@ import pytest
 from omegaconf import DictConfig
 
 from visionsweep.callback import RunCallback, best_run
+from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.sweep.stored import Stored
 from visionsweep.tracking import process
-from visionsweep.tracking.journal import Journal, read_journal
 
 from .conftest import Compose
 

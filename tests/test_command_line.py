@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from visionsweep import checkpoint
+from visionsweep.training import checkpoint
 
 from .conftest import QUICK, ROOT, CommandLine
 from .test_resume import assert_same_bytes

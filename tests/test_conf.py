@@ -10,12 +10,12 @@ import pytest
 import torch
 import yaml
 
-from visionsweep.accumulation import backward
-from visionsweep.assembly import Experiment, assemble
-from visionsweep.description import resolved_config
+from visionsweep.config.paths import quote
 from visionsweep.errors import DataError
-from visionsweep.paths import quote
-from visionsweep.training import update
+from visionsweep.run.assemble import Experiment, assemble
+from visionsweep.run.description import resolved_config
+from visionsweep.training.accumulation import backward
+from visionsweep.training.loop import update
 
 from .conftest import ROOT, CommandLine, Compose
 from .images import make_csv, make_folder

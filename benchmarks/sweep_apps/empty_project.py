@@ -6,8 +6,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-import visionsweep.config  # noqa: F401 - registers the schema
-from visionsweep.build import allowed_targets
+import visionsweep.config.schema  # noqa: F401 - registers the schema
+from visionsweep.config.build import allowed_targets
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.tracking.ack import count_lines, load_ack, num_behind, run_directories
-from visionsweep.tracking.journal import Journal, read_journal
 from visionsweep.tracking.process import start_uploader
 
 from .stores import connect

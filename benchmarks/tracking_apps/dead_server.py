@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 from sweep_apps.process import run_commands
 
-from visionsweep.results import read_result
-from visionsweep.tracking.journal import read_journal
+from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.result import read_result
 
 from .stores import refusing_server, silent_server
 

@@ -10,14 +10,14 @@ from typing import Any
 import hydra
 import torch
 
-import visionsweep.config  # noqa: F401 - registers the schema
-from visionsweep.assembly import assemble
-from visionsweep.description import resolved_config, write_description
-from visionsweep.entry import start_journal
-from visionsweep.recording import Best, Recorder
-from visionsweep.tracking.journal import Journal
-from visionsweep.tracking.watch import watched
-from visionsweep.training import EpochResult, fit
+import visionsweep.config.schema  # noqa: F401 - registers the schema
+from visionsweep.run.assemble import assemble
+from visionsweep.run.description import resolved_config, write_description
+from visionsweep.run.entry import start_journal
+from visionsweep.run.recorder import Best, Recorder
+from visionsweep.rundir.heartbeat import watched
+from visionsweep.rundir.journal import Journal
+from visionsweep.training.loop import EpochResult, fit
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
 FEW = {"train/loss": 0.4213, "val/loss": 0.3127, "val/f1_macro": 0.8891, "val/accuracy": 0.8902, "train/lr": 0.00123}

@@ -18,7 +18,7 @@ Call = Callable[[dict[str, float], int], object]
 
 def journal_calls(target: str) -> Call:
     """Ours: a record and the fsync of an epoch; `target` is a run's directory."""
-    from visionsweep.tracking.journal import Journal
+    from visionsweep.rundir.journal import Journal
 
     journal = Journal(Path(target))
     journal.start("run", "benchmark", {}, {})

@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visionsweep.atomic import locked
-from visionsweep.config import directions
+from visionsweep.config.schema import directions
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.rundir.atomic import locked
 from visionsweep.sweep.stored import FILE as STORED_SWEEP
 from visionsweep.sweep.stored import continue_command, merge, read_stored
 
@@ -87,7 +87,7 @@ class RunCallback(Callback):
                     "or choose another name",
                 )
             else:
-                from visionsweep.description import refuse_difference, resolved_config
+                from visionsweep.run.description import refuse_difference, resolved_config
 
                 refuse_difference(resolved_config(config), run_dir)
             _make_directory(run_dir, "hydra.run.dir")
@@ -287,7 +287,7 @@ def _runs_of(trial_dir: Path) -> list[Path]:
 
 def _signed_value(run_dir: Path) -> float | None:
     """Return the objective of a finished run, larger is better; None for any other."""
-    from visionsweep.results import read_result
+    from visionsweep.rundir.result import read_result
 
     result = read_result(run_dir)
     if result is None or result["state"] != "finished":
@@ -298,8 +298,8 @@ def _signed_value(run_dir: Path) -> float | None:
 
 def _export(best: Path, register: str | None) -> None:
     """Ask for an MLflow model of the best run of a sweep, once, and show its directory."""
-    from visionsweep.results import BEST, read_result
-    from visionsweep.tracking.journal import Journal, read_journal
+    from visionsweep.rundir.journal import Journal, read_journal
+    from visionsweep.rundir.result import BEST, read_result
 
     result = read_result(best)
     if result is None or result["state"] != "finished":

@@ -11,12 +11,12 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-import visionsweep.config  # noqa: F401 - registers the schema before Hydra composes
+import visionsweep.config.schema  # noqa: F401 - registers the schema before Hydra composes
 from visionsweep.callback import fail
+from visionsweep.config.hydra_errors import one_line
+from visionsweep.config.paths import PATH_KEYS, quote, quote_path_override
 from visionsweep.errors import UserError
-from visionsweep.hydra_errors import one_line
-from visionsweep.paths import PATH_KEYS, quote, quote_path_override
-from visionsweep.results import Objective
+from visionsweep.rundir.result import Objective
 from visionsweep.sweep.trial import current_trial
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

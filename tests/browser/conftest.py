@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import ROOT
-from visionsweep.tracking.journal import read_journal
+from visionsweep.rundir.journal import read_journal
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

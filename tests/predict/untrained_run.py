@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from visionsweep import checkpoint
 from visionsweep.models.cnn import CNN
+from visionsweep.training import checkpoint
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
 CONFIG = """

@@ -28,8 +28,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
 from visionsweep.sweep import session, study
-from visionsweep.sweep.engine import Ended, Event, Job, Reported, Started
-from visionsweep.sweep.space import SearchSpace
+from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
+from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, set_current_trial
 
 CONF = {
@@ -336,7 +336,7 @@ from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
 
-from visionsweep.atomic import write_text
+from visionsweep.rundir.atomic import write_text
 from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
 
 

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-import visionsweep.config  # noqa: F401 - registers the schema
+import visionsweep.config.schema  # noqa: F401 - registers the schema
 from visionsweep.sweep.composition import Composition
 
 from ..conftest import ROOT

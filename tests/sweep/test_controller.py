@@ -12,7 +12,7 @@ from optuna.trial import Trial, TrialState
 
 from visionsweep.sweep.controller import Controller, Ending, objectives
 from visionsweep.sweep.display import Status
-from visionsweep.sweep.engine import Ended, Event, Job, Reported, Started
+from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.results import TrialRecord
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import Settings, read_settings

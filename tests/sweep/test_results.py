@@ -16,7 +16,6 @@ import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from visionsweep.sweep.checkpoints import disk_space, remove_checkpoints
 from visionsweep.sweep.results import (
     TrialRecord,
     best,
@@ -27,6 +26,7 @@ from visionsweep.sweep.results import (
     replace_link,
     write_results,
 )
+from visionsweep.sweep.retention import disk_space, remove_checkpoints
 
 ONE = ["maximize"]
 

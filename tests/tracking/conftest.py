@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from visionsweep.tracking.journal import Journal
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.uploader import prepare_environment
 
 

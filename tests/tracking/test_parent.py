@@ -6,11 +6,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.report.test_sweep_record import trial, write_journal, write_sweep
-from visionsweep.report.sweep_record import read_sweep
+from tests.report.sweep.test_record import trial, write_journal, write_sweep
+from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.directory import sweep_state
-from visionsweep.tracking.journal import Journal
 from visionsweep.tracking.parent import best_points, ended_trials
 from visionsweep.tracking.sync import main
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from visionsweep.errors import ConfigError
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.ack import num_behind, without_password
-from visionsweep.tracking.journal import Journal
 from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens

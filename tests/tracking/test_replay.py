@@ -115,7 +115,7 @@ def test_a_lost_answer_doubles_nothing(make_run, uri, client, read):
 
 def test_a_process_that_dies_in_the_middle_of_a_record_is_marked_killed(uri, read, tmp_path):
     code = """
-import os, sys; from pathlib import Path; from visionsweep.tracking.journal import Journal
+import os, sys; from pathlib import Path; from visionsweep.rundir.journal import Journal
 journal = Journal(Path(sys.argv[1])); journal.start("t", "tests", {}, {}); journal.metrics(1, {"a": 1.0}, time_ms=7)
 os.write(journal._fd, b'{"type":"metrics","time":17000')
 """
@@ -129,7 +129,7 @@ os.write(journal._fd, b'{"type":"metrics","time":17000')
 
 def test_a_dead_process_is_marked_killed_and_its_resumption_goes_on_in_the_same_run(make_run, uri, read, tmp_path):
     code = """
-import sys; from pathlib import Path; from visionsweep.tracking.journal import Journal
+import sys; from pathlib import Path; from visionsweep.rundir.journal import Journal
 journal = Journal(Path(sys.argv[1])); journal.start("k", "tests", {}, {}); journal.metrics(1, {"a": 1.0}, time_ms=7)
 """
     run_dir = tmp_path / "k"
@@ -138,7 +138,7 @@ journal = Journal(Path(sys.argv[1])); journal.start("k", "tests", {}, {}); journ
     killed, _ = read(run_dir)
     assert (killed.info.status, killed.data.tags["visionsweep.state"]) == ("KILLED", "killed")
 
-    from visionsweep.tracking.journal import Journal
+    from visionsweep.rundir.journal import Journal
 
     journal = Journal(run_dir)
     journal.start("k", "tests", {}, {})

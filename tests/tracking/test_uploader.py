@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
+from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.ack import load_ack, num_behind
-from visionsweep.tracking.journal import Journal
 from visionsweep.tracking.process import start_uploader
 from visionsweep.tracking.sync import main
 
@@ -74,7 +74,7 @@ def test_a_killed_trainer_is_marked_by_the_uploader_that_outlives_it(tmp_path, u
     run_dir = tmp_path / "orphan"
     code = """
 import os, signal, sys; from pathlib import Path
-from visionsweep.tracking.journal import Journal; from visionsweep.tracking.process import start_uploader
+from visionsweep.rundir.journal import Journal; from visionsweep.tracking.process import start_uploader
 uploader = start_uploader(Path(sys.argv[1]), sys.argv[2], "tests"); journal = Journal(Path(sys.argv[1]))
 journal.start("orphan", "tests", {}, {}); journal.metrics(1, {"a": 1.0}); print(uploader.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(make_run, tm
     torch.manual_seed(0)
     predictor = Predictor()
     module = types.SimpleNamespace(load_predictor=lambda run_dir, device="cpu": predictor)
-    monkeypatch.setitem(sys.modules, "visionsweep.predict.load", module)
+    monkeypatch.setitem(sys.modules, "visionsweep.training.predictor", module)
     journal, run_dir = make_run("exported", state=None)
     journal.model("checkpoints/best.pt", step=2, register="größe")
     journal.end("finished")
@@ -140,7 +140,7 @@ def test_a_model_that_cannot_be_exported_is_given_up_with_the_reason(make_run, t
     def fail(run_dir, device):
         raise RuntimeError("no such weights")
 
-    monkeypatch.setitem(sys.modules, "visionsweep.predict.load", types.SimpleNamespace(load_predictor=fail))
+    monkeypatch.setitem(sys.modules, "visionsweep.training.predictor", types.SimpleNamespace(load_predictor=fail))
     monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0, 0.0))
     journal, run_dir = make_run("failing", state=None)
     journal.model("checkpoints/best.pt")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from visionsweep.atomic import atomic_write, write_text
-from visionsweep.tracking.journal import Journal, last_step, read_journal
+from visionsweep.rundir.atomic import atomic_write, write_text
+from visionsweep.rundir.journal import Journal, last_step, read_journal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from visionsweep.sweep.resources import Slot
-    from visionsweep.sweep.workers import WorkersEngine
+    from visionsweep.sweep.engines.local.pool import WorkersEngine
+    from visionsweep.sweep.engines.local.resources import Slot
 
 
 @dataclass
@@ -63,7 +63,7 @@ class WorkersLauncher(Launcher):
         """Run a batch of jobs; return how each one ended, in order."""
         from hydra.core.utils import configure_log, setup_globals
 
-        from visionsweep.sweep.batch import run_batch
+        from visionsweep.sweep.engines.batch import run_batch
 
         setup_globals()
         context, hydra_config = self._sweep["hydra_context"], self._sweep["config"].hydra
@@ -95,12 +95,12 @@ class WorkersLauncher(Launcher):
         return self._start(self._plan(self._n_jobs if n_jobs is None else n_jobs), log_path)
 
     def _plan(self, n_jobs: int | None) -> "list[Slot]":
-        from visionsweep.sweep.resources import plan_slots
+        from visionsweep.sweep.engines.local.resources import plan_slots
 
         return plan_slots(n_jobs, self._gpus_per_trial, self._threads)
 
     def _start(self, slots: "list[Slot]", log_path: Path | None, *, keep_job_returns: bool = False) -> "WorkersEngine":
-        from visionsweep.sweep.workers import Limits, WorkersEngine
+        from visionsweep.sweep.engines.local.pool import Limits, WorkersEngine
 
         limits = Limits(self._max_trials_per_worker, self._trial_timeout_seconds, self._memory_limit)
         return WorkersEngine(slots, **self._sweep, limits=limits, log_path=log_path, keep_job_returns=keep_job_returns)

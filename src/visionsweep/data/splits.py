@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from visionsweep.atomic import atomic_write
 from visionsweep.data.dataset import ImageDataset, ImageSet
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.rundir.atomic import atomic_write
 
 logger = logging.getLogger(__name__)
 

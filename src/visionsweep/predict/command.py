@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Sequence
 
-from visionsweep.atomic import write_text
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
+from visionsweep.rundir.atomic import write_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,11 +28,11 @@ def main(argv: Sequence[str]) -> int:
 def run_prediction(arguments: Arguments) -> str:
     """Write the submission and return a summary. All that needs no model is checked before one is loaded."""
     # torch takes seconds: not for --help, or an argument that is wrong
-    from visionsweep.devices import choose_device
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
-    from visionsweep.predict.load import load_predictor
     from visionsweep.predict.submission import make_template, render, render_class_columns, summarize
+    from visionsweep.training.devices import choose_device
+    from visionsweep.training.predictor import load_predictor
 
     _check_out(arguments)
     images = find_images(arguments.images, arguments.image_column, arguments.root)

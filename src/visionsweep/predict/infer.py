@@ -12,10 +12,10 @@ from torch import Tensor
 
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
-from visionsweep.devices import choose_memory_format, choose_threads
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.arguments import TTA
-from visionsweep.predict.load import Predictor
+from visionsweep.training.devices import choose_memory_format, choose_threads
+from visionsweep.training.predictor import Predictor
 
 PREFETCH = 2  # batches that are decoded ahead; more only take memory
 

@@ -14,12 +14,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from visionsweep.atomic import locked, write_text
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.sweep.engine import Engine
+from visionsweep.rundir.atomic import locked, write_text
+from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.jobs import Composer, shown
 from visionsweep.sweep.settings import DEFAULT_TRIALS, Settings, read_settings
-from visionsweep.sweep.space import SearchSpace, parse_space, warnings_of
+from visionsweep.sweep.space.space import SearchSpace, parse_space, warnings_of
 from visionsweep.sweep.stored import (
     FILE,
     Stored,

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 from optuna.trial import TrialState
 
-from visionsweep.atomic import write_text
 from visionsweep.errors import UserError
+from visionsweep.rundir.atomic import write_text
 from visionsweep.sweep.display import Display, Status
-from visionsweep.sweep.engine import RETRIED, Ended, Engine, Event, Job, Reported, Started
+from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Event, Job, Reported, Started
 from visionsweep.sweep.results import TrialRecord, best
 from visionsweep.sweep.settings import Settings
 from visionsweep.sweep.study import SweepStudy

@@ -12,11 +12,11 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError
-from visionsweep.hydra_errors import one_line
 from visionsweep.sweep.composition import Composition
 from visionsweep.sweep.settings import Settings
-from visionsweep.sweep.space import SearchSpace
+from visionsweep.sweep.space.space import SearchSpace
 
 
 class Composer:

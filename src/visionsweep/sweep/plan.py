@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from visionsweep.sweep.checkpoints import disk_space
 from visionsweep.sweep.jobs import shown
+from visionsweep.sweep.retention import disk_space
 
 if TYPE_CHECKING:
     from visionsweep.sweep.command import Sweep

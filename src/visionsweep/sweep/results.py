@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visionsweep.atomic import write_text
+from visionsweep.rundir.atomic import write_text
 
 log = logging.getLogger(__name__)
 

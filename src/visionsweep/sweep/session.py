@@ -12,13 +12,13 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from visionsweep.errors import ConfigError, UserError, first_line
-from visionsweep.sweep.checkpoints import remove_checkpoints
 from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history
 from visionsweep.sweep.controller import Controller, require_trials
 from visionsweep.sweep.display import make_display, summary
-from visionsweep.sweep.engine import Engine
+from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.results import TrialRecord, best, command_of, write_results
+from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.stored import differences, program, without_password
 from visionsweep.sweep.study import SweepStudy, open_storage, past_trials

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from visionsweep.atomic import write_text
 from visionsweep.errors import ConfigError, first_line
+from visionsweep.rundir.atomic import write_text
 
 FILE = "sweep.yaml"
 _HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from visionsweep.atomic import write_text
-from visionsweep.tracking.journal import JOURNAL_NAME, Record
+from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.journal import JOURNAL_NAME, Record
 
 ACK_NAME = ".mlflow.json"
 LOCK_NAME = ".mlflow.lock"

@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from visionsweep.errors import DataError
-from visionsweep.report.sweep_record import read_sweep
+from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.journal import JOURNAL_NAME, read_records
 from visionsweep.sweep.results import TABLE
 from visionsweep.tracking.ack import (
     Ack,
@@ -15,7 +16,6 @@ from visionsweep.tracking.ack import (
     sweep_directory,
     without_password,
 )
-from visionsweep.tracking.journal import JOURNAL_NAME, read_records
 from visionsweep.tracking.parent import SWEEP_UID_NAME, Child, SweepParent
 from visionsweep.tracking.replay import RunReplay
 from visionsweep.tracking.store import Store

@@ -10,13 +10,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
-from visionsweep.tracking.journal import Record
+from visionsweep.rundir.journal import Record
 from visionsweep.tracking.store import Store
 
 if TYPE_CHECKING:
     from torch import nn
 
-CHECKPOINT_TAG = "visionsweep.checkpoint"
+CHECKPOINT_TAG = "visionsweep.training.checkpoint"
 CHAMPION = "champion"
 
 
@@ -27,7 +27,7 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
     (N, K) float32, with pre-processing inside. Any N works, since the example has a batch of 2 (a batch of 1
     is frozen into the program).
     """
-    from visionsweep.predict.load import load_predictor
+    from visionsweep.training.predictor import load_predictor
 
     client = store.client
     run = client.get_run(run_id)

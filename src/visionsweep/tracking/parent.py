@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionsweep.atomic import write_text
-from visionsweep.report.leaderboard import description_markdown, leaderboard_table
-from visionsweep.report.sweep_files import yaml_mapping
-from visionsweep.report.sweep_page import write_sweep_page
-from visionsweep.report.sweep_record import SweepRecord, SweptTrial, read_sweep
-from visionsweep.report.sweep_summary import space_rows
+from visionsweep.report.sweep.files import yaml_mapping
+from visionsweep.report.sweep.leaderboard import description_markdown, leaderboard_table
+from visionsweep.report.sweep.page import write_sweep_page
+from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
+from visionsweep.report.sweep.summary import space_rows
+from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.journal import Record
 from visionsweep.sweep.results import PRESET, RESULTS
 from visionsweep.sweep.results import TABLE as TRIALS
 from visionsweep.sweep.stored import FILE as SWEEP
 from visionsweep.sweep.stored import without_password
 from visionsweep.tracking.ack import exclusive, load_ack, save_ack
-from visionsweep.tracking.journal import Record
 from visionsweep.tracking.store import Store, run_page
 
 SWEEP_UID_NAME = ".sweep_uid"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psutil
 
+from visionsweep.rundir.heartbeat import DEAD_SECONDS, seconds_since_alive
+from visionsweep.rundir.journal import CHECKPOINT_FOLDER, JOURNAL_NAME, Record, read_records
 from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_behind, save_ack, sweep_directory
 from visionsweep.tracking.export import export_model
-from visionsweep.tracking.journal import CHECKPOINT_FOLDER, JOURNAL_NAME, Record, read_records
 from visionsweep.tracking.store import RunDeletedError, RunMissingError, Store
-from visionsweep.tracking.watch import DEAD_SECONDS, seconds_since_alive
 
 MAX_MODEL_ATTEMPTS = 3
 

@@ -19,9 +19,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from visionsweep.rundir.journal import Record
 from visionsweep.tracking.ack import without_password
 from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key, shortened
-from visionsweep.tracking.journal import Record
 
 UID_TAG = "visionsweep.uid"
 STATE_TAG = "visionsweep.state"

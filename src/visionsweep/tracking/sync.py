@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.rundir.journal import read_journal
 from visionsweep.tracking.ack import count_lines, holds_sweep, known_uris, load_ack, num_behind, run_directories
-from visionsweep.tracking.journal import read_journal
 from visionsweep.tracking.process import resolve_uri
 from visionsweep.tracking.uploader import first_line, prepare_environment
 

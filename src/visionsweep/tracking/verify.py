@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from visionsweep.report.sweep_record import read_sweep
+from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.journal import CHECKPOINT_FOLDER, Record, read_journal
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.entities import finite_or_nan, param_value, safe_key
-from visionsweep.tracking.journal import CHECKPOINT_FOLDER, Record, read_journal
 from visionsweep.tracking.parent import FILES, PAGE, best_points, ended_trials, search_params
 from visionsweep.tracking.store import Store
 

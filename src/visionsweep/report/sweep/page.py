@@ -1,0 +1,259 @@
+"""The page of a sweep: one HTML file that needs nothing else, neither a network nor a server.
+
+MLflow shows it in `<iframe sandbox="allow-scripts">`: no storage, no other files, no pop-ups.
+"""
+
+import base64
+import functools
+import gzip
+import html
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from visionsweep.errors import UserError
+from visionsweep.report.sweep.axes import Chart, text
+from visionsweep.report.sweep.figures import (
+    history,
+    importance_bars,
+    learning_curves,
+    objective_axis,
+    pareto_charts,
+)
+from visionsweep.report.sweep.leaderboard import LeaderboardRow, leaderboard_rows
+from visionsweep.report.sweep.param_figures import interaction, parallel, slices
+from visionsweep.report.sweep.record import SweepRecord
+from visionsweep.report.sweep.summary import (
+    Markup,
+    Summary,
+    counts_sentence,
+    differences,
+    gap_sentence,
+    space_rows,
+    summarize,
+    value_text,
+    why_sentence,
+    won_sentence,
+)
+from visionsweep.report.sweep.timeline import timeline
+from visionsweep.report.sweep.values import duration_text, short_text
+from visionsweep.rundir.atomic import write_text
+from visionsweep.text import shortened
+
+TEMPLATE = "page.html"
+MAX_ROWS = 1000  # of the leaderboard
+_HOVER_LINES = 14
+
+_escape = functools.partial(html.escape, quote=True)
+_MARKUP = Markup(
+    plain=_escape,
+    code=lambda value: f"<code>{_escape(value)}</code>",
+    strong=lambda value: f"<strong>{_escape(value)}</strong>",
+)
+
+
+def write_sweep_page(record: SweepRecord, path: Path) -> None:
+    """Write the page of a sweep to `path`, atomically; `UserError` where plotly, whose code it holds, is missing."""
+    write_text(path, sweep_page(record))
+
+
+def sweep_page(record: SweepRecord) -> str:
+    """Return the page of a sweep as HTML, about 2 MB of which nearly all is plotly's drawing code, compressed."""
+    summary = summarize(record)
+    charts = make_charts(summary)
+    parts = {
+        "title": _escape(record.name),
+        "status": _status(record),
+        "head": _head(summary),
+        "comparison": _comparison(summary),
+        "leaderboard": _leaderboard(summary),
+        "charts": _frames([chart for chart in charts if chart.width != "third"]),
+        "slices": _slices(summary, [chart for chart in charts if chart.width == "third"]),
+        "space": _space(record),
+        "time": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(_time(record))),
+        "content": _json({"charts": [_drawn(c) for c in charts], "trials": _hover(summary)}),
+        "plotly": plotly_base64() if charts else "",
+    }
+    template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    # One pass: what stands in a part is never taken for a place.
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
+
+
+def _time(record: SweepRecord) -> float:
+    """Return what the page is as of, in seconds since 1970: of a sweep that is over its end, always the same."""
+    ends = [trial.end for trial in record.trials]
+    known = [end for end in ends if end is not None]
+    return max(known) if known and len(known) == len(ends) else time.time()
+
+
+def make_charts(summary: Summary) -> list[Chart]:
+    """Return the charts that the sweep has something for, in the page's order."""
+    found = [
+        history(summary),
+        importance_bars(summary),
+        *pareto_charts(summary),
+        learning_curves(summary),
+        timeline(summary),
+        parallel(summary),
+        interaction(summary),
+        *slices(summary),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+@functools.cache
+def plotly_base64() -> str:
+    """Return plotly.js, gzip and base64: 1.9 MB of text in place of 4.8."""
+    spec = find_spec("plotly")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("the page of a sweep needs plotly: pip install plotly")
+    # Its file and not `plotly.offline`, whose import takes longer than all the rest.
+    code = Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(code, 9, mtime=0)).decode("ascii")
+
+
+def _json(content: Any) -> str:
+    """Return JSON that stands in a script element: no `<` can end it."""
+    encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _drawn(chart: Chart) -> dict[str, Any]:
+    return {"id": chart.id, "data": chart.data, "layout": chart.layout, "select": chart.select}
+
+
+def _hover(summary: Summary) -> dict[int, list[str]]:
+    """Return for each trial its head and its parameters, for the charts (which read a subset of HTML)."""
+    lines = {}
+    for trial in summary.record.trials:
+        values = [
+            f"{name} {value_text(trial, i)}" for i, name in enumerate(summary.record.metrics) if value_text(trial, i)
+        ]
+        params = [
+            f"{shortened(key, 40)}={short_text(value, limit=40)}" for key, value in summary.params_of(trial).items()
+        ]
+        if len(params) > _HOVER_LINES:
+            params[_HOVER_LINES:] = [f"and {len(params) - _HOVER_LINES} more"]
+        lines[trial.number] = [text(line) for line in (f"#{trial.number} {trial.state}", *values, *params)]
+    return lines
+
+
+def _status(record: SweepRecord) -> str:
+    num_running = record.counts().get("running", 0)
+    if num_running:
+        return f'<span class="badge running">{num_running} running</span>'
+    return '<span class="badge">finished</span>' if record.trials else '<span class="badge">empty</span>'
+
+
+def _head(summary: Summary) -> str:
+    lines = [
+        ("won", won_sentence(summary, _MARKUP)),
+        ("why", why_sentence(summary, _MARKUP)),
+        ("counts", _escape(counts_sentence(summary))),
+    ]
+    return "\n".join(f'<p class="{name}">{line}</p>' for name, line in lines if line)
+
+
+def _comparison(summary: Summary) -> str:
+    gap = gap_sentence(summary, _MARKUP)
+    if not gap:
+        return ""
+    assert summary.winner is not None
+    assert summary.runner_up is not None
+    rows = "".join(
+        f"<tr><td><code>{_escape(key)}</code></td><td>{_escape(mine)}</td><td>{_escape(theirs)}</td></tr>"
+        for key, mine, theirs in differences(summary)
+    )
+    head = f"<tr><th>differs in</th><th>#{summary.winner.number}</th><th>#{summary.runner_up.number}</th></tr>"
+    table = f"<table>{head}{rows}</table>" if rows else ""
+    return f'<div class="half"><h3>Winner and runner-up</h3><p>{gap}</p>{table}</div>'
+
+
+def _leaderboard(summary: Summary) -> str:
+    record = summary.record
+    rows = leaderboard_rows(record, MAX_ROWS)
+    if not rows:
+        return ""
+    columns: list[tuple[str, Callable[[LeaderboardRow], tuple[str, Any]]]] = [
+        ("rank", lambda row: _cell("" if row.rank is None else str(row.rank), row.rank)),
+        ("trial", lambda row: _cell(f"#{row.number}", row.number)),
+        ("state", lambda row: _cell(_state(row), row.state)),
+    ]
+    columns += [(name, _objective_cell(i)) for i, name in enumerate(record.metrics)]
+    columns += [(key, _param_cell(key)) for key in summary.ordered_keys()]
+    columns += [
+        ("epochs", lambda row: _cell("" if row.epochs is None else str(row.epochs), row.epochs)),
+        ("time", lambda row: _cell("" if row.seconds is None else duration_text(row.seconds), row.seconds)),
+        ("directory", lambda row: _cell(row.directory, row.number)),
+    ]
+    head = "".join(f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>' for name, _ in columns)
+    body = "\n".join(_table_row(row, [make(row) for _, make in columns]) for row in rows)
+    more = len(record.trials) - len(rows)
+    note = f"<p class='note'>{more} more trials are in trials.csv.</p>" if more else ""
+    table = f'<table id="leaderboard"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll">{table}</div>{note}'
+
+
+def _breakable(name: str) -> str:
+    """Return a column's name that may be broken after its dots, on paper."""
+    return re.sub(r"([./])", r"\1<wbr>", _escape(shortened(name, 28)))
+
+
+def _cell(shown: str, sorted_by: Any) -> tuple[str, Any]:
+    return shown, "" if sorted_by is None else sorted_by
+
+
+def _objective_cell(i: int) -> Callable[[LeaderboardRow], tuple[str, Any]]:
+    return lambda row: _cell(value_text(row, i), row.values[i] if i < len(row.values) else None)
+
+
+def _param_cell(key: str) -> Callable[[LeaderboardRow], tuple[str, Any]]:
+    return lambda row: _cell(short_text(row.params[key]), row.params[key]) if key in row.params else ("", "")
+
+
+def _state(row: LeaderboardRow) -> str:
+    if row.duplicate_of is not None:
+        return f"{row.state} (as #{row.duplicate_of})"
+    return f"{row.state}: {shortened(row.error, 80)}" if row.error else row.state
+
+
+def _table_row(row: LeaderboardRow, cells: Sequence[tuple[str, Any]]) -> str:
+    made = "".join(
+        f"<td>{_escape(shown)}</td>"
+        if shown == str(key)
+        else f'<td data-key="{_escape(str(key))}">{_escape(shown)}</td>'
+        for shown, key in cells
+    )
+    return f'<tr data-trial="{row.number}" class="{row.state}{" first" if row.rank == 1 else ""}">{made}</tr>'
+
+
+def _frames(charts: Sequence[Chart]) -> str:
+    return "\n".join(
+        f'<figure class="{chart.width}"><h3>{_escape(shortened(chart.title, 70))}</h3>'
+        f'<p class="note">{_escape(chart.note)}</p><div class="chart" id="{chart.id}" '
+        f'style="min-height:{chart.layout["height"]}px"></div></figure>'
+        for chart in charts
+    )
+
+
+def _slices(summary: Summary, charts: Sequence[Chart]) -> str:
+    if not charts:
+        return ""
+    notes = ["The values of each parameter against the objective; a bar is the median of the complete trials."]
+    if len(charts) < len(summary.record.space):
+        notes.append(f"Shown: {len(charts)} of {len(summary.record.space)} parameters.")
+    notes.append(objective_axis(summary.record)[1])
+    return f'<h2>Slices</h2><p class="note">{_escape(" ".join(notes))}</p><div class="charts">{_frames(charts)}</div>'
+
+
+def _space(record: SweepRecord) -> str:
+    rows = "".join(
+        f"<tr><td><code>{_escape(key)}</code></td><td>{_escape(shortened(drawn, 400))}</td></tr>"
+        for key, drawn in space_rows(record.space)
+    )
+    return f"<h2>Search space</h2><table><tr><th>parameter</th><th>drawn from</th></tr>{rows}</table>" if rows else ""

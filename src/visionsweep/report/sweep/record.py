@@ -1,0 +1,245 @@
+"""What a sweep's directory says of it: trials, their curves, the space. Read from its files, while it runs or later."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from visionsweep.report.sweep import files
+from visionsweep.report.sweep.values import parse_value, seen_distribution
+from visionsweep.sweep import results
+from visionsweep.sweep.results import TABLE, param_text
+from visionsweep.sweep.stored import FILE as SWEEP
+
+TrialState = Literal["complete", "pruned", "failed", "running"]
+Direction = Literal["maximize", "minimize"]
+
+_PARAM = "params."  # begins a parameter's column in trials.csv
+_STATES: dict[str | None, TrialState] = {
+    "finished": "complete",
+    "pruned": "pruned",
+    "failed": "failed",
+    None: "running",
+}
+
+
+@dataclass(frozen=True)
+class SweptTrial:
+    """One trial as it stands in the sweep's files."""
+
+    number: int
+    state: TrialState
+    values: tuple[float, ...]  # the objectives; of a pruned trial the last one reported; empty: there is none
+    params: dict[str, Any]  # the searched ones that are active, in their own types
+    start: float | None  # seconds since 1970
+    end: float | None
+    epochs: int | None  # with several seeds their sum
+    directory: str  # relative to the sweep's: "7", or with several seeds that of the first, "7/seed_0"
+    curve: tuple[tuple[int, float], ...] = ()  # (epoch, objective of that epoch), of the first seed, finite ones
+    seed_std: float | None = None
+    duplicate_of: int | None = None
+    error: str | None = None  # one line
+
+    @property
+    def value(self) -> float | None:
+        """The objective that ranks, None where it is missing or no finite number."""
+        return self.values[0] if self.values and math.isfinite(self.values[0]) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From its start to its end, None while one of them is missing."""
+        return None if self.start is None or self.end is None else max(0.0, self.end - self.start)
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """A sweep: `trials` by number."""
+
+    name: str
+    metrics: tuple[str, ...]  # the objectives' names, the first is the one that ranks: ("val/f1_macro",)
+    directions: tuple[Direction, ...]
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> distribution, as sweep.yaml has it
+    trials: Sequence[SweptTrial] = ()
+    run_epochs: int | None = None  # of a run that is not pruned; None: not known
+    num_seeds: int = 1  # runs a trial
+
+    def ranked(self) -> list[SweptTrial]:
+        """Return the complete trials, best first; equal ones by number; NaN and infinities are no values.
+
+        With several objectives the Pareto set comes before all others; within both the first objective ranks.
+        """
+        return results.ranked(self._comparable(), self.directions)
+
+    def pareto(self) -> list[SweptTrial]:
+        """Return the complete trials that no other one beats in an objective without losing in another, best first."""
+        front = {trial.number for trial in results.pareto(self._comparable(), self.directions)}
+        return [trial for trial in self.ranked() if trial.number in front]
+
+    def counts(self) -> dict[TrialState, int]:
+        """Return the number of trials by state, without states that no trial has."""
+        states: tuple[TrialState, ...] = get_args(TrialState)
+        counted = {state: sum(trial.state == state for trial in self.trials) for state in states}
+        return {state: count for state, count in counted.items() if count}
+
+    def cost(self, value: float) -> float:
+        """Return a value of the first objective with the sign that makes lower better."""
+        return -value if self.directions[0] == "maximize" else value
+
+    def epochs_saved(self) -> int | None:
+        """Return how many epochs the pruned trials were spared; None if nothing says how long they would have been."""
+        saved = 0
+        for trial in self.trials:
+            if trial.state == "pruned":
+                full = trial.params.get("trainer.epochs", self.run_epochs)
+                if not isinstance(full, int) or trial.epochs is None:
+                    return None
+                saved += max(0, full * self.num_seeds - trial.epochs)
+        return saved
+
+    def _comparable(self) -> list[SweptTrial]:
+        """Leave out trials whose row was cut off, so that they lack an objective."""
+        return [trial for trial in self.trials if len(trial.values) == len(self.directions)]
+
+
+def read_sweep(sweep_dir: Path) -> SweepRecord:
+    """Read a sweep's directory. Never raises for a file that is missing or half of a sweep: what is known is returned.
+
+    Trials come from `trials.csv` and the space from `sweep.yaml`; in the directory of another sweeper (a plain grid)
+    from the runs themselves: `result.json`, `environment.json` (overrides), the journal. Where nothing gives the space,
+    it is what the trials' values look like.
+    """
+    stored = files.yaml_mapping(sweep_dir / SWEEP)
+    columns, rows = files.table(sweep_dir / TABLE)
+    runs = [] if stored or rows else _plain_runs(sweep_dir)
+    config = _mapping(stored.get("config"))
+    if not config:
+        first = next((run for run in runs if (run / files.CONFIG).exists()), sweep_dir / "0")
+        config = files.yaml_mapping(first / files.CONFIG)
+    search = _mapping(stored.get("search"))
+    num_values = sum(column == "value" or column.startswith("value_") for column in columns)
+    metrics, directions = _objectives(_mapping(config.get("objective")), search.get("direction"), num_values)
+    space = {str(key): dict(value) for key, value in _mapping(search.get("space")).items() if isinstance(value, dict)}
+    if runs:
+        trials = _plain_trials(runs, metrics)
+    else:
+        read = (_table_trial(sweep_dir, row, space, metrics[0]) for row in rows)
+        trials = [trial for trial in read if trial is not None]
+    trials = sorted({trial.number: trial for trial in trials}.values(), key=lambda trial: trial.number)
+    for key in dict.fromkeys(key for trial in trials for key in trial.params):
+        if key not in space:
+            space[key] = seen_distribution(trial.params[key] for trial in trials if key in trial.params)
+    epochs, seeds = _mapping(config.get("trainer")).get("epochs"), search.get("seeds")
+    return SweepRecord(
+        name=sweep_dir.resolve().name,
+        metrics=metrics,
+        directions=directions,
+        space=space,
+        trials=trials,
+        run_epochs=epochs if isinstance(epochs, int) else None,
+        num_seeds=seeds if isinstance(seeds, int) and seeds > 0 else 1,
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objectives(
+    objective: Mapping[str, Any], given: object, num_values: int
+) -> tuple[tuple[str, ...], tuple[Direction, ...]]:
+    """Return names and directions; where the config has no objective (another app), they are called `value`."""
+    others = _mapping(objective.get("others"))
+    known = given if isinstance(given, list) else [given] if isinstance(given, str) else None
+    if known is None:
+        known = [objective.get("direction"), *others.values()]
+    known += [known[0]] * (num_values - len(known))
+    directions: tuple[Direction, ...] = tuple("minimize" if d == "minimize" else "maximize" for d in known)
+    names = [str(objective["metric"]), *map(str, others)] if "metric" in objective else []
+    if len(names) != len(directions):
+        names = ["value"] if len(directions) == 1 else [f"value_{i}" for i in range(len(directions))]
+    return tuple(names), directions
+
+
+def _table_trial(
+    sweep_dir: Path, row: Mapping[str, str], space: Mapping[str, dict[str, Any]], metric: str
+) -> SweptTrial | None:
+    """Return the trial of a row of `trials.csv`, None if the row is no trial."""
+    number, state = row.get("number", ""), row.get("state", "")
+    if not number.isdecimal() or state not in get_args(TrialState):
+        return None
+    cells = [cell for column, cell in row.items() if column == "value" or column.startswith("value_")]
+    values = [value for cell in cells if (value := files.number(cell)) is not None]
+    directory = row.get("directory") or number
+    if (sweep_dir / directory / "seed_0").is_dir():
+        directory += "/seed_0"
+    # A trial that took another's value has no run of its own.
+    curve = files.curve(files.journal(sweep_dir / directory), metric)
+    epochs, duplicate_of = files.number(row.get("epochs")), row.get("duplicate_of", "")
+    if epochs is None and curve:
+        epochs = curve[-1][0]  # it still runs
+    columns = {column.removeprefix(_PARAM): cell for column, cell in row.items() if column.startswith(_PARAM)}
+    return SweptTrial(
+        number=int(number),
+        state=state,  # type: ignore[arg-type]
+        values=tuple(values) if len(values) == len(cells) else (),
+        params={key: parse_value(cell, space.get(key)) for key, cell in columns.items() if cell != ""},
+        start=files.seconds_since_1970(row.get("start", "")),
+        end=None if state == "running" else files.seconds_since_1970(row.get("end", "")),
+        epochs=None if epochs is None or not math.isfinite(epochs) else int(epochs),
+        directory=directory,
+        curve=curve,
+        seed_std=files.number(row.get("seed_std")),
+        duplicate_of=int(duplicate_of) if duplicate_of.isdecimal() else None,
+        error=row.get("error") or None,
+    )
+
+
+def _plain_runs(sweep_dir: Path) -> list[Path]:
+    try:
+        runs = [run for run in sweep_dir.iterdir() if run.name.isdecimal() and run.is_dir()]
+    except OSError:
+        return []
+    return sorted(runs, key=lambda run: int(run.name))
+
+
+def _plain_trials(runs: Sequence[Path], metrics: Sequence[str]) -> list[SweptTrial]:
+    """Return the runs of a plain grid: what differs between their overrides is what was searched."""
+    given = [dict(_split(override) for override in files.overrides(run)) for run in runs]
+    keys = dict.fromkeys(key for overrides in given for key in overrides)
+    differing = [key for key in keys if len({overrides.get(key) for overrides in given if overrides}) > 1]
+    trials = []
+    for run, overrides in zip(runs, given, strict=True):
+        params = {key: parse_value(overrides[key]) for key in differing if key in overrides}
+        trials.append(_plain_trial(run, params, metrics))
+    return trials
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, has_value, value = override.partition("=")
+    return key.lstrip("+"), value if has_value else param_text(None)
+
+
+def _plain_trial(run: Path, params: dict[str, Any], metrics: Sequence[str]) -> SweptTrial:
+    result, records = files.result(run), files.journal(run)
+    ended = result.get("state") or files.end_state(records)
+    # A run that the user stopped has no result to be ranked by.
+    state: TrialState = _STATES.get(ended, "failed")
+    objective, others = _mapping(result.get("objective")), _mapping(result.get("others"))
+    values = [files.number(value) for value in (objective.get("value"), *others.values())][: len(metrics)]
+    curve = files.curve(records, metrics[0])
+    start, end = files.times(records)
+    error = result.get("error") or (ended if state == "failed" else None)
+    epochs = result.get("epochs") or (curve[-1][0] if curve else None)
+    return SweptTrial(
+        number=int(run.name),
+        state=state,
+        values=tuple(value for value in values if value is not None) if None not in values else (),
+        params=params,
+        start=start,
+        end=None if state == "running" else end,
+        epochs=epochs if isinstance(epochs, int) else None,
+        directory=run.name,
+        curve=curve,
+        error=str(error).strip().splitlines()[0] if error and str(error).strip() else None,
+    )

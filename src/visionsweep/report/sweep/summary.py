@@ -1,0 +1,188 @@
+"""Who won a sweep and why, in sentences. The markup (Markdown, HTML) is the caller's."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from visionsweep.report.sweep.importances import MIN_TRIALS, importances
+from visionsweep.report.sweep.record import SweepRecord, SweptTrial
+from visionsweep.report.sweep.values import describe, duration_text, objective_text, share_text, short_text
+from visionsweep.text import shortened
+
+_MAX_NAMED_PARAMS = 8  # in a sentence
+_MAX_NAME = 80  # characters
+_ROUGH = 30  # complete trials under which shares are called rough
+
+
+@dataclass(frozen=True)
+class Markup:
+    """How a sentence marks what is no plain text; each function also escapes its text."""
+
+    plain: Callable[[str], str]
+    code: Callable[[str], str]
+    strong: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is said of a sweep, worked out once."""
+
+    record: SweepRecord
+    shares: dict[str, float]  # importances, the largest first
+    ranked: list[SweptTrial]
+
+    @property
+    def winner(self) -> SweptTrial | None:
+        """The best trial."""
+        return self.ranked[0] if self.ranked else None
+
+    @property
+    def runner_up(self) -> SweptTrial | None:
+        """The best of the others that had a run of its own."""
+        return next((trial for trial in self.ranked[1:] if trial.duplicate_of is None), None)
+
+    def ordered_keys(self) -> list[str]:
+        """Return the searched parameters, those that mattered most first, then as in the space."""
+        return list(dict.fromkeys([*self.shares, *self.record.space]))
+
+    def params_of(self, trial: SweptTrial) -> dict[str, Any]:
+        """Return a trial's parameters in that order."""
+        return {key: trial.params[key] for key in self.ordered_keys() if key in trial.params}
+
+
+def summarize(record: SweepRecord) -> Summary:
+    """Work out ranks and importances."""
+    return Summary(record, importances(record), record.ranked())
+
+
+def value_text(trial: SweptTrial, position: int = 0) -> str:
+    """Return an objective of a trial, the first with its spread over seeds: `0.9972 ± 0.0011`."""
+    if position >= len(trial.values):
+        return ""
+    text = objective_text(trial.values[position])
+    if position == 0 and trial.seed_std is not None:
+        text += f" ± {short_text(trial.seed_std, 2)}"
+    return text
+
+
+def won_sentence(summary: Summary, markup: Markup) -> str:
+    """Return who won with what; who leads, while trials run."""
+    record, winner = summary.record, summary.winner
+    num_running = record.counts().get("running", 0)
+    if winner is None:
+        if not record.trials:
+            return markup.plain("No trial has started yet.")
+        return markup.plain("No trial is complete yet." if num_running else "No trial completed, so none won.")
+    verb = "leads so far" if num_running else "won"
+    won = markup.plain(f"{_name(record.metrics[0])} {value_text(winner)}")
+    text = f"{markup.strong(f'#{winner.number} {verb}')}: {won}"
+    if record.num_seeds > 1:
+        text += markup.plain(f" ({record.num_seeds} seeds)")
+    params = [markup.code(f"{_name(key)}={short_text(value)}") for key, value in summary.params_of(winner).items()]
+    if params:
+        text += f"{markup.plain(' with ')}{', '.join(params[:_MAX_NAMED_PARAMS])}"
+        if len(params) > _MAX_NAMED_PARAMS:
+            text += markup.plain(f" and {len(params) - _MAX_NAMED_PARAMS} more")
+    for name, position in zip(record.metrics[1:], range(1, len(winner.values)), strict=False):
+        text += markup.plain(f"; {_name(name)} {value_text(winner, position)}")
+    if len(record.metrics) > 1:
+        text += markup.plain(f". {len(record.pareto())} trials are Pareto-optimal; this one is the best of the first")
+        text += markup.plain(" objective")
+    return text + markup.plain(".")
+
+
+def why_sentence(summary: Summary, markup: Markup) -> str:
+    """Return which parameters mattered most, or why that cannot be told; empty with nothing to choose from."""
+    record, shares = summary.record, summary.shares
+    own = [trial for trial in summary.ranked if trial.duplicate_of is None]
+    if len(record.space) < 2 or not record.trials:
+        return ""
+    if not shares:
+        if len(own) < MIN_TRIALS:
+            have = f"{len(own)} complete, {MIN_TRIALS} are needed"
+            return markup.plain(f"Too few trials to tell which parameter mattered ({have}).")
+        return markup.plain("No parameter tells the best trials from the others.")
+    (first, share), *others = shares.items()
+    text = f"{markup.code(_name(first))}{markup.plain(f' mattered most: {share_text(share)} of the importance')}"
+    named = [
+        f"{markup.code(_name(key))}{markup.plain(f' ({share_text(other)})')}"
+        for key, other in others[:2]
+        if other >= 0.05
+    ]
+    if named:
+        text += f"{markup.plain(', then ')}{markup.plain(' and ').join(named)}"
+    text += markup.plain(".")
+    if len(own) < _ROUGH:
+        text += markup.plain(f" Rough: only {len(own)} trials are complete.")
+    return text
+
+
+def counts_sentence(summary: Summary) -> str:
+    """Return the counts by state, the epochs that were spent and saved, and the time, in plain text."""
+    record = summary.record
+    counts = record.counts()
+    num = len(record.trials)
+    parts = [f"{num} trial{'' if num == 1 else 's'}: {', '.join(f'{n} {state}' for state, n in counts.items())}"]
+    if not num:
+        return ""
+    spent = sum(trial.epochs or 0 for trial in record.trials)
+    saved = record.epochs_saved()
+    if spent:
+        parts.append(f"{spent:,} epochs trained")
+        if saved:
+            parts[-1] += f", {saved:,} saved by pruning ({share_text(saved / (saved + spent))})"
+    seconds = elapsed_seconds(record)
+    if seconds is not None:
+        parts.append(duration_text(seconds))
+    return "; ".join(parts) + "."
+
+
+def elapsed_seconds(record: SweepRecord) -> float | None:
+    """Return the time from the first start to the last start or end, None if no trial has a time."""
+    starts = [trial.start for trial in record.trials if trial.start is not None]
+    ends = [trial.end for trial in record.trials if trial.end is not None]
+    return max(starts + ends) - min(starts) if starts else None
+
+
+def _name(key: str) -> str:
+    return shortened(key, _MAX_NAME)
+
+
+def gap_sentence(summary: Summary, markup: Markup) -> str:
+    """Return how far the runner-up is behind, empty if there is none."""
+    winner, second = summary.winner, summary.runner_up
+    if winner is None or second is None:
+        return ""
+    gap = summary.record.cost(second.values[0]) - summary.record.cost(winner.values[0])
+    text = f"#{second.number} is second with {value_text(second)}"
+    if gap == 0:
+        return markup.plain(f"{text}: the same value, and #{winner.number} was first.")
+    if gap < 0:
+        return markup.plain(f"{text}, better in this objective but beaten in all of them together.")
+    text += f", {short_text(gap, 2)} behind"
+    spread = max(winner.seed_std or 0.0, second.seed_std or 0.0)
+    if spread > gap:
+        text += f", which is less than the spread over seeds ({short_text(spread, 2)}): the order may be chance"
+    return markup.plain(f"{text}.")
+
+
+def differences(summary: Summary) -> list[tuple[str, str, str]]:
+    """Return (parameter, the winner's value, the runner-up's) where they differ; `-` where it is not active."""
+    winner, second = summary.winner, summary.runner_up
+    if winner is None or second is None:
+        return []
+    found = []
+    for key in summary.ordered_keys():
+        mine, theirs = (short_text(t.params[key]) if key in t.params else "-" for t in (winner, second))
+        if winner.params.get(key) != second.params.get(key) or mine != theirs:
+            found.append((key, mine, theirs))
+    return found
+
+
+def space_rows(space: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return (parameter, what it is drawn from and when)."""
+    rows = []
+    for key, distribution in space.items():
+        when = " and ".join(map(str, distribution.get("when") or ()))
+        rows.append((key, describe(distribution) + (f" (when {when})" if when else "")))
+    return rows

@@ -1,0 +1,188 @@
+"""A worker process: it takes jobs from a pipe, one at a time, and never outlives its controller.
+
+`workers.WorkersEngine` starts it. This module is imported before the app is, so it imports little; what runs a job
+is in `execution`. The worker leads a session of its own: a Ctrl-C on the terminal does not reach it or its children.
+"""
+
+import contextlib
+import faulthandler
+import math
+import operator
+import os
+import pickle
+import queue
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing import process, spawn
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psutil
+
+if TYPE_CHECKING:
+    from visionsweep.sweep.engines.engine import Job
+
+_PARENT_CHECK_SECONDS = 1.0
+
+# What the controller sends: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
+# What a worker sends: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value) |
+# ("ended", Ending).
+
+
+def main(connection_fd: int, state_fd: int, threads: int) -> None:
+    """Run jobs until the controller says `exit`. `state_fd` is a file with what `workers` pickled for the start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the controller decides; inherited by every child process
+    faulthandler.enable()  # writes to descriptor 2: a crash in C leaves its stack in the job's log
+    for descriptor in (connection_fd, state_fd):
+        os.set_inheritable(descriptor, False)
+    channel = Channel(Connection(connection_fd))
+    channel.send("listening")
+    size = os.fstat(state_fd).st_size
+    preparation, state = pickle.loads(os.pread(state_fd, size, 0))  # pread: the other workers share the offset
+    os.close(state_fd)
+    _import_app(preparation)
+    _buffer_lines()
+
+    from visionsweep.sweep.engines.job import Runner
+
+    runner = Runner(state)
+    channel.send("ready")
+    try:
+        while (blob := channel.jobs.get()) is not None:
+            job: Job = pickle.loads(blob)
+            channel.send("ended", runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started))
+    except BaseException:
+        traceback.print_exc()
+        end_process_tree()  # a thread of the app would keep a worker alive that takes no jobs any more
+
+
+def _import_app(preparation: dict[str, Any]) -> None:
+    """Import the app's main module, as a process that multiprocessing spawned does."""
+    own = process.current_process()
+    # An app without `if __name__ == "__main__"` would start a sweep here: multiprocessing refuses it with this.
+    own._inheriting = True  # type: ignore[attr-defined]
+    try:
+        spawn.prepare(preparation)
+    except SystemExit:
+        sys.stderr.write(
+            "the app ran, and ended, while a worker imported it; put the call of its main function under "
+            "`if __name__ == '__main__':`\n"
+        )
+        raise
+    finally:
+        del own._inheriting  # type: ignore[attr-defined]
+
+
+def _buffer_lines() -> None:
+    with contextlib.suppress(AttributeError):  # an app may put in something else
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+class Channel:
+    """The worker's end of the pipe; a thread takes what arrives, and ends the process when the pipe closes."""
+
+    def __init__(self, connection: "Connection[Any, Any]") -> None:
+        self.jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: end
+        self.answers: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self.stop = threading.Event()
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._parent = os.getppid()
+        threading.Thread(target=self._receive, name="controller", daemon=True).start()
+
+    def send(self, *message: Any) -> None:
+        """Send to the controller; does not return where it is gone."""
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            end_process_tree()
+
+    def started(self, key: str, time: float) -> None:
+        """Tell that a job begins."""
+        self.send("started", key, time)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                while not self._connection.poll(_PARENT_CHECK_SECONDS):
+                    if os.getppid() != self._parent:  # the pipe is held open by a child of the dead controller
+                        return
+                kind, *content = self._connection.recv()
+                if kind == "job":
+                    self.jobs.put(content[0])
+                elif kind == "answer":
+                    self.answers.put((content[0], content[1]))
+                elif kind == "stop":
+                    self.stop.set()
+                else:
+                    self.jobs.put(None)
+        except (EOFError, OSError):
+            return
+        finally:
+            end_process_tree()
+
+
+def end_process_tree() -> NoReturn:
+    """End this process and everything it started, at once."""
+    try:
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)
+    finally:
+        os._exit(1)
+
+
+class WorkerTrial:
+    """The trial of the job that this worker runs; see `trial.Trial`."""
+
+    def __init__(self, channel: Channel, job: "Job", threads: int) -> None:
+        self.number: int | None = job.number
+        self.attempt = job.attempt
+        self.threads: int | None = threads
+        self._key = job.key
+        self._channel = channel
+        self._reporting = threading.Lock()
+        self._pid = os.getpid()
+
+    def report(self, value: float, step: int) -> bool:
+        """Report to the controller and wait for its answer: whether to raise `TrialPruned`.
+
+        Raises TypeError for a value or step that is no number, ValueError for one that is not finite.
+        """
+        number, step = _finite(value, step), _step(step)
+        if os.getpid() != self._pid:
+            raise RuntimeError("trial.report: only the process that runs the task function can report, not its child")
+        with self._reporting:
+            self._channel.send("report", self._key, step, number)
+            key, prune = self._channel.answers.get()
+            while key != self._key:  # of a job that ended without waiting for it
+                key, prune = self._channel.answers.get()
+        return prune
+
+    def should_stop(self) -> bool:
+        """Return whether the user asked the sweep to end."""
+        return self._channel.stop.is_set()
+
+
+def _step(step: Any) -> int:
+    try:
+        return operator.index(step)
+    except TypeError:
+        raise TypeError(f"trial.report: expected a whole number as step (the epoch), got {step!r}") from None
+
+
+def _finite(value: Any, step: Any) -> float:
+    try:
+        number = None if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None:
+        raise TypeError(f"trial.report: expected a number at step {step}, got {value!r}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"trial.report: the objective is {number} at step {step}; expected a finite number")
+    return number

@@ -1,0 +1,138 @@
+"""Enumeration of a search space: the grid, its size, and the few configurations that hold every choice once."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, product
+from typing import Any
+
+from visionsweep.errors import ConfigError
+from visionsweep.sweep.space.dimensions import Condition, Dimension, choices, describe, values
+
+Pick = Callable[[Dimension, Sequence[Any], Mapping[str, Any]], Any]
+
+
+def grid(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Return the distinct active configurations, the last dimension fastest; ConfigError where one is continuous."""
+    found: list[dict[str, Any]] = [{}]
+    for dimension in dimensions:
+        available = _discrete(dimension)
+        found = [
+            extended
+            for params in found
+            for extended in (
+                [{**params, dimension.key: value} for value in available] if dimension.is_active(params) else [params]
+            )
+        ]
+    return found
+
+
+def size(dimensions: Sequence[Dimension]) -> int | None:
+    """Return the number of configurations in the grid without building it; None where a dimension is continuous."""
+    if any(values(dimension.distribution) is None for dimension in dimensions):
+        return None
+    parents = {condition.key for dimension in dimensions for condition in dimension.when}
+    counts = [(dimension, len(_discrete(dimension))) for dimension in dimensions if dimension.key not in parents]
+    return sum(
+        math.prod(count for dimension, count in counts if dimension.is_active(params))
+        for params in grid([dimension for dimension in dimensions if dimension.key in parents])
+    )
+
+
+def _discrete(dimension: Dimension) -> Sequence[Any]:
+    found = values(dimension.distribution)
+    if found is None:
+        raise ConfigError(
+            f"{dimension.key}: {describe(dimension.distribution)} is continuous, and a grid needs a list of values; "
+            f"write {dimension.key}=A,B,C or {dimension.key}=range(start,stop,step)"
+        )
+    return found
+
+
+def probes(dimensions: Sequence[Dimension], is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """Return few configurations that hold each choice once, and each pair of choices of two dimensions that are groups.
+
+    A dimension that is no group differs from its first choice in its own probes only, so that one that fails names it.
+    """
+    found = _pairwise(dimensions, [dimension for dimension in dimensions if is_group(dimension.key)])
+    if not found:
+        found = [_build(dimensions, {}, _first)]
+    seen = {(key, str(value)) for params in found for key, value in params.items()}
+    for dimension in dimensions:
+        for choice in choices(dimension.distribution):
+            if (dimension.key, str(choice)) in seen:
+                continue
+            allowed = restrict(dimensions, {dimension.key: choice})
+            assert allowed is not None, f"{dimension.key} can never be active"
+            params = _build(dimensions, allowed, _first)
+            seen |= {(key, str(value)) for key, value in params.items()}
+            found.append(params)
+    return found
+
+
+def _first(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, Any]) -> Any:
+    return candidates[0]
+
+
+def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Return configurations that hold each possible pair of choices of two groups; greedy, so nearly the fewest."""
+    open_pairs: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+    for first, second in combinations(groups, 2):
+        for left, right in product(choices(first.distribution), choices(second.distribution)):
+            open_pairs[(first.key, str(left)), (second.key, str(right))] = {first.key: left, second.key: right}
+
+    def pairs_of(params: Mapping[str, Any]) -> set[tuple[tuple[str, str], ...]]:
+        held = [(group.key, str(params[group.key])) for group in groups if group.key in params]
+        return set(combinations(held, 2))
+
+    def most_open(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, Any]) -> Any:
+        # max() keeps the first of equals, so a dimension that is no group keeps its first choice.
+        return max(candidates, key=lambda value: len(open_pairs.keys() & pairs_of({**known, dimension.key: value})))
+
+    found = []
+    while open_pairs:
+        pair, wanted = next(iter(open_pairs.items()))
+        allowed = restrict(dimensions, wanted)
+        if allowed is None:  # a choice that rules the other out
+            del open_pairs[pair]
+            continue
+        params = _build(dimensions, allowed, most_open)
+        found.append(params)
+        for covered in pairs_of(params):
+            open_pairs.pop(covered, None)
+    return found
+
+
+def restrict(dimensions: Sequence[Dimension], wanted: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
+    """Return the values left to `wanted` and their parents so that all of `wanted` is active; None if it cannot be."""
+    by_key = {dimension.key: dimension for dimension in dimensions}
+    allowed: dict[str, Sequence[Any]] = {key: [value] for key, value in wanted.items()}
+    # Conditions name sets of values of single parents, so the intersection of those sets is exact.
+    for condition in _conditions(by_key, list(wanted)):
+        left = allowed.get(condition.key) or _discrete(by_key[condition.key])
+        kept = [value for value in left if condition.allows(value)]
+        if not kept:
+            return None
+        allowed[condition.key] = kept
+    return allowed
+
+
+def _conditions(by_key: Mapping[str, Dimension], keys: list[str]) -> Iterator[Condition]:
+    """Yield the conditions of `keys`, of their parents, and so on."""
+    seen = set(keys)
+    for key in keys:  # grows while it is walked
+        for condition in by_key[key].when:
+            yield condition
+            if condition.key not in seen:
+                seen.add(condition.key)
+                keys.append(condition.key)
+
+
+def _build(dimensions: Sequence[Dimension], allowed: Mapping[str, Sequence[Any]], pick: Pick) -> dict[str, Any]:
+    """Return an active configuration; `pick` chooses among the allowed values, knowing what is certain already."""
+    certain = {key: left[0] for key, left in allowed.items() if len(left) == 1}
+    params: dict[str, Any] = {}
+    for dimension in dimensions:
+        if dimension.is_active(params):
+            candidates = allowed.get(dimension.key) or choices(dimension.distribution)
+            params[dimension.key] = pick(dimension, candidates, {**certain, **params})
+    return params

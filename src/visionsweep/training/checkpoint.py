@@ -1,0 +1,60 @@
+"""Checkpoints, and the state of the random generators: what a run needs to go on as if it had never stopped.
+
+Checkpoints hold tensors and plain containers only, so that they load with `weights_only=True`: a checkpoint from
+a stranger runs no code.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from visionsweep.errors import UserError, first_line
+from visionsweep.rundir.atomic import atomic_write
+from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
+
+FORMAT = 1
+
+
+def save(contents: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint atomically. The same contents give the same bytes."""
+    with atomic_write(path) as file:
+        torch.save({"format": FORMAT, **contents}, file)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint. Raises `UserError` if it is missing, damaged, foreign or of another format."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: the run has not finished an epoch")
+    try:
+        contents = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(f"cannot read {path} ({first_line(error)}); was it written by visionsweep?") from error
+    if not isinstance(contents, dict) or contents.get("format") != FORMAT:
+        found = contents.get("format") if isinstance(contents, dict) else None
+        raise UserError(f"{path}: expected checkpoint format {FORMAT}, got {found}")
+    return contents
+
+
+def rng_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every global random generator that a run on `device` uses, as plain containers."""
+    import numpy as np
+
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "torch": torch_rng_states(device),
+        "python": random.getstate(),
+        "numpy": [name, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],  # type: ignore[union-attr]
+    }
+
+
+def restore_rng_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put every global random generator back into `state`."""
+    import numpy as np
+
+    restore_torch_rng_states(state["torch"], device)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype("uint32"), position, has_gauss, cached))

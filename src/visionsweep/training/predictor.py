@@ -1,0 +1,111 @@
+"""A run's directory -> the trained network with its pre-processing inside."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from visionsweep.config.build import build
+from visionsweep.data.batches import Normalization
+from visionsweep.data.dataset import Preprocessing
+from visionsweep.data.decode import make_preprocessing
+from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.training import checkpoint
+
+
+class Predictor(nn.Module):
+    """Takes (N, C, H, W) uint8 images and returns (N, K) float32 probabilities (softmax).
+
+    Attributes: ``class_names`` (K), ``preprocessing`` of an image file, ``image_shape`` (C, H, W), and
+    ``flips``: does a mirrored image keep its label?
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        normalization: Normalization,
+        *,
+        class_names: list[str],
+        preprocessing: Preprocessing,
+        flips: bool,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.class_names = class_names
+        self.preprocessing = preprocessing
+        self.flips = flips
+        scale, shift = normalization.affine(torch.device("cpu"))
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.preprocessing.channels, *self.preprocessing.image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probabilities of the classes."""
+        logits: Tensor = self.model(images.to(torch.float32).mul(self.scale).add(self.shift))
+        return logits.float().softmax(dim=1)
+
+
+def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
+    """Return the best checkpoint of a run in evaluation mode on `device`.
+
+    Reads `config.yaml` and `checkpoints/best.pt` only. Raises `UserError` when they are missing or damaged.
+    """
+    node = _model_node(run_dir)
+    path = run_dir / "checkpoints" / "best.pt"
+    contents = checkpoint.load(path)
+    try:
+        inference = contents["inference"]
+        class_names = list(inference["class_names"])
+        preprocessing = make_preprocessing(inference["image_size"], inference["channels"], inference["fit"])
+        normalization = Normalization(tuple(inference["mean"]), tuple(inference["std"]))
+        flips, weights = bool(inference["flips"]), contents["model"]
+    except (KeyError, TypeError, ConfigError) as error:
+        raise DataError(f"{path}: cannot be used for prediction ({error}); was it written by visionsweep?") from error
+    try:
+        model = build(
+            node,
+            "model",
+            num_classes=len(class_names),
+            in_channels=preprocessing.channels,
+            in_chans=preprocessing.channels,
+            image_size=preprocessing.image_size,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir / 'config.yaml'}: {error}") from error
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: does not fit the model of {run_dir / 'config.yaml'} ({reason:.200})") from error
+    predictor = Predictor(model, normalization, class_names=class_names, preprocessing=preprocessing, flips=flips)
+    return predictor.to(device).eval()
+
+
+def _model_node(run_dir: Path) -> Any:
+    """Return the model's part of the run's config, without pretrained weights: the checkpoint has them all."""
+    if not run_dir.is_dir():
+        raise UserError(f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME")
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        hint = f"run={run_dir}/best" if (run_dir / "best").exists() else "run=outputs/NAME"
+        raise UserError(f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. {hint}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
+    return _without_pretrained(config.get("model") if isinstance(config, dict) else None)
+
+
+def _without_pretrained(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {key: False if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}

@@ -1,0 +1,405 @@
+import base64
+import functools
+import gzip
+import html
+import http.server
+import json
+import math
+import os
+import queue
+import random
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import plotly.graph_objects
+import pytest
+
+from visionsweep.report.sweep.axes import focus, param_axis
+from visionsweep.report.sweep.page import make_charts, sweep_page, write_sweep_page
+from visionsweep.report.sweep.record import SweepRecord, SweptTrial
+from visionsweep.report.sweep.summary import summarize
+from visionsweep.report.sweep.timeline import _slots
+
+SPACE = {
+    "loss": {"choices": ["focal", "poly", "größe"]},
+    "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
+    "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None},
+    "model.hidden": {"type": "int", "low": 1, "high": 64, "log": False, "step": 1},
+}
+EVIL = [
+    "<img src=x onerror=alert(1)>",
+    "</script><script>alert(2)</script>",
+    "%{x}&amp;{{plotly}}",
+    "größe 日本",
+    "<b>$x$",
+]
+
+
+def trial(number, state="complete", values=(0.5,), params=None, epochs=5, **changes):
+    last = values[0] if values else 0.3
+    curve = tuple((epoch, last * epoch / epochs) for epoch in range(1, epochs + 1)) if math.isfinite(last) else ()
+    known = {"start": 100.0 * number, "end": 100.0 * number + 150, "directory": str(number), "curve": curve} | changes
+    return SweptTrial(number=number, state=state, values=values, params=params or {}, epochs=epochs, **known)
+
+
+def sweep(trials, space=SPACE, metrics=("val/f1_macro",), directions=("maximize",), name="faces", **changes):
+    return SweepRecord(name, metrics, directions, space, trials, **changes)
+
+
+def random_sweep(count, objectives=1, seeds=1, pruned=0.6, seed=0):
+    """Return a sweep in which the learning rate decides, with every state."""
+    rng = random.Random(seed)
+    trials = []
+    for number in range(count):
+        params = {"loss": rng.choice(SPACE["loss"]["choices"]), "optim.lr": 10 ** rng.uniform(-4, -1)}
+        if params["loss"] == "focal":
+            params["loss.gamma"] = rng.uniform(0.5, 5.0)
+        params["model.hidden"] = rng.randint(1, 64)
+        value = 0.9 - 0.1 * abs(math.log10(params["optim.lr"]) + 2.5) + rng.gauss(0, 0.01)
+        state = "pruned" if number > 5 and rng.random() < pruned else "complete"
+        spread = rng.uniform(0.001, 0.02) if seeds > 1 and state == "complete" else None
+        values = (value, *[rng.uniform(1, 1e6) for _ in range(objectives - 1)])
+        trials.append(trial(number, state, values, params, rng.randint(2, 27), seed_std=spread))
+    trials.append(trial(count, "failed", (), trials[0].params, error='ValueError: <no> "memory"'))
+    trials.append(trial(count + 1, "running", (), trials[1].params, end=None))
+    metrics = ("val/f1_macro", "num_parameters", "val/loss")[:objectives]
+    directions = ("maximize", "minimize", "minimize")[:objectives]
+    return sweep(trials, metrics=metrics, directions=directions, run_epochs=27, num_seeds=seeds)
+
+
+def evil_sweep():
+    """Return a sweep all of whose names and values are HTML, plotly's markup or not ASCII."""
+    space = {name: {"choices": EVIL} for name in EVIL}
+    rng = random.Random(0)
+    trials = [trial(i, values=(rng.random(),), params={name: rng.choice(EVIL) for name in EVIL}) for i in range(20)]
+    trials.append(trial(20, "failed", (), error=EVIL[0]))
+    return sweep(trials, space, metrics=(EVIL[0],), name=EVIL[1])
+
+
+SWEEPS = {
+    "empty": sweep([]),
+    "one": sweep([trial(0, params={"loss": "focal", "loss.gamma": 1.0, "optim.lr": 0.01, "model.hidden": 3})]),
+    "failed": sweep([trial(i, "failed", (), {"loss": "poly"}, curve=()) for i in range(5)]),
+    "running": sweep([trial(0, "running", (), {"loss": "poly"}, end=None)]),
+    "constant": sweep([trial(i, values=(1.0,), params={"loss": "poly", "optim.lr": 0.01}) for i in range(12)]),
+    "odd values": sweep(
+        [
+            trial(i, values=(value,), params={"loss": "poly"})
+            for i, value in enumerate([math.nan, math.inf, -math.inf, 1e308, -1e308, 0.0, 1.0, 2.0, 3.0])
+        ]
+    ),
+    "no times": sweep([trial(i, values=(i / 9,), start=None, end=None, curve=()) for i in range(9)], space={}),
+    "two objectives": random_sweep(40, objectives=2),
+    "three objectives": random_sweep(40, objectives=3),
+    "seeds": random_sweep(30, seeds=3),
+    "evil": evil_sweep(),
+    "many": random_sweep(300),
+}
+
+
+def content_of(page):
+    """Return what the page hands to its script."""
+    return json.loads(re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)[1])
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_has_a_page_whose_parts_fit(name):
+    page = sweep_page(SWEEPS[name])
+    content = content_of(page)
+    frames = re.findall(r'<div class="chart" id="([\w-]+)"', page)
+    assert sorted(frames) == sorted(chart["id"] for chart in content["charts"])
+    assert len(set(frames)) == len(frames)
+    assert set(content["trials"]) == {str(t.number) for t in SWEEPS[name].trials}
+    for chart in content["charts"]:
+        plotly.graph_objects.Figure(chart["data"], chart["layout"])  # raises for what plotly does not know
+        for trace in chart["data"]:
+            if "customdata" in trace:
+                assert len(trace["customdata"]) == len(trace["x"]) == len(trace["y"])
+
+
+def test_the_page_needs_nothing_else():
+    page = sweep_page(SWEEPS["many"])
+    assert not re.findall(r"<(?:link|iframe|img)|<script[^>]* src|@import|url\(", page)
+    assert len(page.encode()) < 5e6
+
+
+def test_plotly_is_in_the_page_whole():
+    page = sweep_page(SWEEPS["one"])
+    packed = re.search(r'<script type="text/plain" id="plotly">([A-Za-z0-9+/=]*)</script>', page)[1]
+    original = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    assert gzip.decompress(base64.b64decode(packed)) == original.read_bytes()
+
+
+def test_no_name_becomes_html():
+    page = sweep_page(evil_sweep())
+    template = re.sub(r"<script.*?</script>", "", page, flags=re.S)
+    assert "<img" not in template
+    assert "alert(2)</script>" not in page
+    assert page.count("<script") == 3  # content, plotly, code
+    assert html.escape(EVIL[0]) in template
+    assert html.escape(EVIL[2]) in template  # and its braces are no place of the template
+    shown = json.dumps(content_of(page))
+    assert "<img" not in shown
+    assert "&lt;img src=x" in shown  # plotly reads HTML too
+    assert "$" not in shown  # and mathematics
+    raw = re.search(r'id="content">(.*?)</script>', page, re.S)[1]
+    assert "<" not in raw  # not even in the marks that plotly is meant to read
+
+
+def test_the_leaderboard_is_in_the_page():
+    record = SWEEPS["seeds"]
+    page = sweep_page(record)
+    rows = re.findall(r'<tr data-trial="(\d+)" class="([\w ]+)">(.*?)</tr>', page)
+    assert len(rows) == len(record.trials)
+    best = max((t for t in record.trials if t.state == "complete"), key=lambda t: t.values[0])
+    number, classes, cells = rows[0]
+    assert (int(number), classes) == (best.number, "complete first")
+    texts = [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells)]
+    assert texts[:4] == ["1", f"#{best.number}", "complete", f"{best.values[0]:.4f} ± {best.seed_std:.2g}"]
+    assert f"{best.params['optim.lr']:.4g}" in texts
+    assert "failed: ValueError: &lt;no&gt; &quot;memory&quot;" in page
+
+
+def chart(record, name):
+    return next(made for made in make_charts(summarize(record)) if made.id == name)
+
+
+def test_best_so_far_only_gets_better():
+    values = [0.2, 0.5, 0.4, 0.7, 0.1]
+    trials = [trial(i, values=(value,)) for i, value in enumerate(values)]
+    trials.insert(3, trial(9, "pruned", (0.99,)))
+    line = chart(sweep(trials), "history").data[0]
+    assert (list(line["x"]), list(line["y"])) == ([0, 1, 3, 4], [0.2, 0.5, 0.7, 0.7])
+    line = chart(sweep(trials, directions=("minimize",)), "history").data[0]
+    assert (list(line["x"]), list(line["y"])) == ([0, 4, 4], [0.2, 0.1, 0.1])
+
+
+def test_curves_of_a_state_are_one_trace_with_gaps():
+    record = random_sweep(50)
+    traces = [t for t in chart(record, "curves").data if t["mode"] == "lines"]
+    assert len(traces) <= 5
+    drawn = next(t for t in traces if t["name"] == "pruned")
+    members = [t for t in record.trials if t.state == "pruned"]
+    assert drawn["y"].count(None) == len(members)
+    epochs = sum(len(t.curve) for t in members)
+    assert len(drawn["x"]) == epochs + len(members)
+    ends = next(t for t in chart(record, "curves").data if t["mode"] == "markers")  # where each was pruned
+    assert ends["x"] == [t.curve[-1][0] for t in members]
+
+
+def test_two_thousand_trials_stay_a_page():
+    started = time.process_time()
+    page = sweep_page(random_sweep(2000))
+    assert time.process_time() - started < 5
+    assert len(page.encode()) < 5e6
+    content = content_of(page)
+    curves = next(c for c in content["charts"] if c["id"] == "curves")
+    numbers = {n for t in curves["data"] if t["mode"] == "lines" for n in t["customdata"]}
+    assert len(numbers) <= 501
+    assert "more trials are in trials.csv" in page
+
+
+def test_a_conditional_parameter_lies_below_its_parallel_axis():
+    record = random_sweep(40)
+    made = chart(record, "parallel")
+    names = [re.sub("<.*?>", "", a["text"]) for a in made.layout["annotations"] if a["text"].startswith("<b>")]
+    column = names.index("loss.gamma")
+    by_number = {t.number: t for t in record.trials}
+    seen = 0
+    for trace in made.data:
+        for number, x, y in zip(trace.get("customdata", ()), trace["x"], trace["y"], strict=False):
+            if x == column:
+                assert (y < 0) == ("loss.gamma" not in by_number[number].params)
+                seen += 1
+    assert seen > 30
+
+
+def test_places_on_an_axis():
+    lr = param_axis("optim.lr", SPACE["optim.lr"], [])
+    assert lr.fraction(10**-2.5, 0) == pytest.approx(0.5)
+    assert lr.position(0.01, 3) == 0.01
+    assert lr.position(-1.0, 3) is None
+    loss = param_axis("loss", SPACE["loss"], ["focal", "gone"])
+    places = [loss.position("poly", number) for number in range(100)]
+    assert all(0.84 < place < 1.16 for place in places)
+    assert len(set(places)) == 100
+    assert loss.position("gone", 0) == pytest.approx(3, abs=0.16)
+    flag = param_axis("flag", {"choices": [True, None, 1]}, [])
+    assert flag.choices == ("true", "null", "1")
+
+
+def test_the_axis_ends_where_bad_trials_would_squeeze_the_good_ones():
+    good = [i / 100 for i in range(11)]  # nine tenths of them take 0.09
+    assert focus(good, []) is None
+    assert focus(good, [0.2]) is None
+    assert focus([*good], [5.0]) == pytest.approx(1.6 * 0.09)
+    assert focus(good[:4], [5.0]) is None
+    assert focus([1.0] * 9, [5.0]) is None
+
+
+def test_trials_that_overlap_have_slots_of_their_own():
+    rng = random.Random(0)
+    for _ in range(20):
+        starts = [rng.randint(0, 50) for _ in range(30)]
+        trials = [trial(i, start=float(s), end=float(s + rng.randint(0, 9))) for i, s in enumerate(starts)]
+        trials.sort(key=lambda t: t.start)
+        slots = _slots(trials, 100.0)
+        for one in trials:
+            for other in trials:
+                if one.number < other.number and slots[one.number] == slots[other.number]:
+                    assert one.end <= other.start or other.end <= one.start
+        busiest = max(sum(t.start <= now < t.end for t in trials) for now in range(60))
+        assert max(slots.values()) + 1 <= max(1, busiest + 1)
+
+
+def test_the_page_of_a_sweep_that_is_over_is_always_the_same(monkeypatch):
+    """So that `sync` sends it once."""
+    page = sweep_page(SWEEPS["constant"])
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    assert sweep_page(SWEEPS["constant"]) == page
+    now = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(1e9))
+    assert f"As of {now}" not in page
+    assert f"As of {now}" in sweep_page(SWEEPS["running"])
+
+
+def test_the_file_is_replaced_as_a_whole(tmp_path):
+    write_sweep_page(SWEEPS["one"], tmp_path / "a" / "sweep.html")
+    write_sweep_page(SWEEPS["empty"], tmp_path / "a" / "sweep.html")
+    assert (tmp_path / "a" / "sweep.html").read_text(encoding="utf-8").endswith("</html>\n")
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["sweep.html"]
+
+
+# -- in a browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# Put behind the page: what it has drawn, told to the page around it (a sandbox lets nobody look in).
+TELL = """<script>
+const told = setInterval(() => {
+  const charts = document.documentElement.dataset.charts ?? (content.textContent.includes('"charts":[]') ? "0" : null);
+  if (charts === null) return;
+  clearInterval(told);
+  const made = [...document.querySelectorAll(".chart")];
+  const row = document.querySelector("#leaderboard tbody tr");
+  if (row) row.click();
+  const marked = made.filter((e) => e.data.at(-1).x.length > 0).map((e) => e.id);
+  const heads = document.querySelectorAll("#leaderboard button");
+  if (heads.length) heads[1].click();
+  const order = [...document.querySelectorAll("#leaderboard tbody tr")].slice(0, 3).map((r) => Number(r.dataset.trial));
+  const layers = ".scatterlayer path, .barlayer path, .heatmaplayer image";
+  const empty = made.filter((e) => !e.querySelector(layers)).map((e) => e.id);
+  const width = document.documentElement.scrollWidth;
+  const problem = document.getElementById("problem").textContent;
+  const name = location.pathname.split("/").at(-1);
+  const pictures = document.images.length;
+  parent.postMessage({ name, charts, problem, empty, marked, order, width, pictures }, "*");
+}, 20);
+</script>"""
+AROUND = """<!DOCTYPE html><script>
+const names = %s, answers = [];
+function next() {
+  if (!names.length) return fetch("told", { method: "POST", body: JSON.stringify(answers) });
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { width: 1200, height: 800, src: names.shift() });
+  frame.setAttribute("sandbox", "allow-scripts");
+  document.body.replaceChildren(frame);
+}
+addEventListener("message", (event) => { answers.push(event.data); next(); });
+addEventListener("load", next);
+</script><body></body>"""
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1220,900"]
+
+
+class Desk(http.server.SimpleHTTPRequestHandler):
+    """Serves a directory and takes one answer."""
+
+    def do_POST(self):
+        self.server.answer.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def browse_frames(directory, names):
+    """Open pages of a directory in sandboxed frames, one after the other; return what they told, and the console."""
+    (directory / "around.html").write_text(AROUND % json.dumps(names), encoding="utf-8")
+    handler = functools.partial(Desk, directory=directory)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.answer = queue.Queue()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/around.html"
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={directory / 'profile'}", "--remote-debugging-port=0", url]
+        with (directory / "log").open("w+") as log:
+            browser = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            try:
+                answers = json.loads(server.answer.get(timeout=120))
+            finally:
+                os.killpg(browser.pid, signal.SIGTERM)
+                browser.wait(timeout=30)
+                server.shutdown()
+            log.seek(0)
+            return answers, [line for line in log if "CONSOLE" in line and "favicon" not in line]
+
+
+def browse(page):
+    """Open a page in headless Chromium; return its document in the end and the lines of its console."""
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    command = [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=60000", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_every_chart_is_drawn_in_a_sandboxed_frame(tmp_path):
+    files = {f"{name.replace(' ', '-')}.html": record for name, record in SWEEPS.items()}
+    for file, record in files.items():
+        (tmp_path / file).write_text(sweep_page(record) + TELL, encoding="utf-8")
+    answers, console = browse_frames(tmp_path, list(files))
+    assert console == []
+    assert [answer["name"] for answer in answers] == list(files)
+    for answer in answers:
+        record = files[answer["name"]]
+        charts = [made.id for made in make_charts(summarize(record))]
+        assert answer["problem"] == "", answer
+        assert int(answer["charts"]) == len(charts), answer["name"]
+        assert answer["empty"] == [], answer["name"]
+        assert answer["pictures"] == 0, answer["name"]
+        assert answer["width"] <= 1200, answer["name"]
+        assert answer["order"] == sorted(t.number for t in record.trials)[:3], answer["name"]
+        if answer["name"] == "many.html":
+            assert set(answer["marked"]) >= {"history", "curves", "timeline", "parallel", "interaction", "slice-0"}
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_page_opens_from_disk(tmp_path):
+    page = tmp_path / "sweep.html"
+    write_sweep_page(SWEEPS["many"], page)
+    document, console = browse(page)
+    assert console == []
+    expected = len(make_charts(summarize(SWEEPS["many"])))
+    assert re.search(r'<html[^>]* data-charts="(\d+)"', document)[1] == str(expected)
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_what_goes_wrong_in_the_browser_is_seen(tmp_path):
+    broken = tmp_path / "broken.html"
+    page = sweep_page(SWEEPS["one"])
+    broken.write_text(page.replace("async function draw() {", "async function draw() { gone();"), encoding="utf-8")
+    assert "The charts could not be drawn: gone is not defined" in browse(broken)[0]
+    old = page.replace('("DecompressionStream" in window)', "false")
+    broken.write_text(old, encoding="utf-8")
+    assert "The charts need a browser with DecompressionStream" in browse(broken)[0]
+    broken.write_text("<script>console.error('seen')</script>", encoding="utf-8")
+    assert len(browse(broken)[1]) == 1  # the console that the other tests look at

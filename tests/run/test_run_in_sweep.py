@@ -1,0 +1,568 @@
+"""One experiment as a trial of a sweep: what it reports, how it ends, and how it goes on after any death."""
+
+import hashlib
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+import visionsweep.run as run_module
+import visionsweep.run.finish as finish_module
+from visionsweep import cli
+from visionsweep.config.schema import directions
+from visionsweep.data import memo
+from visionsweep.errors import ConfigError, UserError
+from visionsweep.run import Stopped, check, run
+from visionsweep.run import recorder as recording
+from visionsweep.rundir import atomic
+from visionsweep.rundir.atomic import locked
+from visionsweep.rundir.journal import Journal, read_journal
+from visionsweep.rundir.result import BEST, Objective
+from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, current_trial, set_current_trial
+from visionsweep.training.devices import choose_threads
+from visionsweep.training.loop import EpochResult
+
+from .conftest import Compose, one_fast
+from .test_resume import TIMES, Killed, assert_same_bytes, kill_in
+
+# 539 training images, 9 updates an epoch; dropout and mixup draw from the generators.
+SMALL = ["split.val_fraction=0.7", "trainer.batch_size=64", "trainer.epochs=3"]
+SMALL += ["model.drop_rate=0.3", "augment=mixup", "trainer.ema=0.99"]
+
+
+class FakeTrial:
+    """A worker's trial with the controller's answers fixed beforehand."""
+
+    attempt = 0
+
+    def __init__(
+        self, number: int | None = 7, *, prune_at: int | None = None, stop_at: int | None = None, threads: int = 1
+    ) -> None:
+        """``prune_at``: the step whose report is answered with "prune"; ``stop_at``: the look that sees a stop."""
+        self.number = number
+        self.threads: int | None = threads
+        self.reports: list[tuple[int, float]] = []
+        self.on_report: Callable[[int], None] = lambda step: None
+        self._prune_at = prune_at
+        self._stop_at = stop_at
+        self._looks = 0
+
+    def report(self, value: float, step: int) -> bool:
+        self.reports.append((step, value))
+        self.on_report(step)
+        return step == self._prune_at
+
+    def should_stop(self) -> bool:
+        self._looks += 1
+        return self._stop_at is not None and self._looks >= self._stop_at
+
+
+JobRunner = Callable[..., Objective]
+
+
+@pytest.fixture
+def job(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
+    """Return a function that runs a job of the sweep `s` as a worker does: `job(trial, *overrides, directory="7")`."""
+
+    monkeypatch.setattr(finish_module, "draw", lambda *_: [])  # most of the time of such a small run
+
+    def run_job(
+        trial: FakeTrial, *overrides: str, directory: str = "7", function: Callable[[DictConfig], Any] = run
+    ) -> Any:
+        cfg = compose("study=s", *overrides, return_hydra_config=True)
+        run_dir = tmp_path / "multirun/s" / directory
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with read_write(cfg.hydra), open_dict(cfg.hydra):
+            cfg.hydra.mode = RunMode.MULTIRUN
+            cfg.hydra.runtime.output_dir = str(run_dir)
+        HydraConfig.instance().set_config(cfg)
+        set_current_trial(trial)
+        try:
+            return function(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+        finally:
+            set_current_trial(NoTrial())
+            HydraConfig.instance().cfg = None
+
+    yield run_job
+    memo.forget_datasets()
+
+
+def result_in(run_dir: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = json.loads((run_dir / "result.json").read_text())
+    return contents
+
+
+def last_state(run_dir: Path) -> str:
+    record = read_journal(run_dir)[-1]
+    assert record["type"] == "end"
+    return str(record["state"])
+
+
+def points(run_dir: Path) -> list[tuple[int, str, float]]:
+    return [
+        (record["step"], key, value)
+        for record in read_journal(run_dir)
+        if record["type"] == "metrics"
+        for key, value in record["values"].items()
+        if not key.endswith(TIMES)
+    ]
+
+
+def rig(monkeypatch: pytest.MonkeyPatch, objectives: list[float]) -> None:
+    """Give the epochs these objectives, whatever the network learns."""
+    original = recording.Recorder.__call__
+
+    def rigged(self: recording.Recorder, result: EpochResult) -> str | None:
+        result = EpochResult(
+            result.epoch,
+            result.metrics,
+            objectives[result.epoch - 1],
+            result.matrix,
+            result.train_seconds,
+            result.num_images,
+        )
+        return original(self, result)
+
+    monkeypatch.setattr(recording.Recorder, "__call__", rigged)
+
+
+def keep_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy `last.pt` at the end of training, before the trial's end removes it."""
+    original = run_module.finish
+
+    def finish(config: Any, run_dir: Path, *arguments: Any) -> Any:
+        shutil.copy(run_dir / "checkpoints/last.pt", run_dir / "checkpoints/kept.pt")
+        return original(config, run_dir, *arguments)
+
+    monkeypatch.setattr(run_module, "finish", finish)
+
+
+RUN_DIR = Path("multirun/s/7")
+
+
+class TestReports:
+    def test_each_epoch_reports_the_best_so_far_which_is_what_the_run_returns(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig(monkeypatch, [0.4, 0.2, 0.9])
+        trial = FakeTrial()
+        assert job(trial, *SMALL) == 0.9
+        assert trial.reports == [(1, 0.4), (2, 0.4), (3, 0.9)]
+
+    def test_of_an_objective_to_minimize_the_lowest_is_reported(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig(monkeypatch, [0.4, 0.2, 0.9])
+        trial = FakeTrial()
+        assert job(trial, *SMALL, "objective.metric=val/loss", "objective.direction=minimize") == 0.2
+        assert trial.reports == [(1, 0.4), (2, 0.2), (3, 0.2)]
+
+    def test_the_report_comes_after_everything_is_on_disk(self, job: JobRunner) -> None:
+        seen: list[tuple[int, int, int]] = []
+
+        def look(step: int) -> None:
+            history = torch.load(RUN_DIR / "checkpoints/last.pt", weights_only=True)["history"]
+            steps = [record["step"] for record in read_journal(RUN_DIR) if record["type"] == "metrics"]
+            seen.append((step, len(history), steps[-1]))
+            assert (RUN_DIR / "checkpoints/best.pt").exists()
+
+        trial = FakeTrial()
+        trial.on_report = look
+        job(trial, *SMALL)
+        assert seen == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
+
+    def test_outside_of_a_sweep_last_pt_stays(self, compose: Compose) -> None:
+        run(compose(*SMALL, "name=a"))
+        assert Path("outputs/a/checkpoints/last.pt").exists()
+
+
+class TestPruned:
+    def test_a_losing_trial_ends_as_pruned_and_keeps_its_record(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig(monkeypatch, [0.5, 0.3, 0.9])
+        with pytest.raises(TrialPruned, match=r"after epoch 2: val/f1_macro 0\.5"):
+            job(FakeTrial(prune_at=2), *SMALL)
+        result = result_in(RUN_DIR)
+        assert (result["state"], result["epochs"], result["best_epoch"]) == ("pruned", 2, 1)
+        assert result["objective"] == {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
+        assert last_state(RUN_DIR) == "pruned"
+        assert "result.json" in [r["path"] for r in read_journal(RUN_DIR) if r["type"] == "artifact"]
+        assert (RUN_DIR / "checkpoints/best.pt").exists()
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+        assert not (RUN_DIR / "figures").exists()
+
+    def test_a_pruned_trial_that_is_started_again_is_pruned_at_once(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The controller died before it could note it; so did the worker, before the end of its record."""
+        with monkeypatch.context() as patch:
+            kill_in(patch, Journal, "end", after=False, call=1)
+            with pytest.raises(Killed):
+                job(FakeTrial(prune_at=1), *SMALL)
+        assert (RUN_DIR / "checkpoints/last.pt").exists()
+        trial = FakeTrial()
+        monkeypatch.setattr(run_module, "assemble", lambda *_, **__: pytest.fail("it trains again"))
+        for _ in range(2):
+            with pytest.raises(TrialPruned):
+                job(trial, *SMALL)
+        assert trial.reports == []
+        assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["pruned"]
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+
+    def test_resume_by_hand_says_what_became_of_it(self, job: JobRunner, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(TrialPruned):
+            job(FakeTrial(prune_at=1), *SMALL)
+        with pytest.raises(SystemExit) as end:
+            cli.prepare_arguments([f"resume={RUN_DIR}"])
+        assert end.value.code == 0
+        assert "was pruned by its sweep: nothing to resume" in capsys.readouterr().out
+
+
+class TestStopped:
+    def test_a_stop_of_the_sweep_saves_the_last_update_and_leaves_signals_alone(self, job: JobRunner) -> None:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+        def look(step: int) -> None:
+            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+        trial = FakeTrial(stop_at=11)
+        trial.on_report = look
+        with pytest.raises(TrialStopped, match="stopped"):
+            job(trial, *SMALL)
+        assert trial.reports[0][0] == 1
+        state = torch.load(RUN_DIR / "checkpoints/last.pt", weights_only=True)["state"]
+        assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 11)
+        assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "stopped"
+
+    def test_a_stop_within_an_epoch_resumes_bit_for_bit(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        keep_last(monkeypatch)
+        job(FakeTrial(), *SMALL, directory="0")
+        with pytest.raises(Stopped):
+            job(FakeTrial(stop_at=11), *SMALL)
+        job(FakeTrial(), *SMALL)
+        for name in ("kept.pt", "best.pt"):
+            assert_same_bytes(Path("multirun/s/0"), RUN_DIR, name)
+        assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "finished"
+
+    def test_a_worker_gets_the_exception_and_no_exit(self, job: JobRunner) -> None:
+        with pytest.raises(Stopped):
+            job(FakeTrial(stop_at=1), *SMALL, function=cli.run_experiment)
+        with pytest.raises(ConfigError):
+            job(FakeTrial(), "trainer.epochs=0", function=cli.run_experiment, directory="8")
+
+
+MOMENTS = {
+    "before the first checkpoint": (recording.Recorder, "_save_best", False, 1),
+    "between last and journal": (recording.Recorder, "_write_metrics", False, 2),
+    "before the report": (FakeTrial, "report", False, 2),
+    "while it waits for the answer": (FakeTrial, "report", True, 2),
+    "after the last epoch": (FakeTrial, "report", True, 3),
+}
+
+
+class TestTakenUp:
+    @pytest.mark.parametrize("moment", one_fast(MOMENTS, "before the report"))
+    def test_a_trial_that_died_ends_like_the_one_that_did_not(
+        self, job: JobRunner, moment: tuple[Any, str, bool, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keep_last(monkeypatch)
+        whole, first, second = FakeTrial(), FakeTrial(), FakeTrial()
+        expected = job(whole, *SMALL, directory="0")
+        target, method, after, call = moment
+        with monkeypatch.context() as patch:
+            kill_in(patch, target, method, after=after, call=call)
+            with pytest.raises(Killed):
+                job(first, *SMALL)
+        name = OmegaConf.load(RUN_DIR / "config.yaml").name  # the time of day: another one at the second start
+        assert job(second, *SMALL) == expected
+        assert OmegaConf.load(RUN_DIR / "config.yaml").name == name
+        for file in ("kept.pt", "best.pt"):
+            assert_same_bytes(Path("multirun/s/0"), RUN_DIR, file)
+        assert points(RUN_DIR) == points(Path("multirun/s/0"))
+        # nothing is left out, and only the report that was under way may come again
+        assert dict(first.reports + second.reports) == dict(whole.reports)
+        steps = [step for step, _ in second.reports]
+        assert steps == list(range(steps[0], 4))
+        (name,) = [r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"]  # one MLflow run
+        assert name.startswith("#007 cross_entropy adamw lr=3e-3")
+
+    def test_the_last_epochs_answer_is_asked_for_again_and_honoured(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            kill_in(patch, FakeTrial, "report", after=False, call=2)
+            with pytest.raises(Killed):
+                job(FakeTrial(), *SMALL)
+        trial = FakeTrial(prune_at=2)
+        with pytest.raises(TrialPruned):
+            job(trial, *SMALL)
+        assert [step for step, _ in trial.reports] == [2]
+        assert result_in(RUN_DIR)["epochs"] == 2
+
+    def test_a_finished_trial_gives_its_result_at_once(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        others = "objective.others={num_parameters: minimize, val/loss: minimize}"
+        with monkeypatch.context() as patch:
+            kill_in(patch, Journal, "end", after=False, call=1)  # its result is written, the record not closed
+            with pytest.raises(Killed):
+                job(FakeTrial(), *SMALL, others)
+        expected = job(FakeTrial(), *SMALL, others, directory="0")
+        monkeypatch.setattr(run_module, "assemble", lambda *_, **__: pytest.fail("it trains again"))
+        for _ in range(2):
+            assert job(FakeTrial(), *SMALL, others) == expected
+        assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["finished"]
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+
+    def test_a_start_that_did_not_come_far_is_no_run(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        from visionsweep.run import description
+
+        with monkeypatch.context() as patch:
+            kill_in(patch, description, "environment", after=False, call=1)  # config.yaml is there
+            with pytest.raises(Killed):
+                job(FakeTrial(), *SMALL)
+        assert (RUN_DIR / "config.yaml").exists()
+        job(FakeTrial(), *SMALL)
+        assert json.loads((RUN_DIR / "environment.json").read_text())["resumed"] == []
+        assert result_in(RUN_DIR)["state"] == "finished"
+
+    def test_another_config_is_refused(self, job: JobRunner) -> None:
+        with pytest.raises(Stopped):
+            job(FakeTrial(stop_at=1), *SMALL)
+        with pytest.raises(ConfigError, match=r"trainer\.accumulate: 1 -> 2"):
+            job(FakeTrial(), *SMALL, "trainer.accumulate=2")
+        job(FakeTrial(), *SMALL, "tracking.wait_seconds=3")  # no part of what the run is
+
+    def test_a_failed_trial_starts_over_and_repeats_no_record(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job(FakeTrial(), *SMALL, directory="0")
+        trial = FakeTrial()
+        trial.on_report = lambda step: fail_at(2, step, ValueError("broken"))
+        with pytest.raises(ValueError, match="broken"):
+            job(trial, *SMALL)
+        assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "failed"
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+        job(FakeTrial(), *SMALL)
+        assert points(RUN_DIR) == points(Path("multirun/s/0"))
+        assert_same_bytes(Path("multirun/s/0"), RUN_DIR, "best.pt")
+
+    @pytest.mark.parametrize(
+        "error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("[enforce] can't allocate memory")]
+    )
+    def test_a_trial_without_memory_goes_on_from_its_checkpoint(self, job: JobRunner, error: Exception) -> None:
+        trial = FakeTrial()
+        trial.on_report = lambda step: fail_at(2, step, error)
+        with pytest.raises(type(error)):
+            job(trial, *SMALL)
+        again = FakeTrial()
+        job(again, *SMALL)
+        assert [step for step, _ in again.reports] == [2, 3]
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+
+    def test_a_worker_that_is_about_to_end_is_waited_for(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        RUN_DIR.mkdir(parents=True)
+        other = locked(RUN_DIR)
+        other.__enter__()
+        waits: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            other.__exit__(None, None, None)
+
+        monkeypatch.setattr(atomic, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+        job(FakeTrial(), *SMALL)
+        assert len(waits) == 1
+
+
+def fail_at(wanted: int, step: int, error: Exception) -> None:
+    if step == wanted:
+        raise error
+
+
+def test_a_lock_that_is_not_freed_in_time_names_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(atomic, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
+    with (
+        locked(tmp_path),
+        pytest.raises(UserError, match=r"is in use by process \d+ \("),
+        locked(tmp_path, wait_seconds=30),
+    ):
+        pytest.fail("two hold the lock")
+    assert 130 <= now < 131
+
+
+class TestDirectory:
+    def test_several_seeds_have_names_below_their_trial(self, job: JobRunner) -> None:
+        job(FakeTrial(), *SMALL, directory="7/seed_0")
+        start = read_journal(Path("multirun/s/7/seed_0"))[0]
+        assert start["name"].startswith("#007 seed 0 cross_entropy adamw lr=3e-3")
+        kinds = {record["type"] for record in read_journal(Path("multirun/s/7/seed_0"))}
+        assert "model" not in kinds  # the sweep exports its best one only
+
+    def test_last_pt_is_no_artifact_since_it_goes(self, job: JobRunner) -> None:
+        job(FakeTrial(), *SMALL, "tracking.checkpoints=all")
+        folders = {r["path"] for r in read_journal(RUN_DIR) if r["type"] == "artifact" and r["folder"] == "checkpoints"}
+        assert folders == {"checkpoints/best.pt"}
+        assert not (RUN_DIR / "checkpoints/last.pt").exists()
+
+
+class TestThreads:
+    def test_null_means_the_workers_share_and_a_number_wins(self) -> None:
+        assert current_trial().threads is None
+        set_current_trial(FakeTrial(threads=3))
+        try:
+            assert choose_threads(None) == (3, "the worker's share")
+            assert choose_threads(2) == (2, "trainer.threads")
+        finally:
+            set_current_trial(NoTrial())
+        assert choose_threads(None)[1] == "all cores"
+
+    def test_the_share_is_what_torch_uses(self, job: JobRunner) -> None:
+        job(FakeTrial(threads=1), *SMALL, "trainer.threads=null")
+        assert json.loads((RUN_DIR / "environment.json").read_text())["threads"] == 1  # all cores are two or more
+
+
+class TestCheck:
+    def test_it_builds_and_leaves_nothing(self, job: JobRunner, tmp_path: Path) -> None:
+        size = job(FakeTrial(), *SMALL, function=check)["checkpoint_bytes"]
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+        job(FakeTrial(), *SMALL)
+        assert 0 < size <= (RUN_DIR / BEST).stat().st_size < 2 * size
+
+    @pytest.mark.parametrize(
+        ("override", "message"),
+        [
+            ("+loss.gama=3", r"loss\.gama: CrossEntropyLoss takes"),
+            ("trainer.batch_size=5000", r"trainer\.batch_size: 5000 is more than"),
+            ("optim.lr=${nope}", r"optim\.lr: Interpolation key 'nope' not found"),
+        ],
+    )
+    def test_it_raises_what_the_run_would(self, job: JobRunner, override: str, message: str) -> None:
+        for function in (check, run):
+            with pytest.raises(ConfigError, match=message):
+                job(FakeTrial(), override, function=function)
+
+
+class TestDatasetMemo:
+    @pytest.fixture(autouse=True)
+    def empty(self) -> Iterator[None]:
+        memo.forget_datasets()
+        yield
+        memo.forget_datasets()
+
+    def count_loads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        from visionsweep.data import digits
+
+        loads: list[str] = []
+        original = digits._read_table
+
+        def read() -> Any:
+            loads.append("digits")
+            torch.rand(3)  # a loader may draw from the global generator
+            return original()
+
+        monkeypatch.setattr(digits, "_read_table", read)
+        return loads
+
+    def test_a_worker_loads_once_and_gets_the_same_bytes(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+        loads = self.count_loads(monkeypatch)
+        job(FakeTrial(), *SMALL, directory="0")
+        dataset = next(iter(memo._datasets.values()))
+        before = digest(dataset.train)
+        job(FakeTrial(), *SMALL, directory="1")
+        job(FakeTrial(), *SMALL, function=check)
+        assert len(loads) == 1
+        assert digest(dataset.train) == before
+        assert_same_bytes(Path("multirun/s/0"), Path("multirun/s/1"), "best.pt")
+        assert points(Path("multirun/s/0")) == points(Path("multirun/s/1"))
+
+    def test_outside_of_a_worker_nothing_is_kept(self, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a notebook files may change between two runs."""
+        loads = self.count_loads(monkeypatch)
+        run(compose(*SMALL, "name=a", "trainer.epochs=1"))
+        run(compose(*SMALL, "name=b", "trainer.epochs=1"))
+        assert len(loads) == 2
+
+    def test_two_are_kept_those_used_last(self) -> None:
+        loads: list[str] = []
+
+        class Dataset:
+            def __init__(self, name: str) -> None:
+                loads.append(name)
+                self.name = name
+
+        def get(name: str) -> Any:
+            return memo.remembered({"path": name}, lambda: Dataset(name))  # type: ignore[arg-type, return-value]
+
+        first = get("a")
+        get("b")
+        assert get("a") is first
+        get("c")  # b goes
+        assert get("a") is first
+        get("b")
+        assert loads == ["a", "b", "c", "b"]
+
+    def test_a_load_that_fails_is_tried_again(self) -> None:
+        def fail() -> Any:
+            raise ConfigError("no")
+
+        for _ in range(2):
+            with pytest.raises(ConfigError):
+                memo.remembered({"path": "x"}, fail)
+
+
+def digest(images: Any) -> str:
+    return hashlib.sha256(images.images.numpy().tobytes() + images.targets.numpy().tobytes()).hexdigest()
+
+
+class TestOtherObjectives:
+    def test_they_come_from_the_best_epoch_in_their_order(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig(monkeypatch, [0.3, 0.8, 0.5])
+        value = job(FakeTrial(), *SMALL, "objective.others={val/loss: minimize, num_parameters: minimize}")
+        losses = [v for _, key, v in points(RUN_DIR) if key == "val/loss"]
+        state = torch.load(RUN_DIR / "checkpoints/best.pt", weights_only=True)["model"]
+        weights = sum(v.numel() for key, v in state.items() if not key.endswith(("mean", "var", "tracked")))
+        assert value == (0.8, losses[1], weights)
+        result = result_in(RUN_DIR)
+        assert list(result["others"].items()) == [("val/loss", losses[1]), ("num_parameters", weights)]
+        assert result["objective"] == {"metric": "val/f1_macro", "direction": "maximize", "value": 0.8}
+
+    @pytest.mark.parametrize(
+        ("others", "message"),
+        [
+            ("{val/f1: maximize}", r"objective\.others\.val/f1: no metric 'val/f1'; choose one of .* num_parameters$"),
+            ("{test/loss: minimize}", r"objective\.others\.test/loss: .*the test split is never an objective"),
+            ("{val/loss: maximize}", r"objective\.others\.val/loss: val/loss is to minimize, got maximize"),
+            ("{val/f1_macro: maximize}", r"objective\.others\.val/f1_macro: is objective\.metric already"),
+            ("{num_parameters: small}", r"num_parameters: expected maximize or minimize, got small"),
+        ],
+    )
+    def test_a_mistake_names_the_key(self, compose: Compose, others: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            check(compose(f"objective.others={others}"))
+
+    def test_the_resolver_gives_what_a_sweeper_takes(self, compose: Compose) -> None:
+        assert directions("maximize", {}) == "maximize"
+        assert directions("maximize", {"a": "minimize", "b": "maximize"}) == ["maximize", "minimize", "maximize"]
+        reference = "${visionsweep.directions:${objective.direction},${objective.others}}"
+        for others, expected in (("{}", "maximize"), ("{num_parameters: minimize}", ["maximize", "minimize"])):
+            cfg = compose(f"objective.others={others}")
+            with open_dict(cfg):
+                cfg.direction = reference
+            assert cfg.direction == expected
