@@ -13,4 +13,9 @@ def machine() -> dict[str, str]:
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
     versions = {name: metadata.version(name) for name in ("torch", "torchvision", "timm", "mlflow")}
-    return {"processor": model, "system": platform.system(), "python": platform.python_version(), **versions}
+    return {
+        "processor": model,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **versions,
+    }

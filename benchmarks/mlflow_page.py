@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the server and the browser are those of the tests
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the server and the browser are those of the tests
 
 from machine import machine
 from mlflow import MlflowClient
@@ -105,14 +107,21 @@ def _write_journal(run_dir: Path, trial: SweptTrial) -> None:
         {"name": f"digits {part}", "digest": f"{i:016x}", "context": part}
         for i, part in enumerate(("train", "validation"))
     ]
-    journal.datasets([data | {"source": "digits", "profile": {"num_images": 1438}} for data in sets])
+    journal.datasets(
+        [data | {"source": "digits", "profile": {"num_images": 1438}} for data in sets]
+    )
     times = [round(1000 * (trial.start or 0.0) + 2000 * epoch) for epoch, _ in trial.curve]
     for (epoch, value), time_ms in zip(trial.curve, times, strict=True):
         journal.metrics(epoch, _metrics(value, lr), time_ms)
     last = trial.curve[-1][1]
     best_epoch, best = max(trial.curve, key=lambda point: point[1])
     if trial.state == "complete":
-        once = {"best/f1_macro": best, "best/accuracy": best, "best/loss": 1.1 - best, "best/epoch": best_epoch}
+        once = {
+            "best/f1_macro": best,
+            "best/accuracy": best,
+            "best/loss": 1.1 - best,
+            "best/epoch": best_epoch,
+        }
         once |= {"final/f1_macro": last, "final/accuracy": last, "final/loss": 1.1 - last}
         journal.metrics(trial.curve[-1][0], once, times[-1])
     end = "" if trial.state == "complete" else " pruned"
@@ -131,7 +140,12 @@ def _metrics(value: float, lr: float) -> dict[str, float]:
         "recall_weighted",
     )
     names += ("f1_macro", "f1_weighted", "top5_accuracy")
-    values = {"train/loss": 1 - value, "train/lr": lr, "train/grad_norm": 2 - value, "train/images_per_second": 9e3}
+    values = {
+        "train/loss": 1 - value,
+        "train/lr": lr,
+        "train/grad_norm": 2 - value,
+        "train/images_per_second": 9e3,
+    }
     values |= {"val/loss": 1.1 - value} | {f"val/{name}": value for name in names}
     return values | {f"val/f1_class/{k}": value - 0.001 * k for k in range(10)}
 
@@ -183,7 +197,9 @@ class Table:
         return {name: statistics.median(values) for name, values in found.items()}
 
 
-def measure_tables(ui: MlflowUi, browser: Any, experiment_id: str, bare_id: str) -> dict[str, float]:
+def measure_tables(
+    ui: MlflowUi, browser: Any, experiment_id: str, bare_id: str
+) -> dict[str, float]:
     """Return the seconds of both views of the sweep, of the API's part, and of the floor."""
     figures: dict[str, float] = {}
     for name, table in {
@@ -236,7 +252,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument(
-        "--keep", type=Path, help="make everything in this directory, and leave it; reuse what is there"
+        "--keep",
+        type=Path,
+        help="make everything in this directory, and leave it; reuse what is there",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

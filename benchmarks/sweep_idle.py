@@ -33,7 +33,12 @@ BAR = 0.97  # busy share of ours
 SIGMA = 0.7
 SLOTS = 2
 ENGINES = ("ours", "upstream", "workaround")
-SPACE = ["+a=interval(0.0,5.0)", "+b=tag(log,interval(1e-4,1e-1))", "+c=left,right", "+d=range(1,9)"]
+SPACE = [
+    "+a=interval(0.0,5.0)",
+    "+b=tag(log,interval(1e-4,1e-1))",
+    "+c=left,right",
+    "+d=range(1,9)",
+]
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,46 @@ def commands(engine: str, trials: int, directory: Path) -> list[list[str]]:
     """Return the commands of an engine, to be run at the same time."""
     app = [str(APPS / "waiting.py"), "--multirun", *SPACE]
     if engine == "ours":
-        sweeper = ["hydra/sweeper=optuna_async", "hydra.sweeper.sampler.seed=0", f"hydra.sweeper.n_trials={trials}"]
-        return [[*app, *sweeper, "hydra/launcher=workers", f"hydra.launcher.n_jobs={SLOTS}", "hydra.sweep.dir=ours"]]
+        sweeper = [
+            "hydra/sweeper=optuna_async",
+            "hydra.sweeper.sampler.seed=0",
+            f"hydra.sweeper.n_trials={trials}",
+        ]
+        return [
+            [
+                *app,
+                *sweeper,
+                "hydra/launcher=workers",
+                f"hydra.launcher.n_jobs={SLOTS}",
+                "hydra.sweep.dir=ours",
+            ]
+        ]
     if engine == "upstream":
-        sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", f"hydra.sweeper.n_trials={trials}"]
-        jobs = [f"hydra.sweeper.n_jobs={SLOTS}", "hydra/launcher=joblib", f"hydra.launcher.n_jobs={SLOTS}"]
+        sweeper = [
+            "hydra/sweeper=optuna",
+            "hydra.sweeper.sampler.seed=0",
+            f"hydra.sweeper.n_trials={trials}",
+        ]
+        jobs = [
+            f"hydra.sweeper.n_jobs={SLOTS}",
+            "hydra/launcher=joblib",
+            f"hydra.launcher.n_jobs={SLOTS}",
+        ]
         return [[*app, *sweeper, *jobs, "hydra.sweep.dir=upstream"]]
     storage = f"sqlite:///{directory / 'shared.db'}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    optuna.create_study(study_name="shared", storage=storage)  # or both processes would make the tables
+    optuna.create_study(
+        study_name="shared", storage=storage
+    )  # or both processes would make the tables
     shares = [trials // SLOTS + (index < trials % SLOTS) for index in range(SLOTS)]
     return [
         [
-            *(*app, "hydra/sweeper=optuna", f"hydra.sweeper.sampler.seed={index}", "hydra.sweeper.n_jobs=1"),
+            *(
+                *app,
+                "hydra/sweeper=optuna",
+                f"hydra.sweeper.sampler.seed={index}",
+                "hydra.sweeper.n_jobs=1",
+            ),
             *(f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=shared"),
             *(f"hydra.sweeper.n_trials={share}", f"hydra.sweep.dir=workaround_{index}"),
         ]
@@ -83,10 +115,14 @@ def measure(engine: str, lengths: list[float], spin: bool, directory: Path) -> F
     events, listed = directory / "events.jsonl", directory / "lengths.json"
     listed.write_text(json.dumps(lengths), encoding="utf-8")
     given = [f"+events={events}", f"+lengths={listed}", f"+spin={str(spin).lower()}"]
-    runs = run_commands([[*c, *given] for c in commands(engine, len(lengths), directory)], directory)
+    runs = run_commands(
+        [[*c, *given] for c in commands(engine, len(lengths), directory)], directory
+    )
     starts, ends, workers = _read(events)
     if sorted(starts) != sorted(ends) or len(starts) != len(lengths):
-        raise SystemExit(f"{engine}: {len(starts)} trials started, {len(ends)} ended, expected {len(lengths)}")
+        raise SystemExit(
+            f"{engine}: {len(starts)} trials started, {len(ends)} ended, expected {len(lengths)}"
+        )
     first, handed_out = min(starts.values()), max(starts.values())
     busy = math.fsum(max(0.0, min(ends[i], handed_out) - starts[i]) for i in starts)
     gaps = [starts[j] - ends[i] for indices in workers for i, j in itertools.pairwise(indices)]
@@ -112,14 +148,21 @@ def _read(path: Path) -> tuple[dict[int, float], dict[int, float], list[list[int
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--mean-seconds", type=float, default=3.0)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument("--spin", action="store_true", help="trials keep a core busy while they last")
+    parser.add_argument(
+        "--spin", action="store_true", help="trials keep a core busy while they last"
+    )
     arguments = parser.parse_args()
-    if "upstream" in arguments.engines and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+    if (
+        "upstream" in arguments.engines
+        and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None
+    ):
         raise SystemExit(
             'upstream\'s joblib launcher is missing: pip install -e ".[bench]"; or beside this environment: '
             'pip install --no-deps --target DIR "hydra-joblib-launcher>=1.4.0rc3" joblib, and PYTHONPATH=DIR'
@@ -137,21 +180,31 @@ def main() -> None:
     print_table(measured, ideal, arguments)
 
 
-def print_table(measured: dict[str, list[Figures]], ideal: list[float], arguments: argparse.Namespace) -> None:
+def print_table(
+    measured: dict[str, list[Figures]], ideal: list[float], arguments: argparse.Namespace
+) -> None:
     """Print medians with their range, and the JSON line of medians."""
     kind = "that compute" if arguments.spin else "that wait"
     print(
         f"{machine() | sweep_versions()}  {arguments.trials} trials {kind}, mean {arguments.mean_seconds:g} s, "
         f"log-normal with sigma {SIGMA}, {SLOTS} workers, {arguments.rounds} rounds, median (min..max)"
     )
-    print(f"{'':12}{'busy, %':>22}{'gap, ms':>26}{'makespan, s':>22}{'of the ideal':>14}{'whole command, s':>22}")
-    result: dict[str, dict[str, float]] = {"ideal": {"makespan": round(statistics.median(ideal), 2)}}
+    print(
+        f"{'':12}{'busy, %':>22}{'gap, ms':>26}{'makespan, s':>22}{'of the ideal':>14}{'whole command, s':>22}"
+    )
+    result: dict[str, dict[str, float]] = {
+        "ideal": {"makespan": round(statistics.median(ideal), 2)}
+    }
     for engine, figures in measured.items():
-        columns = ([getattr(f, key) for f in figures] for key in ("busy", "gap", "makespan", "whole"))
+        columns = (
+            [getattr(f, key) for f in figures] for key in ("busy", "gap", "makespan", "whole")
+        )
         busy, gap, makespan, whole = columns
         ratio = statistics.median(m / i for m, i in zip(makespan, ideal, strict=True))
         shares = _spread([100 * value for value in busy]), _spread([1000 * value for value in gap])
-        print(f"{engine:12}{shares[0]:>22}{shares[1]:>26}{_spread(makespan):>22}{ratio:>14.3f}{_spread(whole):>22}")
+        print(
+            f"{engine:12}{shares[0]:>22}{shares[1]:>26}{_spread(makespan):>22}{ratio:>14.3f}{_spread(whole):>22}"
+        )
         result[engine] = {
             "busy_share": round(statistics.median(busy), 4),
             "gap_ms": round(1000 * statistics.median(gap), 1),
@@ -159,7 +212,9 @@ def print_table(measured: dict[str, list[Figures]], ideal: list[float], argument
             "of_ideal": round(ratio, 3),
             "whole": round(statistics.median(whole), 2),
         }
-    print(f"ideal makespan (sum of all lengths over {SLOTS}): {_spread(ideal)} s; bar of ours: busy {100 * BAR:.0f} %")
+    print(
+        f"ideal makespan (sum of all lengths over {SLOTS}): {_spread(ideal)} s; bar of ours: busy {100 * BAR:.0f} %"
+    )
     print(json.dumps(result))
 
 

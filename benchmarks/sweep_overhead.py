@@ -33,23 +33,44 @@ from visionsweep.sweep.stored import read_stored
 BARS = {1000: 100, 5000: 150}  # ms a trial, of the unconditional spaces
 WORKERS = ["--multirun", "hydra/launcher=workers", "hydra.launcher.n_jobs=2"]
 PROJECT = [
-    *(str(APPS / "empty_project.py"), *WORKERS, "study=sweep", "tracking=none", "~hydra.callbacks.visionsweep"),
+    *(
+        str(APPS / "empty_project.py"),
+        *WORKERS,
+        "study=sweep",
+        "tracking=none",
+        "~hydra.callbacks.visionsweep",
+    ),
     *("hydra.sweeper.check=null", "hydra/sweeper/pruner=none"),
 ]
 SPACES = {
     "project": [
-        *(*PROJECT, "optim.lr=tag(log,interval(1e-4,1e-1))", "optim.weight_decay=tag(log,interval(1e-4,1e-1))"),
+        *(
+            *PROJECT,
+            "optim.lr=tag(log,interval(1e-4,1e-1))",
+            "optim.weight_decay=tag(log,interval(1e-4,1e-1))",
+        ),
         *("loss=focal,label_smoothing", "trainer.accumulate=1,2,4"),
     ],
     "bare": [
-        *(str(APPS / "empty.py"), *WORKERS, "hydra/sweeper=optuna_async", "hydra.sweeper.sampler.seed=0"),
-        *("hydra.sweep.dir=multirun/sweep", "+a=interval(0.0,5.0)", "+b=tag(log,interval(1e-4,1e-1))"),
+        *(
+            str(APPS / "empty.py"),
+            *WORKERS,
+            "hydra/sweeper=optuna_async",
+            "hydra.sweeper.sampler.seed=0",
+        ),
+        *(
+            "hydra.sweep.dir=multirun/sweep",
+            "+a=interval(0.0,5.0)",
+            "+b=tag(log,interval(1e-4,1e-1))",
+        ),
         *("+c=left,right", "+d=range(1,9)"),
     ],
     "conditional": [*PROJECT, "sweep=losses"],
 }
 LOSSES = APPS.parents[1] / "conf" / "hydra" / "sweeper" / "losses.yaml"
-DEFAULT_PARAMS = {"conditional": yaml.safe_load(LOSSES.read_text(encoding="utf-8"))["default_params"]}
+DEFAULT_PARAMS = {
+    "conditional": yaml.safe_load(LOSSES.read_text(encoding="utf-8"))["default_params"]
+}
 FIRST = 4  # trials before the study is filled
 
 
@@ -104,7 +125,9 @@ def _finished(space: str, sweep_dir: Path, count: int) -> Iterator[FrozenTrial]:
         )
 
 
-def measure(space: str, sizes: Sequence[int], arguments: argparse.Namespace, directory: Path) -> list[Cost]:
+def measure(
+    space: str, sizes: Sequence[int], arguments: argparse.Namespace, directory: Path
+) -> list[Cost]:
     """Return the cost of a trial with each number of trials in the study."""
     sweep_dir = directory / "multirun" / "sweep"
     run_commands([[*SPACES[space], f"hydra.sweeper.n_trials={FIRST}"]], directory)
@@ -120,7 +143,9 @@ def measure(space: str, sizes: Sequence[int], arguments: argparse.Namespace, dir
 def _cost(space: str, size: int, run: Run, sweep_dir: Path, warm_up: int) -> Cost:
     storage = optuna.storages.RDBStorage(f"sqlite:///{sweep_dir / 'study.db'}")
     (study,) = storage.get_all_studies()
-    notes = [trial.user_attrs["sweep:notes"] for trial in storage.get_all_trials(study._study_id)[size:]]
+    notes = [
+        trial.user_attrs["sweep:notes"] for trial in storage.get_all_trials(study._study_id)[size:]
+    ]
     storage.engine.dispose()
     notes.sort(key=lambda note: note["end"])
     begin, end, count = notes[warm_up - 1]["end"], notes[-1]["end"], len(notes) - warm_up
@@ -139,16 +164,22 @@ def _cost(space: str, size: int, run: Run, sweep_dir: Path, warm_up: int) -> Cos
 def main() -> None:
     """Measure, print the table and the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=100, help="measured with each number of trials in the study")
+    parser.add_argument(
+        "--trials", type=int, default=100, help="measured with each number of trials in the study"
+    )
     parser.add_argument("--warm-up", type=int, default=10, help="trials before these")
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(BARS), help="trials in the study, rising")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=list(BARS), help="trials in the study, rising"
+    )
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES))
     arguments = parser.parse_args()
     costs = []
     for space in arguments.spaces:
         with tempfile.TemporaryDirectory() as directory:
             costs += measure(space, sorted(arguments.sizes), arguments, Path(directory))
-    print(f"{machine() | sweep_versions()}  {arguments.trials} empty trials, 2 warm workers, tpe_async, SQLite")
+    print(
+        f"{machine() | sweep_versions()}  {arguments.trials} empty trials, 2 warm workers, tpe_async, SQLite"
+    )
     print(f"{'':12}{'trials':>8}{'ms a trial':>12}{'bar':>6}{'CPU ms: controller':>20}{'2 workers':>11}"
           f"{'ms in a worker':>16}{'controller MB':>15}")  # fmt: skip
     for cost in costs:
@@ -159,7 +190,9 @@ def main() -> None:
         )
     result: dict[str, Any] = {}
     for cost in costs:
-        figures = {key: round(value, 1) for key, value in vars(cost).items() if isinstance(value, float)}
+        figures = {
+            key: round(value, 1) for key, value in vars(cost).items() if isinstance(value, float)
+        }
         result.setdefault(cost.space, {})[str(cost.trials)] = figures
     print(json.dumps(result))
 

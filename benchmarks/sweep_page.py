@@ -35,7 +35,14 @@ BARS = {"page_seconds": 5.0, "megabytes": 5.0, "read_seconds": 1.0}
 SPACE: dict[str, dict[str, Any]] = {
     "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None},
     "loss": {"choices": ["cross_entropy", "focal", "label_smoothing", "ce_f1"]},
-    "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
+    "loss.gamma": {
+        "type": "float",
+        "low": 0.5,
+        "high": 5.0,
+        "log": False,
+        "step": None,
+        "when": ["loss=focal"],
+    },
     "optim.weight_decay": {"type": "float", "low": 1e-5, "high": 1e-1, "log": True, "step": None},
     "model.drop_rate": {"type": "float", "low": 0.0, "high": 0.9, "log": False, "step": None},
     "trainer.batch_size": {"choices": [16, 32, 64, 128, 256]},
@@ -56,7 +63,10 @@ def make_sweep(sweep_dir: Path, num_trials: int, epochs: int) -> None:
         last = rng.randint(2, epochs - 1) if is_pruned else epochs
         worker = free.index(min(free))
         start = 1_795_000_000.0 + free[worker]
-        curve = [quality * (1 - math.exp(-epoch / 3)) + rng.gauss(0.0, 0.004) for epoch in range(1, last + 1)]
+        curve = [
+            quality * (1 - math.exp(-epoch / 3)) + rng.gauss(0.0, 0.004)
+            for epoch in range(1, last + 1)
+        ]
         _write_run(sweep_dir / str(number), params, curve, start)
         free[worker] += 2.0 * last + rng.uniform(0.5, 1.5)
         trials.append(
@@ -93,8 +103,12 @@ def _draw(rng: random.Random) -> dict[str, Any]:
 
 def _quality(params: dict[str, Any]) -> float:
     lr = -0.06 * (math.log10(params["optim.lr"]) + 2.5) ** 2
-    loss = {"cross_entropy": 0.0, "focal": 0.01, "label_smoothing": 0.004, "ce_f1": -0.02}[params["loss"]]
-    return 0.93 + lr + loss - 0.03 * params["model.drop_rate"] - 0.01 * (params["augment"] == "strong")
+    loss = {"cross_entropy": 0.0, "focal": 0.01, "label_smoothing": 0.004, "ce_f1": -0.02}[
+        params["loss"]
+    ]
+    return (
+        0.93 + lr + loss - 0.03 * params["model.drop_rate"] - 0.01 * (params["augment"] == "strong")
+    )
 
 
 def _write_run(run_dir: Path, params: dict[str, Any], curve: list[float], start: float) -> None:
@@ -103,7 +117,12 @@ def _write_run(run_dir: Path, params: dict[str, Any], curve: list[float], start:
     for epoch, value in enumerate(curve, start=1):
         per_class = {f"val/f1_class/{k}": value - 0.001 * k for k in range(10)}
         others = {f"val/metric_{k}": value / (k + 1) for k in range(10)}
-        values = {"train/loss": 1 - value, "val/loss": 1.1 - value, "val/f1_macro": value, "train/lr": 1e-3}
+        values = {
+            "train/loss": 1 - value,
+            "val/loss": 1.1 - value,
+            "val/f1_macro": value,
+            "train/lr": 1e-3,
+        }
         journal.metrics(epoch, values | per_class | others, round(1000 * (start + 2.0 * epoch)))
     journal.close()
 
@@ -123,7 +142,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=27)
-    parser.add_argument("--keep", type=Path, help="make the sweep and its page in this directory, and leave them there")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="make the sweep and its page in this directory, and leave them there",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         sweep_dir = (arguments.keep or Path(directory)) / "sweep"
@@ -142,7 +165,9 @@ def main() -> None:
             "table_seconds": timed(lambda: leaderboard_table(record, {})),
             "megabytes": page.stat().st_size / 1e6,
         }
-    print(f"{machine()}  1 thread, {arguments.trials} trials of {arguments.epochs} epochs, median of {ROUNDS}")
+    print(
+        f"{machine()}  1 thread, {arguments.trials} trials of {arguments.epochs} epochs, median of {ROUNDS}"
+    )
     for name, value in figures.items():
         bar = f"   bar {BARS[name]:g}" if name in BARS else ""
         print(f"{name.replace('_', ' '):<22}{value:8.3f}{bar}")

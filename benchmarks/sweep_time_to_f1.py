@@ -138,14 +138,22 @@ class Commands:
                 "trainer.threads=1",
                 "tracking=none",
             ),
-            *("trainer.eval_batch_size=250", "hydra/launcher=workers", f"hydra.launcher.n_jobs={SLOTS}"),
+            *(
+                "trainer.eval_batch_size=250",
+                "hydra/launcher=workers",
+                f"hydra.launcher.n_jobs={SLOTS}",
+            ),
         ]
 
     def upstream(self, seed: int, trials: int) -> Sweep:
         """Search with hydra-optuna-sweeper."""
         return self._run(
             f"upstream_{seed}",
-            *("hydra/sweeper=optuna", "hydra.sweeper.direction=maximize", f"hydra.sweeper.n_jobs={SLOTS}"),
+            *(
+                "hydra/sweeper=optuna",
+                "hydra.sweeper.direction=maximize",
+                f"hydra.sweeper.n_jobs={SLOTS}",
+            ),
             *(f"hydra.sweeper.sampler.seed={seed}", f"hydra.sweeper.n_trials={trials}"),
             "hydra.sweeper.max_failure_rate=1.0",  # its default ends the sweep at the first loss that is NaN
         )
@@ -154,7 +162,11 @@ class Commands:
         """Search until the target is reached, `seconds` are over, or so many trials have ended."""
         return self._run(
             f"ours_{seed}",
-            *("hydra/sweeper=visionsweep", "hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.bootstrap_count=2"),
+            *(
+                "hydra/sweeper=visionsweep",
+                "hydra/sweeper/pruner=asha",
+                "hydra.sweeper.pruner.bootstrap_count=2",
+            ),
             *(
                 f"hydra.sweeper.sampler.seed={seed}",
                 f"hydra.sweeper.n_trials={trials}",
@@ -167,7 +179,11 @@ class Commands:
         """Train random configurations to their ends."""
         return self._run(
             f"random_{seed}",
-            *("hydra/sweeper=visionsweep", "hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={seed}"),
+            *(
+                "hydra/sweeper=visionsweep",
+                "hydra/sweeper/sampler=random",
+                f"hydra.sweeper.sampler.seed={seed}",
+            ),
             *(f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.max_failure_rate=1.0"),
         )
 
@@ -186,7 +202,12 @@ def read_sweep(sweep_dir: Path, command_seconds: float) -> Sweep:
         ends = [record["state"] for record in records if record["type"] == "end"]
         states[ends[-1] if ends else "failed"] += 1
         epochs += [
-            Epoch(record["time"] / 1000, int(run_dir.name), record["step"], float(record["values"][METRIC]))
+            Epoch(
+                record["time"] / 1000,
+                int(run_dir.name),
+                record["step"],
+                float(record["values"][METRIC]),
+            )
             for record in records
             if record["type"] == "metrics" and METRIC in record["values"]
         ]
@@ -211,12 +232,22 @@ def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
     upstream = commands.upstream(seed, trials)
     target = upstream.best() - TOLERANCE
     budget = (trials * epochs, upstream.seconds())
-    ours = commands.ours(seed, trials * epochs, budget[1], target)  # each trial has one epoch or more
+    ours = commands.ours(
+        seed, trials * epochs, budget[1], target
+    )  # each trial has one epoch or more
     found = ours.until(target)
     is_reached = found is not None and found[0] <= budget[0]
     needed = upstream.until(target)
     assert needed is not None
-    row = Row(seed, target, upstream, ours, needed, found if found is not None and is_reached else budget, is_reached)
+    row = Row(
+        seed,
+        target,
+        upstream,
+        ours,
+        needed,
+        found if found is not None and is_reached else budget,
+        is_reached,
+    )
     print(
         f"{seed:>6}{target:>9.4f}{upstream.best():>10.4f}{ours.best():>8.4f}"
         f"{sum(upstream.states.values()):>10}{sum(ours.states.values()):>8}{ours.states['pruned']:>8}"
@@ -229,18 +260,33 @@ def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
 
 def ratio(rows: Sequence[Row], index: int) -> dict[str, float]:
     """Return upstream's mean over ours (0: epochs, 1: seconds), with its 95 % interval over the seeds."""
-    pairs = np.array([(row.upstream_until[index], row.ours_until[index]) for row in rows], dtype=float)
+    pairs = np.array(
+        [(row.upstream_until[index], row.ours_until[index]) for row in rows], dtype=float
+    )
     drawn = np.random.default_rng(0).integers(len(rows), size=(20_000, len(rows)))
     means = pairs[drawn].mean(axis=1)
     low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
     upstream, ours = pairs.mean(axis=0)
-    values = {"upstream": upstream, "ours": ours, "ratio": upstream / ours, "low": low, "high": high}
+    values = {
+        "upstream": upstream,
+        "ours": ours,
+        "ratio": upstream / ours,
+        "low": low,
+        "high": high,
+    }
     return {name: round(float(value), 3) for name, value in values.items()}
 
 
 def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare the engines seed by seed, print rows and ratios; return what the JSON line holds."""
-    columns = {"best F1": 18, "trials": 18, "": 8, "epochs to it": 18, "seconds to it": 18, "command, s": 18}
+    columns = {
+        "best F1": 18,
+        "trials": 18,
+        "": 8,
+        "epochs to it": 18,
+        "seconds to it": 18,
+        "command, s": 18,
+    }
     print(f"{'':15}" + "".join(f"{name:>{width}}" for name, width in columns.items()))
     names = f"{'upstream':>10}{'ours':>8}"
     print(f"{'seed':>6}{'target':>9}{names}{names}{'pruned':>8}{names * 3}")
@@ -266,7 +312,9 @@ def share(commands: Commands, count: int, targets: Sequence[float]) -> dict[str,
     best = {trial: max(curve) for trial, curve in curves.items()}
     reached = [sum(value >= target for value in best.values()) for target in targets]
     mean = statistics.mean(reached) / count
-    print(f"random configurations that reach the targets: {reached} of {count}, mean share {100 * mean:.1f} %")
+    print(
+        f"random configurations that reach the targets: {reached} of {count}, mean share {100 * mean:.1f} %"
+    )
     lowest = min(targets)
     for rung in (1, 3, 9):
         until = {trial: max(curve[:rung]) for trial, curve in curves.items()}
@@ -289,13 +337,19 @@ def working_directory(given: Path | None) -> Iterator[Path]:
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=20, help="of upstream's search")
     parser.add_argument("--epochs", type=int, default=27, help="of a trial that runs to its end")
-    parser.add_argument("--random", type=int, default=0, metavar="N", help="also train N random configurations")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the sweeps in this new directory")
+    parser.add_argument(
+        "--random", type=int, default=0, metavar="N", help="also train N random configurations"
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="leave the sweeps in this new directory"
+    )
     arguments = parser.parse_args()
     print(
         f"{machine() | sweep_versions()}  {NUM_TRAIN} + {NUM_VAL} images, {arguments.epochs} epochs at most, "

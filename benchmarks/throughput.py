@@ -96,11 +96,15 @@ def ours(subset: Subset) -> float:
     state = experiment.state
     state.epoch = state.step = state.batch = 0
     best = Best("maximize", None, 0.0)
-    recorder = Recorder(run_dir, state, best, journal, epochs=1, inference={}, objective="val/f1_macro")
+    recorder = Recorder(
+        run_dir, state, best, journal, epochs=1, inference={}, objective="val/f1_macro"
+    )
     training.evaluate = timed  # type: ignore[assignment]
     try:
         started = time.perf_counter()
-        training.fit(state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder)
+        training.fit(
+            state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder
+        )
         seconds = time.perf_counter() - started - validation
     finally:
         training.evaluate = evaluate
@@ -153,13 +157,19 @@ def dataloader(subset: Subset) -> float:
 
 
 WARM_UP_ROUNDS = 5
-VARIANTS: dict[str, Callable[[Subset], float]] = {"limit": limit, "ours": ours, "dataloader": dataloader}
+VARIANTS: dict[str, Callable[[Subset], float]] = {
+    "limit": limit,
+    "ours": ours,
+    "dataloader": dataloader,
+}
 
 
 def measure(model: str, arguments: argparse.Namespace, sweep_dir: Path) -> dict[str, list[float]]:
     """Return images/s of each variant and round, the variants in turn."""
     warm = Subset(model, 512, sweep_dir)
-    for _ in range(WARM_UP_ROUNDS):  # also gives the uploader the time to import MLflow and make its database
+    for _ in range(
+        WARM_UP_ROUNDS
+    ):  # also gives the uploader the time to import MLflow and make its database
         for variant in VARIANTS.values():
             variant(warm)
     subset = Subset(model, arguments.images, sweep_dir)
@@ -181,18 +191,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         uri = resolve_uri(f"sqlite:///{directory}/mlflow.db", Path(directory))
         uploader = start_uploader(Path(directory) / "sweep", uri, "benchmark")
-        results = {model: measure(model, arguments, Path(directory) / "sweep") for model in arguments.models}
+        results = {
+            model: measure(model, arguments, Path(directory) / "sweep")
+            for model in arguments.models
+        }
         behind = uploader.finish(60, lambda _: None)
     if behind:
-        raise SystemExit(f"the uploader is {behind} records behind: the figures are not those of a run that is tracked")
-    print(f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, {arguments.rounds} rounds")
+        raise SystemExit(
+            f"the uploader is {behind} records behind: the figures are not those of a run that is tracked"
+        )
+    print(
+        f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, {arguments.rounds} rounds"
+    )
     print(f"{'':12}{'images/s, median (min..max)':>34}{'of the limit, pair by pair':>30}")
     for model, variants in results.items():
         for name, values in variants.items():
             ratios = [value / base for value, base in zip(values, variants["limit"], strict=True)]
             spread = f"{statistics.median(values):,.0f} ({min(values):,.0f}..{max(values):,.0f})"
             print(f"{model:12}{name:12}{spread:>22}{statistics.median(ratios):>20.3f}")
-    medians = {m: {n: round(statistics.median(v), 1) for n, v in r.items()} for m, r in results.items()}
+    medians = {
+        m: {n: round(statistics.median(v), 1) for n, v in r.items()} for m, r in results.items()
+    }
     print(json.dumps(medians))
 
 

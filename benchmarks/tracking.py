@@ -56,16 +56,24 @@ NOT_INSTALLED = "not installed (pip install .[bench])"
 
 def main() -> None:
     """Measure, print the tables and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--images", type=int, default=12_000, help="training images of an epoch that is timed")
+    parser.add_argument(
+        "--images", type=int, default=12_000, help="training images of an epoch that is timed"
+    )
     parser.add_argument("--epochs", type=int, default=6, help="epochs that are timed")
     parser.add_argument("--calls", type=int, default=200, help="calls of each peer")
     parser.add_argument("--rate", type=float, default=1.0, help="records a second of each trainer")
     parser.add_argument("--seconds", type=float, default=30.0, help="for which trainers write")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each variant, with a dead server and without")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="runs of each variant, with a dead server and without"
+    )
     parser.add_argument("--run-epochs", type=int, default=100, help="epochs of each such run")
-    parser.add_argument("--quick", action="store_true", help="everything once and small: no figure to rely on")
+    parser.add_argument(
+        "--quick", action="store_true", help="everything once and small: no figure to rely on"
+    )
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.images, arguments.epochs, arguments.calls = 1024, 2, 20
@@ -117,7 +125,10 @@ def show_records(costs: EpochCosts, directory: Path, quick: bool) -> dict[str, f
     number, syncs = (2_000, 50) if quick else (50_000, 500)
     print(f"\n{'journal':32}{'p50, us':>12}{'p99, us':>12}   {number:,} records, {syncs} fsyncs")
     measured = {
-        "metrics_5": (f"record of {len(FEW)} metrics", time_records(FEW, number, directory / "few")),
+        "metrics_5": (
+            f"record of {len(FEW)} metrics",
+            time_records(FEW, number, directory / "few"),
+        ),
         "epoch": (
             f"record of an epoch, {len(costs.values)} metrics",
             time_records(costs.values, number, directory / "all"),
@@ -135,7 +146,9 @@ def show_records(costs: EpochCosts, directory: Path, quick: bool) -> dict[str, f
     return result
 
 
-def measure_stores(arguments: argparse.Namespace, costs: EpochCosts, directory: Path) -> dict[str, Any]:
+def measure_stores(
+    arguments: argparse.Namespace, costs: EpochCosts, directory: Path
+) -> dict[str, Any]:
     """Run the parts that need MLflow's stores."""
     result: dict[str, Any] = {}
     values = directory / "values.json"
@@ -147,7 +160,9 @@ def measure_stores(arguments: argparse.Namespace, costs: EpochCosts, directory: 
         if "peers" in arguments.parts:
             file = stores.sqlite_uri(directory / "direct")
             stores.initialize(file)
-            result["peers"] = show_peers(arguments.calls, costs, {"SQLite": file, "server": server}, directory)
+            result["peers"] = show_peers(
+                arguments.calls, costs, {"SQLite": file, "server": server}, directory
+            )
             with stores.connect(file) as connection:
                 (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
             print(f"journal mode of the SQLite file that MLflow made: {mode}")
@@ -156,28 +171,54 @@ def measure_stores(arguments: argparse.Namespace, costs: EpochCosts, directory: 
             found = {}
             for name, uri, database in (("SQLite", fresh, fresh), ("server", server, served)):
                 place = directory / f"sweep_{name}"
-                found[name] = measure_backlog(uri, database, values, TRAINERS, arguments.rate, arguments.seconds, place)
+                found[name] = measure_backlog(
+                    uri, database, values, TRAINERS, arguments.rate, arguments.seconds, place
+                )
             print(
                 f"\nbacklog: {TRAINERS} trainers, {arguments.rate:g} epoch's record a second each for "
                 f"{arguments.seconds:g} s; every point counted in the store: there once"
             )
-            columns = ("first sent, s", "largest", "2nd half", "at the end", "caught up, s", "CPU, s", "CPU, 2nd half")
+            columns = (
+                "first sent, s",
+                "largest",
+                "2nd half",
+                "at the end",
+                "caught up, s",
+                "CPU, s",
+                "CPU, 2nd half",
+            )
             print(f"{'uploader to':14}" + "".join(f"{column:>15}" for column in columns))
             for name, b in found.items():
-                figures = (f"{b.first_sent:.1f}", b.largest, b.steady, b.final, f"{b.catch_up:.2f}", f"{b.cpu:.1f}")
-                print(f"{name:14}" + "".join(f"{figure:>15}" for figure in (*figures, f"{b.steady_cpu:.1%}")))
+                figures = (
+                    f"{b.first_sent:.1f}",
+                    b.largest,
+                    b.steady,
+                    b.final,
+                    f"{b.catch_up:.2f}",
+                    f"{b.cpu:.1f}",
+                )
+                print(
+                    f"{name:14}"
+                    + "".join(f"{figure:>15}" for figure in (*figures, f"{b.steady_cpu:.1%}"))
+                )
             result["backlog"] = {
-                name: {key: round(value, 3) for key, value in vars(backlog).items()} for name, backlog in found.items()
+                name: {key: round(value, 3) for key, value in vars(backlog).items()}
+                for name, backlog in found.items()
             }
     return result
 
 
-def show_peers(calls: int, costs: EpochCosts, uris: dict[str, str], directory: Path) -> dict[str, Any]:
+def show_peers(
+    calls: int, costs: EpochCosts, uris: dict[str, str], directory: Path
+) -> dict[str, Any]:
     """Time the calls of each peer, a few at a time in turn, and print them."""
     values, rounds = directory / "values.json", 10
     wanted = {"journal": ("journal", str(directory / "peer"))}
     for store, uri in uris.items():
-        wanted |= {f"mlflow.log_metrics, {store}": ("mlflow", uri), f"MLFlowLogger, {store}": ("lightning", uri)}
+        wanted |= {
+            f"mlflow.log_metrics, {store}": ("mlflow", uri),
+            f"MLFlowLogger, {store}": ("lightning", uri),
+        }
     with contextlib.ExitStack() as stack:
         peers = {}
         for index, (name, (way, target)) in enumerate(wanted.items()):
@@ -193,8 +234,12 @@ def show_peers(calls: int, costs: EpochCosts, uris: dict[str, str], directory: P
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 peers[name].run(max(1, calls // rounds))
     ours = statistics.median(peers["journal"].seconds)
-    print(f"\n{len(costs.values)} values of an epoch, {len(peers['journal'].seconds)} calls of each, in turn")
-    print(f"{'':30}{'p50, ms':>10}{'p99, ms':>10}{'CPU, ms':>10}{'of the epoch':>14}{'of ours':>10}")
+    print(
+        f"\n{len(costs.values)} values of an epoch, {len(peers['journal'].seconds)} calls of each, in turn"
+    )
+    print(
+        f"{'':30}{'p50, ms':>10}{'p99, ms':>10}{'CPU, ms':>10}{'of the epoch':>14}{'of ours':>10}"
+    )
     result: dict[str, Any] = {}
     for name in wanted:
         if name not in peers:
@@ -246,11 +291,19 @@ def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     for variant in VARIANTS[1:]:
         for what, key in (("training", "seconds"), ("its CPU time", "cpu")):
             mean, low, high = (value - 1 for value in result[variant][f"{key}_ratio"])
-            verdict = "met" if high <= DEAD_BAR else "MISSED" if low > DEAD_BAR else "not settled: more --rounds"
+            verdict = (
+                "met"
+                if high <= DEAD_BAR
+                else "MISSED"
+                if low > DEAD_BAR
+                else "not settled: more --rounds"
+            )
             found = f"{mean:+.2%} ({low:+.2%} to {high:+.2%}), bar {DEAD_BAR:+.2%}: {verdict}"
             print(f"server that {variant}, {what}: {found}")
         share = result[variant]["uploader_cpu"] / result[variant]["seconds"]
-        print(f"server that {variant}, at most, if the uploader had to share the trainer's core: {share:+.2%}")
+        print(
+            f"server that {variant}, at most, if the uploader had to share the trainer's core: {share:+.2%}"
+        )
     return result
 
 

@@ -28,7 +28,10 @@ QUICK = ["tracking=none", "trainer.epochs=2", "trainer.threads=1"]
 
 def one_fast(cases: Mapping[str, Any], fast: str) -> list[Any]:
     """Return the cases as parameters with their names as ids; all but one run with the slow tests."""
-    return [pytest.param(case, id=name, marks=() if name == fast else pytest.mark.slow) for name, case in cases.items()]
+    return [
+        pytest.param(case, id=name, marks=() if name == fast else pytest.mark.slow)
+        for name, case in cases.items()
+    ]
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -40,7 +43,9 @@ def train(tmp_path: Path) -> Command:
 
     def run(*arguments: str, script: str = "train.py") -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(ROOT / script), *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        )
 
     return run
 
@@ -53,7 +58,9 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose
     """Return a function that composes the config in process, for runs that write below the temporary directory."""
     monkeypatch.chdir(tmp_path)
     with hydra.initialize_config_dir(str(ROOT / "conf")):
-        yield lambda *overrides, **keywords: hydra.compose("config", [*QUICK, *overrides], **keywords)
+        yield lambda *overrides, **keywords: hydra.compose(
+            "config", [*QUICK, *overrides], **keywords
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ CommandLine = Callable[..., Outcome]
 
 
 @pytest.fixture
-def command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> CommandLine:
     """Return a function that runs `train.py ARGUMENTS` in process (seconds faster than a new one), with its own cwd."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -11,7 +11,9 @@ CLASSES = ("cat", "dog", "fox")
 
 def make_image(class_index: int, number: int, size: int = 12) -> Image.Image:
     """Return a noisy RGB image whose bright channel is its class."""
-    pixels = np.random.default_rng([class_index, number]).integers(0, 120, (size, size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng([class_index, number]).integers(
+        0, 120, (size, size, 3), dtype=np.uint8
+    )
     pixels[..., class_index % 3] += 100
     return Image.fromarray(pixels)
 
@@ -32,7 +34,12 @@ def make_csv(root: Path, per_class: int = 12, people: int = 9) -> Path:
     for index, name in enumerate(CLASSES):
         for number in range(per_class):
             person = f"p{(index * per_class + number) % people}"
-            rows.append({"path": str((folder / name / f"{number:02d}.png").relative_to(root)), "class": name})
+            rows.append(
+                {
+                    "path": str((folder / name / f"{number:02d}.png").relative_to(root)),
+                    "class": name,
+                }
+            )
             rows[-1]["person"] = person
     path = root / "train.csv"
     write_rows(path, rows)

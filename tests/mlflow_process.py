@@ -19,7 +19,9 @@ START_SECONDS = 120.0
 class MlflowProcess:
     """A command of MLflow's that serves, with the environment of the Makefile's `ui`. A context manager."""
 
-    def __init__(self, directory: Path, *command: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *command: str, environment: Mapping[str, str] | None = None
+    ) -> None:
         """``directory``: where it works, and writes its log. It is started by `start`, or as a context."""
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
@@ -56,7 +58,9 @@ class MlflowProcess:
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise RuntimeError(f"{self._command} did not start:\n{self.log.read_text()[-3000:]}")
+                raise RuntimeError(
+                    f"{self._command} did not start:\n{self.log.read_text()[-3000:]}"
+                )
             time.sleep(0.05)
 
     def kill(self) -> None:

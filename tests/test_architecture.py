@@ -39,11 +39,14 @@ def test_components_do_not_import_each_other(component: str) -> None:
 
 def test_only_the_composition_layer_and_the_sweep_know_hydra() -> None:
     allowed = {
-        SOURCE / f"{name}.py" for name in ("config", "description", "entry", "run", "cli", "callback", "hydra_errors")
+        SOURCE / f"{name}.py"
+        for name in ("config", "description", "entry", "run", "cli", "callback", "hydra_errors")
     }
     for path in files("."):
         if path not in allowed and not path.is_relative_to(SOURCE / "sweep"):
-            assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], path
+            assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], (
+                path
+            )
 
 
 def test_only_the_uploader_knows_mlflow() -> None:
@@ -65,14 +68,19 @@ def test_the_sweep_knows_nothing_of_images() -> None:
         for name in imports_of(path):
             if name.split(".")[0] == "visionsweep":
                 assert name.startswith(allowed), (path, name)
-            assert name.split(".")[0] not in ("torch", "torchvision", "timm", "mlflow"), (path, name)
+            assert name.split(".")[0] not in ("torch", "torchvision", "timm", "mlflow"), (
+                path,
+                name,
+            )
 
 
 def test_plugin_modules_import_nothing_heavy_of_their_own() -> None:
     """Hydra imports them at every start."""
     light = ("hydra", "omegaconf", "hydra_plugins", *sys.stdlib_module_names)
     for path in PLUGINS.rglob("*.py"):
-        assert not [n for n in imports_of(path, top_level_only=True) if n.split(".")[0] not in light], path
+        assert not [
+            n for n in imports_of(path, top_level_only=True) if n.split(".")[0] not in light
+        ], path
 
 
 def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path) -> None:
@@ -81,7 +89,9 @@ def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "checkpoints/best.pt").touch()
     objective = {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
-    (run_dir / "result.json").write_text(json.dumps({"state": "finished", "objective": objective, "best_epoch": 1}))
+    (run_dir / "result.json").write_text(
+        json.dumps({"state": "finished", "objective": objective, "best_epoch": 1})
+    )
     script = (
         "import sys, hydra\n"
         "from pathlib import Path\n"
@@ -97,7 +107,9 @@ def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path
         "heavy = {'torch', 'mlflow', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert '"type":"model"' in (run_dir / "events.jsonl").read_text()
 
@@ -108,7 +120,13 @@ def test_the_training_loop_knows_no_files_and_no_tracking() -> None:
             n
             for n in imports_of(SOURCE / name)
             if n.startswith(
-                ("visionsweep.tracking", "visionsweep.training.checkpoint", "visionsweep.run", "json", "pathlib")
+                (
+                    "visionsweep.tracking",
+                    "visionsweep.training.checkpoint",
+                    "visionsweep.run",
+                    "json",
+                    "pathlib",
+                )
             )
         ]
 
@@ -124,7 +142,11 @@ def test_looking_at_the_config_imports_nothing_heavy(arguments: list[str]) -> No
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", script],
+        cwd=SOURCE.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -135,5 +157,7 @@ def test_a_run_imports_only_what_it_uses() -> None:
         "heavy = {'mlflow', 'sklearn', 'timm', 'torchvision', 'matplotlib', 'optuna', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]

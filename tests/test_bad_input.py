@@ -79,7 +79,11 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         ["epochs=2"],
         "epochs: no such key; did you mean trainer.epochs? (a new key is added with +epochs=2)",
     ),
-    "group set to null": (nothing, ["loss=null"], "loss=null: expected the name of an option of this config group"),
+    "group set to null": (
+        nothing,
+        ["loss=null"],
+        "loss=null: expected the name of an option of this config group",
+    ),
     "text for a number": (
         nothing,
         ["trainer.epochs=many"],
@@ -108,16 +112,48 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     ),
     "misspelt class weights": (nothing, ["loss.class_weights=balancd"], "loss.class_weights: "),
     "too few class weights": (nothing, ["loss.class_weights=[1,2]"], "loss.class_weights: "),
-    "foreign target": (nothing, ["loss._target_=os.system"], "loss._target_: 'os.system' is not allowed"),
-    "interpolation to nothing": (nothing, ["optim.lr=${nope}"], "optim.lr: Interpolation key 'nope' not found"),
-    "no accumulation": (nothing, ["trainer.accumulate=0"], "trainer.accumulate: expected a whole number from 1 up"),
-    "negative clip norm": (nothing, ["trainer.clip_norm=-1"], "trainer.clip_norm: expected a positive number"),
+    "foreign target": (
+        nothing,
+        ["loss._target_=os.system"],
+        "loss._target_: 'os.system' is not allowed",
+    ),
+    "interpolation to nothing": (
+        nothing,
+        ["optim.lr=${nope}"],
+        "optim.lr: Interpolation key 'nope' not found",
+    ),
+    "no accumulation": (
+        nothing,
+        ["trainer.accumulate=0"],
+        "trainer.accumulate: expected a whole number from 1 up",
+    ),
+    "negative clip norm": (
+        nothing,
+        ["trainer.clip_norm=-1"],
+        "trainer.clip_norm: expected a positive number",
+    ),
     "ema of one": (nothing, ["trainer.ema=1.0"], "trainer.ema: expected a decay in (0, 1)"),
-    "no patience": (nothing, ["trainer.early_stopping.patience=0"], "trainer.early_stopping.patience: expected epochs"),
-    "unknown device": (nothing, ["trainer.device=gpu"], "trainer.device: expected auto, cpu, cuda, cuda:N or mps"),
-    "device that is not there": (nothing, ["trainer.device=cuda:7"], "trainer.device: 'cuda:7' is not on this machine"),
+    "no patience": (
+        nothing,
+        ["trainer.early_stopping.patience=0"],
+        "trainer.early_stopping.patience: expected epochs",
+    ),
+    "unknown device": (
+        nothing,
+        ["trainer.device=gpu"],
+        "trainer.device: expected auto, cpu, cuda, cuda:N or mps",
+    ),
+    "device that is not there": (
+        nothing,
+        ["trainer.device=cuda:7"],
+        "trainer.device: 'cuda:7' is not on this machine",
+    ),
     "no threads": (nothing, ["trainer.threads=0"], "trainer.threads: expected a number from 1 up"),
-    "unknown metric": (nothing, ["objective.metric=val/f1"], "objective.metric: no metric 'val/f1'"),
+    "unknown metric": (
+        nothing,
+        ["objective.metric=val/f1"],
+        "objective.metric: no metric 'val/f1'",
+    ),
     "test split as objective": (
         nothing,
         ["objective.metric=test/f1_macro"],
@@ -155,9 +191,21 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         ["augment=basic", "data.flips=true", "augment.steps.flip.probability=2"],
         "augment: Flip.probability: expected a number in 0..1, got 2",
     ),
-    "refused by the library": (nothing, ["optim=sgd", "optim.momentum=0"], "optim: SGD refuses these settings ("),
-    "a mapping for a number": (nothing, ["optim.lr={a: 1}"], "optim.lr: expected a number, got {{'a': 1}}"),
-    "seed out of range": (nothing, ["seed=-1"], "seed: expected a whole number from 0 up to 2^63, got -1"),
+    "refused by the library": (
+        nothing,
+        ["optim=sgd", "optim.momentum=0"],
+        "optim: SGD refuses these settings (",
+    ),
+    "a mapping for a number": (
+        nothing,
+        ["optim.lr={a: 1}"],
+        "optim.lr: expected a number, got {{'a': 1}}",
+    ),
+    "seed out of range": (
+        nothing,
+        ["seed=-1"],
+        "seed: expected a whole number from 0 up to 2^63, got -1",
+    ),
     "images too small for the model": (
         nothing,
         ["model=timm", "model.name=inception_v3"],
@@ -173,8 +221,16 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         ["data=image_folder", "data.root=photos"],
         "data.root: {tmp}/photos does not exist (cwd {tmp}). Set data.root=... or data=digits to try without data",
     ),
-    "data folder not set": (nothing, ["data=image_folder"], "data.root is not set: give the folder"),
-    "data folder without images": (empty_folder, ["data=image_folder", "data.root=photos"], "data.root: "),
+    "data folder not set": (
+        nothing,
+        ["data=image_folder"],
+        "data.root is not set: give the folder",
+    ),
+    "data folder without images": (
+        empty_folder,
+        ["data=image_folder", "data.root=photos"],
+        "data.root: ",
+    ),
     "corrupted image": (
         truncated_image,
         ["data=image_folder", "data.root=photos"],
@@ -207,7 +263,11 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         [*CSV, "data.label=class", "data.classes=[cat,dog]"],
         "label fox in {tmp}/train.csv line 26 is not among data.classes (cat, dog)",
     ),
-    "loss that explodes": (nothing, ["optim=sgd", "optim.lr=1e30"], "loss is nan at epoch 1, step "),
+    "loss that explodes": (
+        nothing,
+        ["optim=sgd", "optim.lr=1e30"],
+        "loss is nan at epoch 1, step ",
+    ),
     "name that leaves the folder": (nothing, ["name=a/../../b"], "name: expected letters, digits"),
     "used directory": (
         used_directory,
@@ -221,9 +281,21 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         "{tmp}/outputs/first: cannot be made (Not a directory); start the command where you may write, or give "
         "hydra.run.dir=DIR",
     ),
-    "no learning rate": (nothing, ["optim.lr=0"], "optim.lr: got 0.0, expected a finite number > 0"),
-    "sweep without --multirun": (nothing, ["sweep=default"], "sweep=default: belongs to a sweep; add --multirun"),
-    "study without --multirun": (nothing, ["study=faces"], "study=faces: belongs to a sweep; add --multirun"),
+    "no learning rate": (
+        nothing,
+        ["optim.lr=0"],
+        "optim.lr: got 0.0, expected a finite number > 0",
+    ),
+    "sweep without --multirun": (
+        nothing,
+        ["sweep=default"],
+        "sweep=default: belongs to a sweep; add --multirun",
+    ),
+    "study without --multirun": (
+        nothing,
+        ["study=faces"],
+        "study=faces: belongs to a sweep; add --multirun",
+    ),
     "name for a sweep": (
         nothing,
         ["--multirun", "name=x"],
@@ -236,7 +308,11 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
         ["--multirun", "hydra.sweeper.direction=minimize", "study=s"],
         "hydra.sweeper.direction: the objective is to maximize, got minimize",
     ),
-    "tracking into a folder": (nothing, ["tracking=mlflow", "tracking.uri=./mlruns"], "tracking.uri: "),
+    "tracking into a folder": (
+        nothing,
+        ["tracking=mlflow", "tracking.uri=./mlruns"],
+        "tracking.uri: ",
+    ),
 }
 
 
@@ -256,10 +332,17 @@ def test_a_mistake_is_one_line(
         assert (result.parent / "checkpoints").exists() is False
 
 
-def test_bad_images_can_be_skipped_and_are_counted(tmp_path: Path, command_line: CommandLine) -> None:
+def test_bad_images_can_be_skipped_and_are_counted(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
     truncated_image(tmp_path)
     outcome = command_line(
-        *QUICK, "data=image_folder", "data.root=photos", "data.on_bad_image=skip", BATCH, "name=skip"
+        *QUICK,
+        "data=image_folder",
+        "data.root=photos",
+        "data.on_bad_image=skip",
+        BATCH,
+        "name=skip",
     )
     assert outcome.code == 0, outcome.text
     assert "dog/03.png" in outcome.stdout
@@ -267,7 +350,9 @@ def test_bad_images_can_be_skipped_and_are_counted(tmp_path: Path, command_line:
     assert len(rows) == 35
 
 
-def test_an_empty_class_is_a_warning_with_its_name(tmp_path: Path, command_line: CommandLine) -> None:
+def test_an_empty_class_is_a_warning_with_its_name(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
     make_folder(tmp_path / "photos")
     (tmp_path / "photos" / "yak").mkdir()
     outcome = command_line(*QUICK, "data=image_folder", "data.root=photos", BATCH)
@@ -286,8 +371,12 @@ def test_every_image_mode_trains(tmp_path: Path, command_line: CommandLine) -> N
     assert "mode_CMYK" in (tmp_path / "outputs/modes/split.csv").read_text()
 
 
-@pytest.mark.parametrize("name", ["my photos (old), 2", "~photos", "Füchse", "it's", "a=b", "back\\slash"])
-def test_paths_that_hydra_refuses_are_quoted(name: str, tmp_path: Path, command_line: CommandLine) -> None:
+@pytest.mark.parametrize(
+    "name", ["my photos (old), 2", "~photos", "Füchse", "it's", "a=b", "back\\slash"]
+)
+def test_paths_that_hydra_refuses_are_quoted(
+    name: str, tmp_path: Path, command_line: CommandLine
+) -> None:
     make_folder(tmp_path / name)
     argument = f"data.root=./{name}" if name.startswith("~") else f"data.root={name}"
     outcome = command_line(*QUICK, "data=image_folder", argument, BATCH, "name=quoted")
@@ -312,14 +401,18 @@ def test_two_augmentations_go_together(tmp_path: Path, command_line: CommandLine
 
 
 @pytest.mark.slow
-def test_a_refused_sweep_prints_nothing_but_its_line(tmp_path: Path, command_line: CommandLine) -> None:
+def test_a_refused_sweep_prints_nothing_but_its_line(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
     assert command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1").code == 0
     outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "seed=1")
     assert outcome.code == 1
     assert outcome.stdout == ""
 
 
-def test_a_class_without_test_images_is_a_warning(tmp_path: Path, command_line: CommandLine) -> None:
+def test_a_class_without_test_images_is_a_warning(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
     """Archives keep no empty folders."""
     make_folder(tmp_path / "photos/train")
     for name, index in (("cat", 0), ("dog", 1)):
@@ -330,7 +423,9 @@ def test_a_class_without_test_images_is_a_warning(tmp_path: Path, command_line: 
     assert "fox" in outcome.stdout
 
 
-def test_what_a_failed_start_left_is_no_used_directory(tmp_path: Path, command_line: CommandLine) -> None:
+def test_what_a_failed_start_left_is_no_used_directory(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
     (tmp_path / "outputs/first").mkdir(parents=True)
     (tmp_path / "outputs/first/split.csv").touch()
     assert command_line(*QUICK, "name=first").code == 0
@@ -338,7 +433,14 @@ def test_what_a_failed_start_left_is_no_used_directory(tmp_path: Path, command_l
 
 @pytest.mark.slow
 def test_a_sweep_goes_on_after_a_failed_trial(tmp_path: Path, command_line: CommandLine) -> None:
-    sweep = ["--multirun", "study=s", "optim=sgd", "optim.lr=1e30,1e-2", "loss=focal", "trainer.accumulate=1"]
+    sweep = [
+        "--multirun",
+        "study=s",
+        "optim=sgd",
+        "optim.lr=1e30,1e-2",
+        "loss=focal",
+        "trainer.accumulate=1",
+    ]
     outcome = command_line(*QUICK, *sweep, "hydra.sweeper.n_trials=5")
     assert outcome.code == 0, outcome.text
     results = tmp_path.glob("multirun/s/[0-9]*/result.json")  # a repeated configuration is run once
@@ -348,28 +450,43 @@ def test_a_sweep_goes_on_after_a_failed_trial(tmp_path: Path, command_line: Comm
 
 @pytest.mark.slow
 def test_a_sweep_that_a_mistake_ends_says_it_in_one_line(command_line: CommandLine) -> None:
-    outcome = command_line(*QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "loss=focal", "+loss.gama=1,2")
+    outcome = command_line(
+        *QUICK, "--multirun", "study=s", "hydra/sweeper=basic", "loss=focal", "+loss.gama=1,2"
+    )
     assert outcome.code == 1
     assert "error: loss.gama: FocalLoss takes gamma" in outcome.stderr
 
 
 class TestResume:
     def start(self, command_line: CommandLine) -> None:
-        outcome = command_line(*QUICK, "name=first", "optim=sgd", "optim.lr=1e30")  # fails in its first epoch
+        outcome = command_line(
+            *QUICK, "name=first", "optim=sgd", "optim.lr=1e30"
+        )  # fails in its first epoch
         assert outcome.code == 1
 
-    def test_another_setting_is_shown_and_refused(self, tmp_path: Path, command_line: CommandLine) -> None:
+    def test_another_setting_is_shown_and_refused(
+        self, tmp_path: Path, command_line: CommandLine
+    ) -> None:
         self.start(command_line)
-        before = {path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
+        before = {
+            path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()
+        }
         outcome = command_line("resume=outputs/first", "loss=focal", "trainer.epochs=5")
         assert outcome.code == 1
         assert "trainer.epochs: 2 -> 5" in outcome.stderr
-        assert "loss._target_: 'visionsweep.losses.cross_entropy.CrossEntropyLoss' -> " in outcome.stderr
-        assert {path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()} == before
+        assert (
+            "loss._target_: 'visionsweep.losses.cross_entropy.CrossEntropyLoss' -> "
+            in outcome.stderr
+        )
+        assert {
+            path: path.read_bytes() for path in (tmp_path / "outputs").rglob("*") if path.is_file()
+        } == before
 
     def test_device_threads_and_tracking_may_differ(self, command_line: CommandLine) -> None:
         self.start(command_line)
-        outcome = command_line("resume=outputs/first", "trainer.device=cpu", "tracking.experiment=other")
+        outcome = command_line(
+            "resume=outputs/first", "trainer.device=cpu", "tracking.experiment=other"
+        )
         assert "loss is nan at epoch 1" in outcome.stderr  # it went on, to where it failed
 
     def test_a_finished_run_says_so(self, command_line: CommandLine) -> None:
@@ -386,14 +503,18 @@ def test_the_documented_table_is_this_list() -> None:
     assert set(MISTAKES) <= rows
 
 
-def test_hydra_full_error_keeps_hydras_traceback(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_full_error_keeps_hydras_traceback(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ConfigCompositionException, match="Could not find 'loss/focall'"):
         command_line("loss=focall")
     assert os.environ["HYDRA_FULL_ERROR"] == "1"
 
 
-def test_a_bug_keeps_its_traceback(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def bug(cfg: object) -> float:
         raise ValueError("ours")
 

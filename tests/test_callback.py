@@ -29,7 +29,9 @@ def configure(compose: Compose) -> Configure:
     """Return a function that composes what Hydra gives to a callback: of our sweeper, unless another is chosen."""
 
     def config(*overrides: str) -> DictConfig:
-        sweeper = [] if any(o.startswith("hydra/sweeper=") for o in overrides) else [OURS, DIRECTION]
+        sweeper = (
+            [] if any(o.startswith("hydra/sweeper=") for o in overrides) else [OURS, DIRECTION]
+        )
         return compose("study=s", *sweeper, *overrides, return_hydra_config=True)
 
     return config
@@ -41,7 +43,9 @@ def start(config: DictConfig) -> RunCallback:
     return callback
 
 
-def finish_run(run_dir: Path, value: float, direction: str = "maximize", state: str = "finished") -> None:
+def finish_run(
+    run_dir: Path, value: float, direction: str = "maximize", state: str = "finished"
+) -> None:
     (run_dir / "checkpoints").mkdir(parents=True)
     (run_dir / "checkpoints/best.pt").touch()
     objective = {"metric": "val/f1_macro", "direction": direction, "value": value}
@@ -81,7 +85,9 @@ class TestUsedDirectory:
             start(configure())
         assert "multirun/s is never overwritten: it holds another sweep" in capsys.readouterr().err
 
-    @pytest.mark.parametrize("sweeper", [["hydra/sweeper=basic"], ["hydra/sweeper=optuna", DIRECTION]])
+    @pytest.mark.parametrize(
+        "sweeper", [["hydra/sweeper=basic"], ["hydra/sweeper=optuna", DIRECTION]]
+    )
     def test_other_sweepers_take_no_used_directory(
         self, sweeper: list[str], configure: Configure, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -91,7 +97,9 @@ class TestUsedDirectory:
         assert "is never overwritten" in capsys.readouterr().err
 
     @pytest.mark.parametrize("sweeper", [[], ["hydra/sweeper=basic"]])
-    def test_what_a_failed_start_left_is_no_sweep(self, sweeper: list[str], configure: Configure) -> None:
+    def test_what_a_failed_start_left_is_no_sweep(
+        self, sweeper: list[str], configure: Configure
+    ) -> None:
         SWEEP_DIR.mkdir(parents=True)
         for name in (".lock", "sweep.log", "uploader.log"):
             (SWEEP_DIR / name).touch()
@@ -115,7 +123,9 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Return the list of calls that would start and end an uploader."""
     calls: list[tuple[Any, ...]] = []
 
-    def start_uploader(directory: Path, uri: str, experiment: str, wait_seconds: float, on_answer: Any) -> FakeUploader:
+    def start_uploader(
+        directory: Path, uri: str, experiment: str, wait_seconds: float, on_answer: Any
+    ) -> FakeUploader:
         calls.append(("start", directory.name, experiment, wait_seconds))
         return FakeUploader(calls)
 
@@ -126,7 +136,9 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 class TestUploader:
     TRACKED = ("tracking=mlflow", "tracking.experiment=e", "tracking.wait_seconds=2")
 
-    def test_it_runs_beside_the_sweep(self, configure: Configure, uploads: list[tuple[Any, ...]]) -> None:
+    def test_it_runs_beside_the_sweep(
+        self, configure: Configure, uploads: list[tuple[Any, ...]]
+    ) -> None:
         config = configure(*self.TRACKED)
         callback = start(config)
         Journal(SWEEP_DIR / "7/seed_0").close()
@@ -155,7 +167,9 @@ class TestUploader:
         assert uploads == []
         assert list(tmp_path.iterdir()) == []
 
-    def test_workers_get_the_callback_without_it(self, configure: Configure, uploads: list[tuple[Any, ...]]) -> None:
+    def test_workers_get_the_callback_without_it(
+        self, configure: Configure, uploads: list[tuple[Any, ...]]
+    ) -> None:
         config = configure(*self.TRACKED)
         callback = start(config)
         copy = cloudpickle.loads(cloudpickle.dumps(callback))
@@ -178,12 +192,19 @@ class TestDirections:
     ) -> None:
         with pytest.raises(SystemExit):
             start(configure(OURS, self.OTHERS, f"hydra.sweeper.direction={direction}"))
-        assert "hydra.sweeper.direction: the objective is to maximize, minimize, got m" in capsys.readouterr().err
+        assert (
+            "hydra.sweeper.direction: the objective is to maximize, minimize, got m"
+            in capsys.readouterr().err
+        )
 
 
 class TestBestRun:
     def test_the_best_finished_trial_and_the_earlier_of_two(self, configure: Configure) -> None:
-        for number, value, state in ((2, 0.8, "finished"), (10, 0.8, "finished"), (3, 0.9, "pruned")):
+        for number, value, state in (
+            (2, 0.8, "finished"),
+            (10, 0.8, "finished"),
+            (3, 0.9, "pruned"),
+        ):
             finish_run(SWEEP_DIR / str(number), value, state=state)
         assert best_run(SWEEP_DIR) == SWEEP_DIR / "2"
 

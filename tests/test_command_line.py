@@ -21,10 +21,14 @@ LONG = [*QUICK, "trainer.epochs=40", "augment=basic", "optim=adamp"]
 
 def start(directory: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.Popen(command, cwd=directory, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, cwd=directory, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
-def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 60) -> None:
+def wait_until(
+    condition: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float = 60
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -46,7 +50,8 @@ def resume(directory: Path, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_signal_ends_the_run_after_the_batch_and_names_the_command_that_goes_on(
     tmp_path: Path, number: int, code: int
@@ -116,7 +121,17 @@ def test_the_run_directory_is_complete(tmp_path: Path, command_line: CommandLine
     run_dir = tmp_path / "outputs/first"
     result = json.loads((run_dir / "result.json").read_text())
     assert set(result) == {
-        *("state", "objective", "others", "best_epoch", "epochs", "metrics", "test", "seconds", "images_per_second")
+        *(
+            "state",
+            "objective",
+            "others",
+            "best_epoch",
+            "epochs",
+            "metrics",
+            "test",
+            "seconds",
+            "images_per_second",
+        )
     }
     assert result["objective"]["metric"] == "val/f1_macro"
     assert result["objective"]["direction"] == "maximize"
@@ -143,7 +158,12 @@ def test_an_official_test_split_is_evaluated_once_with_the_best_checkpoint(
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
     outcome = command_line(
-        *QUICK, "data=image_folder", "data.root=photos", "data.image_size=12", "trainer.batch_size=8", "name=first"
+        *QUICK,
+        "data=image_folder",
+        "data.root=photos",
+        "data.image_size=12",
+        "trainer.batch_size=8",
+        "name=first",
     )
     assert outcome.code == 0, outcome.text
     result = json.loads((tmp_path / "outputs/first/result.json").read_text())
@@ -151,7 +171,9 @@ def test_an_official_test_split_is_evaluated_once_with_the_best_checkpoint(
     assert "test/f1_macro" in outcome.stdout
     steps = [
         record["step"]
-        for record in map(json.loads, (tmp_path / "outputs/first/events.jsonl").read_text().splitlines())
+        for record in map(
+            json.loads, (tmp_path / "outputs/first/events.jsonl").read_text().splitlines()
+        )
         if record["type"] == "metrics" and "test/f1_macro" in record["values"]
     ]
     assert len(steps) == 1

@@ -32,7 +32,9 @@ def train_one_step(compose: Compose, *overrides: str) -> Experiment:
     state = experiment.state
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
     batches = list(itertools.islice(experiment.train.epoch(0), 2))
-    statistics = backward(state.model.train(), state.loss, batches, experiment.settings.autocast, state.scaler.scale)
+    statistics = backward(
+        state.model.train(), state.loss, batches, experiment.settings.autocast, state.scaler.scale
+    )
     update(state, experiment.settings.clip_norm)
     assert torch.isfinite(state.loss.value(statistics))
     after = list(state.model.parameters())
@@ -58,7 +60,9 @@ def write_fashion_mnist(root: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", choices("data"))
-def test_every_data_set_trains(choice: str, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_data_set_trains(
+    choice: str, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     overrides = [f"data={choice}"]
     if choice == "fashion_mnist":
@@ -79,7 +83,9 @@ def test_every_data_set_trains(choice: str, compose: Compose, tmp_path: Path, mo
         assert not set(groups[experiment.train_indices]) & set(groups[experiment.val_indices])
 
 
-@pytest.mark.parametrize(("loss", "augment"), list(itertools.product(choices("loss"), choices("augment"))))
+@pytest.mark.parametrize(
+    ("loss", "augment"), list(itertools.product(choices("loss"), choices("augment")))
+)
 def test_every_loss_goes_with_every_augmentation(loss: str, augment: str, compose: Compose) -> None:
     train_one_step(compose, f"loss={loss}", f"augment={augment}")
 
@@ -90,7 +96,12 @@ def test_models_take_grey_and_colour_images_of_any_size(
     model: str, channels: int, compose: Compose, tmp_path: Path
 ) -> None:
     root = quote(str(make_folder(tmp_path / "photos")))
-    data = ["data=image_folder", f"data.root={root}", f"data.channels={channels}", "data.cache_dir=none"]
+    data = [
+        "data=image_folder",
+        f"data.root={root}",
+        f"data.channels={channels}",
+        "data.cache_dir=none",
+    ]
     for size in ("8", "[20,33]"):
         experiment = train_one_step(compose, f"model={model}", *data, f"data.image_size={size}")
         assert experiment.inference["channels"] == channels
@@ -99,7 +110,9 @@ def test_models_take_grey_and_colour_images_of_any_size(
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("optim", ["sgd", "adamw", "adamp"])
 def test_every_precision_trains(precision: str, optim: str, compose: Compose) -> None:
-    train_one_step(compose, f"trainer.precision={precision}", f"optim={optim}", "trainer.clip_norm=1")
+    train_one_step(
+        compose, f"trainer.precision={precision}", f"optim={optim}", "trainer.clip_norm=1"
+    )
 
 
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels_last"])

@@ -55,7 +55,12 @@ print(json.dumps({
 def read_mlflow(directory: Path) -> dict[str, Any]:
     uri = f"sqlite:///{directory}/mlflow.db"
     done = subprocess.run(
-        [sys.executable, "-c", READ, uri], cwd=directory, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", READ, uri],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     contents: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return contents
@@ -64,10 +69,14 @@ def read_mlflow(directory: Path) -> dict[str, Any]:
 def journal_f1(run_dir: Path) -> list[list[float]]:
     records = map(json.loads, (run_dir / "events.jsonl").read_text().splitlines())
     metrics = [r for r in records if r["type"] == "metrics"]
-    return [[r["step"], r["values"]["val/f1_macro"]] for r in metrics if "val/f1_macro" in r["values"]]
+    return [
+        [r["step"], r["values"]["val/f1_macro"]] for r in metrics if "val/f1_macro" in r["values"]
+    ]
 
 
-@pytest.mark.timeout(600)  # the server's start and three commands, each of which imports torch or MLflow
+@pytest.mark.timeout(
+    600
+)  # the server's start and three commands, each of which imports torch or MLflow
 def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: Command) -> None:
     done = train("loss=focal", "optim=adamp", "trainer.epochs=2", "name=first")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,18 +86,25 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     run = stored["runs"]["first"]
     assert run["status"] == "FINISHED"
     result = json.loads((tmp_path / "outputs/first/result.json").read_text())
-    assert run["name"] == f"first focal adamp lr=3e-3 epochs=2 f1={result['objective']['value']:.3f}"
+    assert (
+        run["name"] == f"first focal adamp lr=3e-3 epochs=2 f1={result['objective']['value']:.3f}"
+    )
     assert run["params"]["loss"] == "focal"
     assert run["params"]["optim"] == "adamp"
     assert run["params"]["loss.gamma"] == "2.0"
     assert run["params"]["effective_batch_size"] == "32"
     assert run["f1"] == journal_f1(tmp_path / "outputs/first")
-    assert {"train/loss", "val/loss", "val/accuracy", "train/lr", "train/images_per_second"} <= set(run["last"])
+    assert {"train/loss", "val/loss", "val/accuracy", "train/lr", "train/images_per_second"} <= set(
+        run["last"]
+    )
     assert {f"val/f1_class/{digit}" for digit in range(10)} <= set(run["last"])
     pictures = {
-        f"figures/{name}.png" for name in ("confusion_matrix", "curves", "pr_curves", "reliability", "mistakes")
+        f"figures/{name}.png"
+        for name in ("confusion_matrix", "curves", "pr_curves", "reliability", "mistakes")
     }
-    assert {"config.yaml", "checkpoints/best.pt", "figures/per_class.csv", *pictures} <= set(run["files"])
+    assert {"config.yaml", "checkpoints/best.pt", "figures/per_class.csv", *pictures} <= set(
+        run["files"]
+    )
     # One file under two names: MLflow's copy of a checkpoint takes no room.
     assert (tmp_path / "outputs/first/checkpoints/best.pt").stat().st_nlink == 2
     assert run["last"]["best/f1_macro"] == result["objective"]["value"]
@@ -105,9 +121,20 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(folder / f"{number}.png")
     inputs = pixels[:, None].tolist()
-    served = serve(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", model_uri, [{"inputs": inputs}, {"inputs": inputs[:1]}])
+    served = serve(
+        tmp_path,
+        f"sqlite:///{tmp_path}/mlflow.db",
+        model_uri,
+        [{"inputs": inputs}, {"inputs": inputs[:1]}],
+    )
 
-    done = train("run=outputs/first", "data.predict=images", "out=out.csv", "probabilities=true", script="predict.py")
+    done = train(
+        "run=outputs/first",
+        "data.predict=images",
+        "out=out.csv",
+        "probabilities=true",
+        script="predict.py",
+    )
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -122,10 +149,14 @@ def serve(
     """Start `mlflow models serve`, ask it, end it; return the predictions of each request."""
     command = ["models", "serve", "--model-uri", model_uri, "--env-manager", "local"]
     answers = []
-    with MlflowProcess(directory, *command, environment={"MLFLOW_TRACKING_URI": tracking_uri}) as server:
+    with MlflowProcess(
+        directory, *command, environment={"MLFLOW_TRACKING_URI": tracking_uri}
+    ) as server:
         for request in requests:
             headers = {"Content-Type": "application/json"}
-            call = urllib.request.Request(f"{server.uri}/invocations", json.dumps(request).encode(), headers)
+            call = urllib.request.Request(
+                f"{server.uri}/invocations", json.dumps(request).encode(), headers
+            )
             with urllib.request.urlopen(call, timeout=60) as response:
                 answers.append(json.load(response)["predictions"])
     return answers
@@ -138,11 +169,20 @@ def test_without_tracking_there_is_no_mlflow_at_all(tmp_path: Path, train: Comma
     assert not (tmp_path / "outputs/first/uploader.log").exists()
 
 
-def test_an_unreachable_server_costs_the_wait_and_names_what_sends_the_rest(tmp_path: Path, train: Command) -> None:
-    done = train("trainer.epochs=1", "name=first", "tracking.uri=http://127.0.0.1:9", "tracking.wait_seconds=3")
+def test_an_unreachable_server_costs_the_wait_and_names_what_sends_the_rest(
+    tmp_path: Path, train: Command
+) -> None:
+    done = train(
+        "trainer.epochs=1",
+        "name=first",
+        "tracking.uri=http://127.0.0.1:9",
+        "tracking.wait_seconds=3",
+    )
     assert done.returncode == 0, done.stderr
     assert "python sync.py" in done.stdout
-    done = train("outputs/first", "--uri", f"sqlite:///{tmp_path}/mlflow.db", "--verify", script="sync.py")
+    done = train(
+        "outputs/first", "--uri", f"sqlite:///{tmp_path}/mlflow.db", "--verify", script="sync.py"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_mlflow(tmp_path)["runs"]["first"]["f1"] == journal_f1(tmp_path / "outputs/first")
 
@@ -150,7 +190,10 @@ def test_an_unreachable_server_costs_the_wait_and_names_what_sends_the_rest(tmp_
 def test_two_runs_started_together_on_a_fresh_database(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "trainer.epochs=1", "trainer.threads=1"]
     both = [
-        subprocess.Popen([*command, f"name={name}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for name in "ab"
+        subprocess.Popen(
+            [*command, f"name={name}"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+        for name in "ab"
     ]
     for process in both:
         out, _ = process.communicate(timeout=200)
@@ -160,10 +203,17 @@ def test_two_runs_started_together_on_a_fresh_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not Path("/usr/share/datasets/fashion-mnist").exists(), reason="needs the Debian package dataset-fashion-mnist"
+    not Path("/usr/share/datasets/fashion-mnist").exists(),
+    reason="needs the Debian package dataset-fashion-mnist",
 )
 def test_fashion_mnist_is_learned_and_tested_once(tmp_path: Path, train: Command) -> None:
-    data = ["data=fashion_mnist", "loss=label_smoothing", "optim=adamw", "scheduler=cosine", "trainer.epochs=1"]
+    data = [
+        "data=fashion_mnist",
+        "loss=label_smoothing",
+        "optim=adamw",
+        "scheduler=cosine",
+        "trainer.epochs=1",
+    ]
     done = train(*data, "tracking=none", "trainer.threads=1", "name=first")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "outputs/first/result.json").read_text())
@@ -171,14 +221,26 @@ def test_fashion_mnist_is_learned_and_tested_once(tmp_path: Path, train: Command
     assert result["test"]["test/f1_macro"] > 0.83
     assert abs(result["test"]["test/f1_macro"] - result["metrics"]["val/f1_macro"]) < 0.04
     rows = (tmp_path / "outputs/first/split.csv").read_text().splitlines()[1:]
-    counts = {part: sum(row.startswith(part + ",") for row in rows) for part in ("train", "val", "test")}
+    counts = {
+        part: sum(row.startswith(part + ",") for row in rows) for part in ("train", "val", "test")
+    }
     assert counts == {"train": 48000, "val": 12000, "test": 10000}
 
 
-def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Path, train: Command) -> None:
-    done = train("--multirun", "study=faces", "hydra.sweeper.n_trials=4", "trainer.epochs=1", "trainer.threads=1")
+def test_the_default_sweep_searches_and_exports_its_best_model_once(
+    tmp_path: Path, train: Command
+) -> None:
+    done = train(
+        "--multirun",
+        "study=faces",
+        "hydra.sweeper.n_trials=4",
+        "trainer.epochs=1",
+        "trainer.threads=1",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    results = [json.loads((tmp_path / f"multirun/faces/{n}/result.json").read_text()) for n in range(4)]
+    results = [
+        json.loads((tmp_path / f"multirun/faces/{n}/result.json").read_text()) for n in range(4)
+    ]
     values = [result["objective"]["value"] for result in results]
     best = values.index(max(values))
     assert f"best val/f1_macro {max(values):.4f}, trial {best}: " in done.stdout
@@ -186,7 +248,9 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
     stored = read_mlflow(tmp_path)
     assert {f"faces/{n}" for n in range(4)} < set(stored["runs"])
     assert len({stored["runs"][f"faces/{n}"]["params"]["optim.lr"] for n in range(4)}) == 4
-    assert all(1e-4 <= float(stored["runs"][f"faces/{n}"]["params"]["optim.lr"]) <= 1e-1 for n in range(4))
+    assert all(
+        1e-4 <= float(stored["runs"][f"faces/{n}"]["params"]["optim.lr"]) <= 1e-1 for n in range(4)
+    )
     assert [name for name, _ in stored["models"]] == [f"faces/{best}"]
     parent = stored["runs"]["faces"]
     assert parent["status"] == "FINISHED"
@@ -206,7 +270,9 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(tmp_path: Pa
         "trainer.threads=1",
         "tracking=none",
     )
-    again = [json.loads((tmp_path / f"multirun/again/{n}/result.json").read_text()) for n in range(2)]
+    again = [
+        json.loads((tmp_path / f"multirun/again/{n}/result.json").read_text()) for n in range(2)
+    ]
     assert [r["objective"]["value"] for r in again] == values[:2]
     # A study that is complete runs nothing again, and another sweeper does not overwrite it.
     done = train("--multirun", "study=faces")
@@ -223,8 +289,17 @@ def test_a_trial_of_a_sweep_resumes_like_any_run(tmp_path: Path, train: Command)
     grid = ["hydra/sweeper=basic", "hydra/launcher=basic", "loss=focal,ce_f1"]
     done = train("--multirun", "study=whole", *grid, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
-    command = [sys.executable, str(ROOT / "train.py"), "--multirun", "study=killed", *grid, *overrides]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--multirun",
+        "study=killed",
+        *grid,
+        *overrides,
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     journal = tmp_path / "multirun/killed/1/events.jsonl"
     deadline = time.monotonic() + 200
     while not (journal.exists() and journal.read_text().count('"metrics"') >= 3):
@@ -254,7 +329,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "test_images").mkdir()
     for number in range(4):
         make_image(number % 3, 100 + number).save(tmp_path / "test_images" / f"{number}.png")
-    (tmp_path / "sample_submission.csv").write_text("ImageID,ans\n3.png,x\n1.png,x\n0.png,x\n2.png,x\n")
+    (tmp_path / "sample_submission.csv").write_text(
+        "ImageID,ans\n3.png,x\n1.png,x\n0.png,x\n2.png,x\n"
+    )
     commands = readme_commands()
     assert len(commands) >= 8
     if not Path("/usr/share/datasets/fashion-mnist").exists():
@@ -273,5 +350,7 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
 def run_readme(command: str, directory: Path) -> None:
     words = [os.path.expanduser(word) for word in shlex.split(command)]
     script = [sys.executable, str(ROOT / words[1]), *words[2:]]
-    done = subprocess.run(script, cwd=directory, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        script, cwd=directory, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, command + "\n" + done.stdout[-2000:] + done.stderr[-2000:]

@@ -34,8 +34,12 @@ def rows(sweep_dir: Path) -> list[dict[str, str]]:
 
 def stored(sweep_dir: Path) -> list[tuple[Any, ...]]:
     """What the study holds, read by Optuna alone."""
-    study = optuna.load_study(study_name=sweep_dir.name, storage=f"sqlite:///{sweep_dir / 'study.db'}")
-    return [(t.number, t.state.name, t.params, t.values, t.intermediate_values) for t in study.trials]
+    study = optuna.load_study(
+        study_name=sweep_dir.name, storage=f"sqlite:///{sweep_dir / 'study.db'}"
+    )
+    return [
+        (t.number, t.state.name, t.params, t.values, t.intermediate_values) for t in study.trials
+    ]
 
 
 def left_over(directory: Path) -> list[str]:
@@ -63,7 +67,9 @@ def test_a_sweep_is_made_taken_up_extended_and_refused(train: Command, tmp_path:
     done = train("--multirun", *start, *SHORT)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
-    go_on = f"go on with: python {os.path.relpath(ROOT / 'train.py', tmp_path)} --multirun study=faces"
+    go_on = (
+        f"go on with: python {os.path.relpath(ROOT / 'train.py', tmp_path)} --multirun study=faces"
+    )
     assert lines[0] == "new study faces"
     assert go_on in lines[:3]
     assert lines[-1] == go_on
@@ -87,8 +93,14 @@ def test_a_sweep_is_made_taken_up_extended_and_refused(train: Command, tmp_path:
     assert more.returncode == 0, more.stderr[-3000:]
     assert stored(sweep_dir)[:6] == first
     assert len(stored(sweep_dir)) == 8
-    kept = [p.parent.parent.name for p in sweep_dir.glob("*/checkpoints/best.pt") if not p.parent.parent.is_symlink()]
-    complete = sorted((t for t in stored(sweep_dir) if t[1] == "COMPLETE"), key=lambda t: (-t[3][0], t[0]))
+    kept = [
+        p.parent.parent.name
+        for p in sweep_dir.glob("*/checkpoints/best.pt")
+        if not p.parent.parent.is_symlink()
+    ]
+    complete = sorted(
+        (t for t in stored(sweep_dir) if t[1] == "COMPLETE"), key=lambda t: (-t[3][0], t[0])
+    )
     assert sorted(kept) == sorted(str(t[0]) for t in complete[:5])
 
     other = train("--multirun", "study=faces", "optim.lr=interval(0.1,0.2)")
@@ -99,26 +111,43 @@ def test_a_sweep_is_made_taken_up_extended_and_refused(train: Command, tmp_path:
     assert_nothing_is_left(tmp_path)
 
 
-def test_the_best_trial_is_made_again_by_its_command_and_its_preset(train: Command, tmp_path: Path) -> None:
-    done = train("--multirun", "study=s", "hydra.sweeper.n_trials=3", "trainer.epochs=2", "tracking=none")
+def test_the_best_trial_is_made_again_by_its_command_and_its_preset(
+    train: Command, tmp_path: Path
+) -> None:
+    done = train(
+        "--multirun", "study=s", "hydra.sweeper.n_trials=3", "trainer.epochs=2", "tracking=none"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if " again: python " in line]
     command = shlex.split(line.partition(" again: python ")[2])
     best = tmp_path / "multirun/s/best"
     value = json.loads((best / "result.json").read_text())["objective"]["value"]
-    subprocess.run([sys.executable, *command, "name=again"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, *command, "name=again"], cwd=tmp_path, check=True, capture_output=True
+    )
     preset = train("--config-dir", "multirun/s", "experiment=best", "name=preset")
     assert preset.returncode == 0, preset.stderr[-3000:]
     for name in ("again", "preset"):
-        assert json.loads((tmp_path / f"outputs/{name}/result.json").read_text())["objective"]["value"] == value
+        assert (
+            json.loads((tmp_path / f"outputs/{name}/result.json").read_text())["objective"]["value"]
+            == value
+        )
         assert_same_bytes(tmp_path / f"outputs/{name}", best, "best.pt")
     make_folder(tmp_path / "new")
-    predicted = train("run=multirun/s/best", f"data.predict=new/{CLASSES[0]}", "out=x.csv", script="predict.py")
+    predicted = train(
+        "run=multirun/s/best", f"data.predict=new/{CLASSES[0]}", "out=x.csv", script="predict.py"
+    )
     assert predicted.returncode == 0, predicted.stderr[-3000:]
 
 
-def test_a_space_on_the_command_line_a_grid_and_a_plain_grid(train: Command, tmp_path: Path) -> None:
-    space = ["optim.lr=tag(log,interval(1e-4,1e-1))", "loss=focal,label_smoothing", "trainer.accumulate=1,2,4"]
+def test_a_space_on_the_command_line_a_grid_and_a_plain_grid(
+    train: Command, tmp_path: Path
+) -> None:
+    space = [
+        "optim.lr=tag(log,interval(1e-4,1e-1))",
+        "loss=focal,label_smoothing",
+        "trainer.accumulate=1,2,4",
+    ]
     done = train("--multirun", "study=space", *space, "hydra.sweeper.n_trials=3", *SHORT)
     assert done.returncode == 0, done.stderr[-3000:]
     found = rows(tmp_path / "multirun/space")
@@ -126,7 +155,14 @@ def test_a_space_on_the_command_line_a_grid_and_a_plain_grid(train: Command, tmp
     assert all(1e-4 <= float(row["params.optim.lr"]) <= 1e-1 for row in found)
     assert {row["params.loss"] for row in found} <= {"focal", "label_smoothing"}
 
-    done = train("--multirun", "study=grid", "hydra/sweeper/sampler=grid", "loss=focal,f1", "optim=adam,adamp", *SHORT)
+    done = train(
+        "--multirun",
+        "study=grid",
+        "hydra/sweeper/sampler=grid",
+        "loss=focal,f1",
+        "optim=adam,adamp",
+        *SHORT,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = rows(tmp_path / "multirun/grid")
     assert [(row["params.loss"], row["params.optim"]) for row in found] == [
@@ -136,16 +172,27 @@ def test_a_space_on_the_command_line_a_grid_and_a_plain_grid(train: Command, tmp
         ("f1", "adamp"),
     ]
 
-    done = train("--multirun", "study=plain", "hydra/sweeper=basic", "hydra/launcher=workers", "seed=range(5)", *SHORT)
+    done = train(
+        "--multirun",
+        "study=plain",
+        "hydra/sweeper=basic",
+        "hydra/launcher=workers",
+        "seed=range(5)",
+        *SHORT,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads((tmp_path / f"multirun/plain/{n}/result.json").read_text()) for n in range(5)]
+    results = [
+        json.loads((tmp_path / f"multirun/plain/{n}/result.json").read_text()) for n in range(5)
+    ]
     assert [result["state"] for result in results] == ["finished"] * 5
     assert len({result["objective"]["value"] for result in results}) > 1
     assert_nothing_is_left(tmp_path)
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(train: Command, tmp_path: Path) -> None:
-    done = train("--multirun", "hydra.sweeper.dry_run=true", "sweep=losses", "study=s", "trainer.epochs=3")
+    done = train(
+        "--multirun", "hydra.sweeper.dry_run=true", "sweep=losses", "study=s", "trainer.epochs=3"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "loss.gamma" in done.stdout
     assert "when loss=focal" in done.stdout
@@ -165,15 +212,23 @@ def test_upstreams_sweeper_still_works_beside_it(train: Command, tmp_path: Path)
         *SHORT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "best_value" in yaml.safe_load((tmp_path / "multirun/s/optimization_results.yaml").read_text())
+    assert "best_value" in yaml.safe_load(
+        (tmp_path / "multirun/s/optimization_results.yaml").read_text()
+    )
 
 
-def test_a_pair_that_cannot_be_built_is_found_before_trial_0(train: Command, tmp_path: Path) -> None:
-    done = train("--multirun", "study=s", "loss=focal,f1", "loss.gamma=1,2", *SHORT)  # f1 has no gamma: composed
+def test_a_pair_that_cannot_be_built_is_found_before_trial_0(
+    train: Command, tmp_path: Path
+) -> None:
+    done = train(
+        "--multirun", "study=s", "loss=focal,f1", "loss.gamma=1,2", *SHORT
+    )  # f1 has no gamma: composed
     assert done.returncode == 1
     assert "loss=f1" in done.stderr
     assert "gamma" in done.stderr
-    done = train("--multirun", "study=s", "loss=focal,f1", "+loss.gama=1,2", *SHORT)  # neither has it: built
+    done = train(
+        "--multirun", "study=s", "loss=focal,f1", "+loss.gama=1,2", *SHORT
+    )  # neither has it: built
     assert done.returncode == 1
     assert "loss.gama: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -183,7 +238,14 @@ def test_a_pair_that_cannot_be_built_is_found_before_trial_0(train: Command, tmp
 
 
 def test_nan_fails_one_trial_with_its_epoch_and_step(train: Command, tmp_path: Path) -> None:
-    done = train("--multirun", "study=s", "hydra/sweeper/sampler=grid", "optim=sgd", "optim.lr=1e30,1e-2", *SHORT)
+    done = train(
+        "--multirun",
+        "study=s",
+        "hydra/sweeper/sampler=grid",
+        "optim=sgd",
+        "optim.lr=1e30,1e-2",
+        *SHORT,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     bad, good = rows(tmp_path / "multirun/s")
     assert (bad["state"], good["state"]) == ("failed", "complete")
@@ -204,7 +266,9 @@ def test_several_objectives_and_several_seeds(train: Command, tmp_path: Path) ->
         *SHORT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    solutions = yaml.safe_load((tmp_path / "multirun/s/optimization_results.yaml").read_text())["solutions"]
+    solutions = yaml.safe_load((tmp_path / "multirun/s/optimization_results.yaml").read_text())[
+        "solutions"
+    ]
     assert 1 <= len(solutions) <= 2
 
     done = train("--multirun", "study=seeds", "hydra.sweeper.seeds=2", "optim.lr=0.001,0.003",
@@ -212,7 +276,9 @@ def test_several_objectives_and_several_seeds(train: Command, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-3000:]
     for row in rows(tmp_path / "multirun/seeds"):
         values = [
-            json.loads((tmp_path / f"multirun/seeds/{row['number']}/seed_{i}/result.json").read_text())["objective"]
+            json.loads(
+                (tmp_path / f"multirun/seeds/{row['number']}/seed_{i}/result.json").read_text()
+            )["objective"]
             for i in range(2)
         ]
         assert float(row["value"]) == pytest.approx(sum(v["value"] for v in values) / 2, abs=1e-12)
@@ -250,7 +316,9 @@ def test_one_worker_killed_again_and_again_ends_with_the_uninterrupted_study(
     assert stored(tmp_path / "multirun/killed") == stored(tmp_path / "multirun/whole")
     best = (tmp_path / "multirun/whole/best").readlink()
     assert (tmp_path / "multirun/killed/best").readlink() == best
-    assert_same_bytes(tmp_path / "multirun/whole" / best, tmp_path / "multirun/killed" / best, "best.pt")
+    assert_same_bytes(
+        tmp_path / "multirun/whole" / best, tmp_path / "multirun/killed" / best, "best.pt"
+    )
     assert_nothing_is_left(tmp_path)
 
 
@@ -265,4 +333,6 @@ def kill_some(pid: int, dice: random.Random) -> None:
 
 
 def epochs_written(sweep_dir: Path) -> int:
-    return sum(path.read_text().count('"val/f1_macro"') for path in sweep_dir.glob("*/events.jsonl"))
+    return sum(
+        path.read_text().count('"val/f1_macro"') for path in sweep_dir.glob("*/events.jsonl")
+    )

@@ -19,24 +19,41 @@ from .mlflow_process import free_port
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian's place
 SUPERUSER = "postgres"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not BINARIES, reason="needs the Debian package postgresql")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not BINARIES, reason="needs the Debian package postgresql"),
+]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Start a server of this module's own; return HOST:PORT with the user's name."""
     account = SUPERUSER if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
-    directory = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))  # where that account may go
+    directory = Path(
+        tempfile.mkdtemp(prefix="postgresql-", dir="/tmp")
+    )  # where that account may go
     if account is not None:
         shutil.chown(directory, account)
     port = free_port()
 
     def run(program: str, *arguments: str) -> None:
         command = [BINARIES[-1] / program, *arguments]
-        subprocess.run(command, user=account, cwd=directory, check=True, capture_output=True, timeout=90)
+        subprocess.run(
+            command, user=account, cwd=directory, check=True, capture_output=True, timeout=90
+        )
 
     run("initdb", "-D", "data", "-A", "trust", "-U", SUPERUSER)
-    run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", f"-p {port} -k {directory} -h 127.0.0.1", "start")
+    run(
+        "pg_ctl",
+        "-D",
+        "data",
+        "-w",
+        "-l",
+        "log",
+        "-o",
+        f"-p {port} -k {directory} -h 127.0.0.1",
+        "start",
+    )
     try:
         for name in ("optuna", "mlflow"):
             run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", SUPERUSER, name)
@@ -46,9 +63,17 @@ def server() -> Iterator[str]:
         shutil.rmtree(directory)
 
 
-def test_a_killed_sweep_goes_on_and_its_record_is_whole(tmp_path: Path, train: Command, server: str) -> None:
+def test_a_killed_sweep_goes_on_and_its_record_is_whole(
+    tmp_path: Path, train: Command, server: str
+) -> None:
     command = [
-        *("--multirun", "study=faces", "hydra.sweeper.n_trials=4", "hydra.launcher.n_jobs=2", "trainer.epochs=3"),
+        *(
+            "--multirun",
+            "study=faces",
+            "hydra.sweeper.n_trials=4",
+            "hydra.launcher.n_jobs=2",
+            "trainer.epochs=3",
+        ),
         f"hydra.sweeper.storage='postgresql://{server}/optuna'",
         f"tracking.uri=postgresql://{server}/mlflow",
     ]

@@ -9,15 +9,33 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def test_the_table_of_choices_is_conf() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", README, flags=re.MULTILINE))
-    for group in ("data", "model", "loss", "optim", "scheduler", "augment", "tracking", "experiment", "sweep"):
-        listed = {word for word in re.findall(r"`([a-z0-9_]+)`", rows[group]) if word not in ("true", "false")}
+    for group in (
+        "data",
+        "model",
+        "loss",
+        "optim",
+        "scheduler",
+        "augment",
+        "tracking",
+        "experiment",
+        "sweep",
+    ):
+        listed = {
+            word
+            for word in re.findall(r"`([a-z0-9_]+)`", rows[group])
+            if word not in ("true", "false")
+        }
         assert listed == {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}, group
 
 
 def test_the_defaults_in_the_table_are_those_of_the_config() -> None:
     config = (ROOT / "conf/config.yaml").read_text(encoding="utf-8")
-    defaults = dict(re.findall(r"^  - (?:override )?/?([a-z_]+): (\w+)", config, flags=re.MULTILINE))
-    for group, default in re.findall(r"^\| `(\w+)` \|.*?`(\w+)` \(default\)", README, flags=re.MULTILINE):
+    defaults = dict(
+        re.findall(r"^  - (?:override )?/?([a-z_]+): (\w+)", config, flags=re.MULTILINE)
+    )
+    for group, default in re.findall(
+        r"^\| `(\w+)` \|.*?`(\w+)` \(default\)", README, flags=re.MULTILINE
+    ):
         assert defaults[group] == default
 
 

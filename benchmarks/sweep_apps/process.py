@@ -39,7 +39,9 @@ class Run:
     def cpu_between(self, begin: float, end: float) -> tuple[float, float]:
         """Return the CPU seconds of controller and workers between two moments of `time.time()`."""
         first, last = self._at(begin), self._at(end)
-        share = (end - begin) / max(last.time - first.time, 1e-9)  # samples do not fall on the moments
+        share = (end - begin) / max(
+            last.time - first.time, 1e-9
+        )  # samples do not fall on the moments
         return (
             (last.controller_cpu - first.controller_cpu) * share,
             (last.workers_cpu - first.workers_cpu) * share,
@@ -88,7 +90,9 @@ def run_commands(commands: Sequence[Sequence[str]], directory: Path) -> list[Run
         for index, process in enumerate(processes):
             if process.returncode:
                 text = (directory / f"output_{index}.log").read_text(errors="replace")
-                raise SystemExit(f"{' '.join(commands[index])}\nended with {process.returncode}:\n{text[-_SHOWN:]}")
+                raise SystemExit(
+                    f"{' '.join(commands[index])}\nended with {process.returncode}:\n{text[-_SHOWN:]}"
+                )
     return runs
 
 
@@ -109,7 +113,9 @@ def _sample(pid: int) -> list[Sample]:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         with contextlib.suppress(psutil.Error):
-            children = psutil.Process(process.pid).children(recursive=True)  # workers lead sessions of their own
+            children = psutil.Process(process.pid).children(
+                recursive=True
+            )  # workers lead sessions of their own
             os.killpg(process.pid, signal.SIGKILL)
             for child in children:
                 with contextlib.suppress(psutil.Error):
@@ -119,7 +125,14 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def sweep_versions() -> dict[str, str]:
     """Return the versions that the figures of a sweep depend on."""
-    names = ("hydra-core", "hydra-optuna-sweeper", "hydra-joblib-launcher", "joblib", "optuna", "sqlalchemy")
+    names = (
+        "hydra-core",
+        "hydra-optuna-sweeper",
+        "hydra-joblib-launcher",
+        "joblib",
+        "optuna",
+        "sqlalchemy",
+    )
     found = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

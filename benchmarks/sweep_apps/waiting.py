@@ -36,7 +36,9 @@ def _note(path: Path, record: dict[str, object]) -> int:
         file.seek(0)
         before = sum(json.loads(line)["event"] == record["event"] for line in file)
         index = record.get("index", before)
-        file.write(json.dumps({**record, "index": index, "time": time.time(), "pid": os.getpid()}) + "\n")
+        file.write(
+            json.dumps({**record, "index": index, "time": time.time(), "pid": os.getpid()}) + "\n"
+        )
     return before
 
 

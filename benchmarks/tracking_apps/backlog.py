@@ -46,7 +46,13 @@ class _Sample:
 
 
 def measure_backlog(
-    uri: str, database: str, values: Path, trainers: int, rate: float, seconds: float, directory: Path
+    uri: str,
+    database: str,
+    values: Path,
+    trainers: int,
+    rate: float,
+    seconds: float,
+    directory: Path,
 ) -> Backlog:
     """Run trainers that write `rate` records of an epoch a second each; ends the benchmark where points are missing.
 
@@ -59,7 +65,9 @@ def measure_backlog(
     app = [sys.executable, "-m", "tracking_apps.backlog"]
     plan = [str(values), str(records), str(1 / rate)]
     writers = [
-        subprocess.Popen([*app, str(directory / str(index)), *plan, str(index / trainers / rate)], cwd=BENCHMARKS)
+        subprocess.Popen(
+            [*app, str(directory / str(index)), *plan, str(index / trainers / rate)], cwd=BENCHMARKS
+        )
         for index in range(trainers)
     ]
     samples: list[_Sample] = []
@@ -69,14 +77,23 @@ def measure_backlog(
         runs = run_directories(directory)
         behind = sum(num_behind(run, uri) for run in runs)
         cpu = process.cpu_times()
-        samples.append(_Sample(time.time(), sum(map(count_lines, runs)), behind, cpu.user + cpu.system))
+        samples.append(
+            _Sample(time.time(), sum(map(count_lines, runs)), behind, cpu.user + cpu.system)
+        )
         if (not is_writing and behind == 0) or time.monotonic() > deadline:
             break
         time.sleep(SAMPLE_SECONDS)
     uploader.finish(WAIT_SECONDS, lambda _: None)
     for writer in writers:
         writer.wait()
-    _check(directory, uri, database, records, len(json.loads(values.read_text(encoding="utf-8"))), trainers)
+    _check(
+        directory,
+        uri,
+        database,
+        records,
+        len(json.loads(values.read_text(encoding="utf-8"))),
+        trainers,
+    )
     times = [record["time"] / 1000 for run in runs for record in read_journal(run)]
     middle, last = (min(times) + max(times)) / 2, max(times)
     half = [sample for sample in samples if middle <= sample.time <= last]
@@ -92,15 +109,21 @@ def measure_backlog(
     )
 
 
-def _check(directory: Path, uri: str, database: str, records: int, keys: int, trainers: int) -> None:
+def _check(
+    directory: Path, uri: str, database: str, records: int, keys: int, trainers: int
+) -> None:
     """End the benchmark unless the store has every point once: a figure of an upload that lost some is none."""
     runs = run_directories(directory)
     with connect(database) as connection:
         for run in runs:
             run_id = load_ack(run, uri).run_id
-            (found,) = connection.execute("SELECT count(*) FROM metrics WHERE run_uuid = ?", (run_id,)).fetchone()
+            (found,) = connection.execute(
+                "SELECT count(*) FROM metrics WHERE run_uuid = ?", (run_id,)
+            ).fetchone()
             if found != records * keys:
-                raise SystemExit(f"{uri}: run {run.name} has {found} points, expected {records * keys}")
+                raise SystemExit(
+                    f"{uri}: run {run.name} has {found} points, expected {records * keys}"
+                )
     if len(runs) != trainers:
         raise SystemExit(f"{len(runs)} trainers wrote a journal, expected {trainers}")
 

@@ -55,7 +55,9 @@ def measure_trainings(rounds: int, epochs: int, directory: Path) -> dict[str, li
                 measured[variant].append(training)
                 calls = {NONE: 1, REFUSES: training.refusals, SILENT: len(connections) - num_before}
                 if not calls[variant]:
-                    raise SystemExit(f"the uploader did not get to call a server that {variant}: more epochs a run")
+                    raise SystemExit(
+                        f"the uploader did not get to call a server that {variant}: more epochs a run"
+                    )
     return measured
 
 
@@ -64,18 +66,26 @@ def ratio(measured: dict[str, list[Training]], variant: str, key: str) -> Ratio:
     pairs = zip(measured[variant], measured[NONE], strict=True)
     logs = np.log([getattr(ours, key) / getattr(none, key) for ours, none in pairs])
     mean = logs.mean()
-    margin = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5 if len(logs) > 1 else np.nan
+    margin = (
+        stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+        if len(logs) > 1
+        else np.nan
+    )
     return Ratio(*(float(value) for value in np.exp([mean, mean - margin, mean + margin])))
 
 
 def _train(uri: str | None, epochs: int, directory: Path) -> Training:
     command = [str(TRAIN), f"trainer.epochs={epochs}", "trainer.threads=1", "name=run"]
-    command += ["tracking=none"] if uri is None else [f"tracking.uri={uri}", "tracking.wait_seconds=0"]
+    command += (
+        ["tracking=none"] if uri is None else [f"tracking.uri={uri}", "tracking.wait_seconds=0"]
+    )
     (run,) = run_commands([command], directory)
     run_dir = directory / "outputs" / "run"
     result = read_result(run_dir)
     assert result is not None  # the command succeeded
-    epochs_done = [record for record in read_journal(run_dir) if "train/loss" in record.get("values", {})]
+    epochs_done = [
+        record for record in read_journal(run_dir) if "train/loss" in record.get("values", {})
+    ]
     end = epochs_done[-1]["time"] / 1000
     cpu, uploader_cpu = run.cpu_between(end - result["seconds"], end)
     log = run_dir / "uploader.log"

@@ -20,7 +20,13 @@ from visionsweep.rundir.journal import Journal
 from visionsweep.training.loop import EpochResult, fit
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
-FEW = {"train/loss": 0.4213, "val/loss": 0.3127, "val/f1_macro": 0.8891, "val/accuracy": 0.8902, "train/lr": 0.00123}
+FEW = {
+    "train/loss": 0.4213,
+    "val/loss": 0.3127,
+    "val/f1_macro": 0.8891,
+    "val/accuracy": 0.8902,
+    "train/lr": 0.00123,
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,13 @@ def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
         return reason
 
     with watched(run_dir, journal, None):
-        fit(experiment.state, experiment.train, experiment.val, experiment.settings, on_epoch_end=on_epoch_end)
+        fit(
+            experiment.state,
+            experiment.train,
+            experiment.val,
+            experiment.settings,
+            on_epoch_end=on_epoch_end,
+        )
     journal.close()
     return EpochCosts(
         epoch=statistics.median(durations),

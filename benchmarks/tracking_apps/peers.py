@@ -79,7 +79,9 @@ class Peer:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} died:\n{self.log.read_text()[-3000:]}")
+            raise SystemExit(
+                f"{' '.join(map(str, self.process.args))} died:\n{self.log.read_text()[-3000:]}"
+            )
         answer: dict[str, object] = json.loads(line)
         return answer
 

@@ -19,7 +19,11 @@ def sqlite_uri(directory: Path) -> str:
 def initialize(uri: str) -> None:
     """Have MLflow make its tables, in a process of its own: two clients of a fresh file would break it."""
     subprocess.run(
-        [sys.executable, "-c", f"from mlflow import MlflowClient; MlflowClient({uri!r}).search_experiments()"],
+        [
+            sys.executable,
+            "-c",
+            f"from mlflow import MlflowClient; MlflowClient({uri!r}).search_experiments()",
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

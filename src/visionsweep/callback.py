@@ -107,11 +107,17 @@ class RunCallback(Callback):
                 _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
             elif (sweep_dir / STORED_SWEEP).exists():
                 config = _as_stored(config, sweep_dir)
-            elif any(sweep_dir.glob("[0-9]*")):  # what else may lie there is of a sweep that never began
-                raise UserError(f"{sweep_dir} is never overwritten: it holds another sweeper's; choose another study")
+            elif any(
+                sweep_dir.glob("[0-9]*")
+            ):  # what else may lie there is of a sweep that never began
+                raise UserError(
+                    f"{sweep_dir} is never overwritten: it holds another sweeper's; choose another study"
+                )
             if OmegaConf.select(config, "hydra.sweeper.dry_run"):
                 return
-            _make_directory(sweep_dir, "hydra.sweep.dir")  # the study's SQLite file goes there; SQLite makes no folder
+            _make_directory(
+                sweep_dir, "hydra.sweep.dir"
+            )  # the study's SQLite file goes there; SQLite makes no folder
             with locked(sweep_dir):  # another controller's sweep has its uploader
                 pass
             self._start(config, sweep_dir)
@@ -129,7 +135,9 @@ class RunCallback(Callback):
         if best is not None:
             _export(best, self._sweep.tracking.register)
         has_said_more = best is not None or self._uploader is not None
-        self._finish(self._sweep, sweep_dir, is_refused=isinstance(error, SystemExit) and error.code == 1)
+        self._finish(
+            self._sweep, sweep_dir, is_refused=isinstance(error, SystemExit) and error.code == 1
+        )
         is_interrupted = isinstance(error, SystemExit) and error.code == 130
         # The sweeper's last line is to be the last one.
         if has_said_more and _is_resuming(config) and (error is None or is_interrupted):
@@ -170,7 +178,9 @@ class RunCallback(Callback):
         runs = run_directories(directory)
         has_news = any(num_behind(run_dir, uri) for run_dir in runs)
         if not runs or (is_refused and not has_news):
-            uploader.finish(0, lambda _: None)  # nothing was started, so there is nothing to send or to compare
+            uploader.finish(
+                0, lambda _: None
+            )  # nothing was started, so there is nothing to send or to compare
             return
         if has_news:
             log.info("the record is safe in %s; sending the rest of it to MLflow", directory)
@@ -206,13 +216,17 @@ def _check_tracking(tracking: DictConfig) -> None:
     if name is not None and not tracking.enabled:
         raise ConfigError("tracking.register: needs MLflow; take it out, or choose tracking=mlflow")
     if name is not None and not re.fullmatch(r"[^/:'\"]+", str(name)):
-        raise ConfigError(f"tracking.register: a model's name has no '/', ':' or quotes, got {name!r}")
+        raise ConfigError(
+            f"tracking.register: a model's name has no '/', ':' or quotes, got {name!r}"
+        )
     if tracking.system_metrics is not None and tracking.system_metrics < 0.1:
         raise ConfigError(
             f"tracking.system_metrics: expected seconds from 0.1 up, or null (off), got {tracking.system_metrics}"
         )
     if tracking.wait_seconds < 0:
-        raise ConfigError(f"tracking.wait_seconds: expected seconds from 0 up, got {tracking.wait_seconds}")
+        raise ConfigError(
+            f"tracking.wait_seconds: expected seconds from 0 up, got {tracking.wait_seconds}"
+        )
 
 
 def _refuse_used(directory: Path, what: str) -> None:
@@ -226,7 +240,9 @@ def _refuse_other_direction(config: DictConfig) -> None:
     given = OmegaConf.select(config, "hydra.sweeper.direction")
     if given is None:  # a plain grid has none
         return
-    given = given if isinstance(given, ListConfig | list) else [given]  # a resolver's list is a plain one
+    given = (
+        given if isinstance(given, ListConfig | list) else [given]
+    )  # a resolver's list is a plain one
     found = [getattr(item, "name", item) for item in given]
     wanted = directions(config.objective.direction, config.objective.others)
     wanted = [wanted] if isinstance(wanted, str) else wanted
@@ -251,11 +267,16 @@ def _as_stored(config: DictConfig, sweep_dir: Path) -> DictConfig:
     assert stored is not None  # the file exists
     overrides = merge(
         [*stored.hydra_overrides, *stored.task_overrides],
-        [str(override) for override in (*config.hydra.overrides.hydra, *config.hydra.overrides.task)],
+        [
+            str(override)
+            for override in (*config.hydra.overrides.hydra, *config.hydra.overrides.task)
+        ],
     )
     loader = GlobalHydra.instance().config_loader()
     try:
-        return loader.load_configuration(config.hydra.job.config_name, overrides, run_mode=RunMode.MULTIRUN)
+        return loader.load_configuration(
+            config.hydra.job.config_name, overrides, run_mode=RunMode.MULTIRUN
+        )
     except (HydraException, OmegaConfBaseException):
         return config
 
@@ -304,8 +325,13 @@ def _export(best: Path, register: str | None) -> None:
     result = read_result(best)
     if result is None or result["state"] != "finished":
         return
-    log.info("best run: %s (%s %.4f)", best, result["objective"]["metric"], result["objective"]["value"])
-    if any(record["type"] == "model" for record in read_journal(best)) or not (best / BEST).is_file():
+    log.info(
+        "best run: %s (%s %.4f)", best, result["objective"]["metric"], result["objective"]["value"]
+    )
+    if (
+        any(record["type"] == "model" for record in read_journal(best))
+        or not (best / BEST).is_file()
+    ):
         return  # a sweep that went on, and found none better
     journal = Journal(best)
     journal.model(BEST, step=result["best_epoch"], register=register)

@@ -30,7 +30,9 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     """
     is_multirun = any(a in ("-m", "--multirun") or a == "hydra.mode=MULTIRUN" for a in arguments)
     arguments = [quote_path_override(argument, is_multirun=is_multirun) for argument in arguments]
-    is_info = any(a in ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help") for a in arguments)
+    is_info = any(
+        a in ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help") for a in arguments
+    )
     if not is_multirun and not is_info:
         for argument in arguments:
             if argument.partition("=")[0] in ("sweep", "study"):
@@ -43,7 +45,9 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     if not given or given[-1] == "resume=null":
         return arguments
     if is_multirun:
-        fail(f"{given[-1]}: resumes one run, without --multirun; a sweep is taken up with study=NAME")
+        fail(
+            f"{given[-1]}: resumes one run, without --multirun; a sweep is taken up with study=NAME"
+        )
     others = [a for a in arguments if not a.lstrip("+").startswith("resume=")]
     return [*_stored_overrides(_unquote(given[-1].partition("=")[2])), *others]
 
@@ -51,10 +55,18 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
 def _stored_overrides(directory: str) -> list[str]:
     """Return the overrides that compose the run in `directory` again, in its directory."""
     run_dir = Path(directory).absolute()
-    config, environment, result = (run_dir / n for n in ("config.yaml", "environment.json", "result.json"))
+    config, environment, result = (
+        run_dir / n for n in ("config.yaml", "environment.json", "result.json")
+    )
     if not config.is_file() or not environment.is_file():
-        reason = "does not exist" if not run_dir.exists() else "holds no run (no config.yaml and environment.json)"
-        fail(f"resume: {directory} {reason}; give the directory that a run printed, e.g. resume=outputs/NAME")
+        reason = (
+            "does not exist"
+            if not run_dir.exists()
+            else "holds no run (no config.yaml and environment.json)"
+        )
+        fail(
+            f"resume: {directory} {reason}; give the directory that a run printed, e.g. resume=outputs/NAME"
+        )
     state = json.loads(result.read_text(encoding="utf-8"))["state"] if result.is_file() else None
     if state in ("finished", "pruned"):
         what = "is finished already" if state == "finished" else "was pruned by its sweep"
@@ -128,7 +140,9 @@ def start(main: Callable[[], object]) -> None:
         nulls = [a for a in sys.argv[1:] if a.endswith("=null") and "." not in a]
         if before == "1" or not nulls or not str(error).startswith("Config group override must be"):
             raise
-        fail(f"{nulls[0]}: expected the name of an option of this config group; see python train.py --help")
+        fail(
+            f"{nulls[0]}: expected the name of an option of this config group; see python train.py --help"
+        )
     finally:
         if before is None:
             del os.environ[FULL_ERROR]

@@ -66,7 +66,10 @@ class Sweep:
 
     def ranked(self) -> list[Run]:
         """Return the complete trials, the best first."""
-        return sorted((run for run in self.runs if run.best_f1 is not None), key=lambda run: -(run.best_f1 or 0.0))
+        return sorted(
+            (run for run in self.runs if run.best_f1 is not None),
+            key=lambda run: -(run.best_f1 or 0.0),
+        )
 
 
 def read_run(run_dir: Path) -> Run:
@@ -79,7 +82,13 @@ def read_run(run_dir: Path) -> Run:
             values.setdefault(key, []).append(value)
         name = record.get("tags", {}).get("mlflow.runName", name)
         state = record.get("state", state)
-    return Run(int(run_dir.name), name, state, values.get("best/f1_macro", [None])[-1], values["train/loss"])
+    return Run(
+        int(run_dir.name),
+        name,
+        state,
+        values.get("best/f1_macro", [None])[-1],
+        values["train/loss"],
+    )
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +101,18 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Sweep:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "done").exists():
             command = [sys.executable, str(ROOT / "train.py"), *COMMAND]
-            environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+            environment = {
+                key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")
+            }
             environment |= {"OMP_NUM_THREADS": "1"}
             done = subprocess.run(
-                command, cwd=directory, env=environment, capture_output=True, text=True, timeout=400, check=False
+                command,
+                cwd=directory,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=400,
+                check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
             (directory / "done").touch()

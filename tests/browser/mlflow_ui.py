@@ -14,7 +14,9 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from tests.mlflow_process import MlflowProcess, on_database
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -25,7 +27,9 @@ FLAGS = (
 WIDTH, HEIGHT = 1400, 900
 PATIENCE_MS = 90_000  # of every wait: they end as soon as what they wait for is there
 # MLflow opens the panel of its assistant over the page at the first visit; this is what it notes when that is closed.
-NO_ASSISTANT = "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch {}"
+NO_ASSISTANT = (
+    "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch {}"
+)
 COLOURS = 256
 
 
@@ -45,7 +49,9 @@ class MlflowUi(MlflowProcess):
     def call(self, method: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of one call of the REST API."""
         request = urllib.request.Request(
-            f"{self.uri}/api/2.0/mlflow/{method}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.uri}/api/2.0/mlflow/{method}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return dict(json.load(answer))
@@ -87,9 +93,16 @@ def _error(message: ConsoleMessage) -> list[str]:
         return []
     url = message.location.get("url", "")
     is_frame = url.startswith("blob:")
-    if not is_frame and url.endswith("/ajax-api/2.0/mlflow/users/current") and "404" in message.text:
+    if (
+        not is_frame
+        and url.endswith("/ajax-api/2.0/mlflow/users/current")
+        and "404" in message.text
+    ):
         return []
-    if not is_frame and "ResizeObserver loop completed with undelivered notifications" in message.text:
+    if (
+        not is_frame
+        and "ResizeObserver loop completed with undelivered notifications" in message.text
+    ):
         return []
     return [f"{message.text} ({url})"]
 

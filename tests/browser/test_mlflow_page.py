@@ -37,7 +37,9 @@ def run_url(ui, parent, run_id, rest=""):
 
 def row_of(page: Page, name: str) -> Locator:
     """Return the row of a run in its table (of the two halves, the one with the names)."""
-    return page.locator(".ag-pinned-left-cols-container .ag-row").filter(has=page.get_by_role("link", name=name))
+    return page.locator(".ag-pinned-left-cols-container .ag-row").filter(
+        has=page.get_by_role("link", name=name)
+    )
 
 
 def shown_names(page: Page) -> list[str]:
@@ -60,7 +62,9 @@ def choose_columns(page: Page, hide: tuple[str, ...], show: tuple[str, ...]) -> 
     for column in (*hide, *show):
         page.get_by_placeholder("Search columns").fill(column)
         # What was searched for is marked within the names, so only a node's whole text tells "loss" from "val/loss".
-        node = page.locator(".du-bois-light-tree-treenode", has_text=re.compile(f"^{re.escape(column)}$"))
+        node = page.locator(
+            ".du-bois-light-tree-treenode", has_text=re.compile(f"^{re.escape(column)}$")
+        )
         node.locator(".du-bois-light-tree-checkbox").click()
     page.keyboard.press("Escape")
 
@@ -103,15 +107,21 @@ def test_the_table_sorts_by_the_best_f1_of_the_journals(sweep, ui, parent, view,
         page.keyboard.press("Escape")
         in_order = sorted(values.values(), key=lambda value: sign * value)
         first_trial = next(name for name, value in values.items() if value == in_order[0])
-        expect(page.locator(".ag-pinned-left-cols-container .ag-row")).to_have_count(len(sweep.runs) + 1)
+        expect(page.locator(".ag-pinned-left-cols-container .ag-row")).to_have_count(
+            len(sweep.runs) + 1
+        )
         page.wait_for_function(
             """name => [...document.querySelectorAll('.ag-pinned-left-cols-container .ag-row')]
                 .some(r => Number(r.getAttribute('row-index')) < 2 && r.textContent.includes(name))""",
             arg=first_trial,
         )
-        trials = [name for name in shown_names(page) if name != STUDY]  # the sweep has its best trial's value
+        trials = [
+            name for name in shown_names(page) if name != STUDY
+        ]  # the sweep has its best trial's value
         assert [values[name] for name in trials[: len(values)]] == in_order
-        assert set(trials[len(values) :]) == {run.name for run in sweep.runs if run.state == "pruned"}
+        assert set(trials[len(values) :]) == {
+            run.name for run in sweep.runs if run.state == "pruned"
+        }
         cells = page.locator(".ag-center-cols-container .ag-row").evaluate_all(
             """rows => rows.map(r => [Number(r.getAttribute('row-index')),
                 r.querySelector("[col-id*='best/f1_macro']").textContent])"""
@@ -128,7 +138,9 @@ def test_three_runs_are_compared_with_their_loss_curves(sweep, ui, parent, view,
     open_sweep(page, runs_url(ui, parent))
     chosen = sweep.ranked()[:3]
     for run in chosen:
-        row_of(page, run.name).get_by_role("checkbox", name=re.compile("toggle row selection")).check()
+        row_of(page, run.name).get_by_role(
+            "checkbox", name=re.compile("toggle row selection")
+        ).check()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_role("heading", name="Comparing 3 Runs").wait_for()
     for run in chosen:
@@ -147,7 +159,9 @@ def test_three_runs_are_compared_with_their_loss_curves(sweep, ui, parent, view,
     assert view.errors == []
 
 
-def test_the_description_is_a_leaderboard_whose_links_lead_to_the_trials(sweep, ui, parent, children, view, picture):
+def test_the_description_is_a_leaderboard_whose_links_lead_to_the_trials(
+    sweep, ui, parent, children, view, picture
+):
     page = view.page
     page.goto(run_url(ui, parent, parent["info"]["run_id"]))
     page.get_by_text("Show more", exact=True).click()
@@ -155,7 +169,9 @@ def test_the_description_is_a_leaderboard_whose_links_lead_to_the_trials(sweep, 
     expect(page.get_by_text(f"#{ranked[0].number} won").first).to_be_visible()
     table = page.locator("table", has=page.get_by_role("columnheader", name="rank"))
     expect(table).to_be_visible()
-    rows = table.locator("tbody tr").evaluate_all("rows => rows.map(r => [...r.cells].map(c => c.textContent.trim()))")
+    rows = table.locator("tbody tr").evaluate_all(
+        "rows => rows.map(r => [...r.cells].map(c => c.textContent.trim()))"
+    )
     with (sweep.directory / "trials.csv").open(newline="") as file:
         params = {int(row["number"]): row for row in csv.DictReader(file)}
     assert [row[:3] for row in rows] == [

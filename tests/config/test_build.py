@@ -38,7 +38,10 @@ def make(node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **runtime: Any) 
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"numbr": 1}, "group.numbr: Target takes number, count, flag, text, choice, items, maybe, legacy"),
+        (
+            {"numbr": 1},
+            "group.numbr: Target takes number, count, flag, text, choice, items, maybe, legacy",
+        ),
         ({"number": "1e-3x"}, "group.number: expected a number, got '1e-3x'"),
         ({"number": True}, "group.number: expected a number, got True"),
         ({"count": 1.5}, "group.count: expected a whole number, got 1.5"),
@@ -53,7 +56,9 @@ def make(node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **runtime: Any) 
         ({"runtime": 3}, "group.runtime: Target takes number"),
     ],
 )
-def test_a_wrong_setting_is_one_line(node: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_one_line(
+    node: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigError) as error:
         make(node, monkeypatch, runtime=1)
     assert str(error.value).startswith(message)
@@ -61,7 +66,14 @@ def test_a_wrong_setting_is_one_line(node: dict[str, Any], message: str, monkeyp
 
 
 def test_right_settings_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    node = {"number": 2, "count": 3, "choice": "b", "items": [0.5, 1], "maybe": None, "legacy": 1e-4}
+    node = {
+        "number": 2,
+        "count": 3,
+        "choice": "b",
+        "items": [0.5, 1],
+        "maybe": None,
+        "legacy": 1e-4,
+    }
     built = make(node, monkeypatch, runtime=7, not_wanted=8)
     assert built.arguments == {
         **{"number": 2, "count": 3, "flag": False, "text": "a", "choice": "b", "items": [0.5, 1]},
@@ -71,7 +83,13 @@ def test_right_settings_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["os.system", "torch.load", "torch.hub.load", "builtins.eval", "visionsweep.tracking.process.start_uploader"],
+    [
+        "os.system",
+        "torch.load",
+        "torch.hub.load",
+        "builtins.eval",
+        "visionsweep.tracking.process.start_uploader",
+    ],
 )
 def test_a_foreign_target_is_refused(target: str) -> None:
     with pytest.raises(ConfigError, match=r"loss\._target_: .* is not allowed"):
@@ -84,7 +102,9 @@ def test_a_misspelt_target_is_named() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"layer\.out_features: Linear needs it and it is not set"):
+    with pytest.raises(
+        ConfigError, match=r"layer\.out_features: Linear needs it and it is not set"
+    ):
         build({"_target_": "torch.nn.Linear", "in_features": 3}, "layer")
 
 
@@ -106,7 +126,10 @@ def hold(steps: dict[str, Any], runtime: int) -> dict[str, Any]:
     [
         ({"_target_": "torch.optim.AdamW", "lr": "1e-3x"}, "optim.lr: expected a number"),
         ({"_target_": "torch.optim.AdamW", "betas": [0.9]}, "optim.betas: expected a list of"),
-        ({"_target_": "torch.optim.SGD", "momentun": 0.9}, "optim.momentun: SGD takes lr, momentum"),
+        (
+            {"_target_": "torch.optim.SGD", "momentun": 0.9},
+            "optim.momentun: SGD takes lr, momentum",
+        ),
     ],
 )
 def test_library_signatures_are_checked_too(node: dict[str, Any], message: str) -> None:
@@ -117,6 +140,8 @@ def test_library_signatures_are_checked_too(node: dict[str, Any], message: str) 
 
 
 def test_a_library_class_is_built() -> None:
-    optimizer = build({"_target_": "torch.optim.AdamW", "lr": 0.1}, "optim", params=nn.Linear(2, 2).parameters())
+    optimizer = build(
+        {"_target_": "torch.optim.AdamW", "lr": 0.1}, "optim", params=nn.Linear(2, 2).parameters()
+    )
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["lr"] == 0.1

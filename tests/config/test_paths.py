@@ -11,7 +11,20 @@ from visionsweep.config.paths import difference, quote, quote_path_override
 
 
 @pytest.mark.parametrize(
-    "value", ["plain", "it's", "a\\'b", "a\\", "\\\\", "ends in \\'", "tab\there", 'say "hi"', "~", "$x", "ü, (1)"]
+    "value",
+    [
+        "plain",
+        "it's",
+        "a\\'b",
+        "a\\",
+        "\\\\",
+        "ends in \\'",
+        "tab\there",
+        'say "hi"',
+        "~",
+        "$x",
+        "ü, (1)",
+    ],
 )
 def test_a_quoted_value_is_read_back_by_hydra(value: str) -> None:
     override = OverridesParser.create().parse_override(f"data.root={quote(value)}")
@@ -27,7 +40,10 @@ def test_only_paths_are_quoted() -> None:
 
 def test_a_sweep_over_paths_stays_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert quote_path_override("data.path=x/a.csv,x/b.csv", is_multirun=True) == "data.path=x/a.csv,x/b.csv"
+    assert (
+        quote_path_override("data.path=x/a.csv,x/b.csv", is_multirun=True)
+        == "data.path=x/a.csv,x/b.csv"
+    )
     assert quote_path_override("data.path=x/a.csv,b.csv") == "data.path='x/a.csv,b.csv'"
     Path("a,b.csv").touch()
     assert quote_path_override("data.path=a,b.csv", is_multirun=True) == "data.path='a,b.csv'"
@@ -40,8 +56,16 @@ def make_run(directory: Path, config: str, overrides: list[str]) -> None:
 
 
 def test_resume_composes_the_run_again_in_its_directory_with_its_paths(tmp_path: Path) -> None:
-    config = "name: first\nstudy: s\nmodel: {pretrained: true}\ndata: {root: /a/my photos, path: null}\n"
-    typed = ["model=timm", "model.pretrained=true", "data.root=my photos", "name=first", "hydra.run.dir=x"]
+    config = (
+        "name: first\nstudy: s\nmodel: {pretrained: true}\ndata: {root: /a/my photos, path: null}\n"
+    )
+    typed = [
+        "model=timm",
+        "model.pretrained=true",
+        "data.root=my photos",
+        "name=first",
+        "hydra.run.dir=x",
+    ]
     make_run(tmp_path / "first", config, typed)
     arguments = prepare_arguments([f"resume={tmp_path}/first", "trainer.device=cpu"])
     assert arguments == [
@@ -59,7 +83,9 @@ def test_resume_composes_the_run_again_in_its_directory_with_its_paths(tmp_path:
 @pytest.mark.parametrize("prefix", ["+", "++"])
 def test_resume_is_understood_with_a_plus(prefix: str, tmp_path: Path) -> None:
     make_run(tmp_path / "first", "name: first\nstudy: s\n", [])
-    assert f"hydra.run.dir='{tmp_path}/first'" in prepare_arguments([f"{prefix}resume={tmp_path}/first"])
+    assert f"hydra.run.dir='{tmp_path}/first'" in prepare_arguments(
+        [f"{prefix}resume={tmp_path}/first"]
+    )
 
 
 def test_a_difference_is_named_leaf_by_leaf() -> None:

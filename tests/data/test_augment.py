@@ -30,9 +30,13 @@ def seeded(seed: int = 0) -> Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def batch(channels: int = 3, size: int = 16, height: int = 12, width: int = 10) -> tuple[Tensor, Tensor]:
+def batch(
+    channels: int = 3, size: int = 16, height: int = 12, width: int = 10
+) -> tuple[Tensor, Tensor]:
     generator = seeded(42)
-    images = torch.randint(0, 256, (size, channels, height, width), dtype=torch.uint8, generator=generator)
+    images = torch.randint(
+        0, 256, (size, channels, height, width), dtype=torch.uint8, generator=generator
+    )
     return images, torch.randint(0, NUM_CLASSES, (size,), generator=generator)
 
 
@@ -77,7 +81,9 @@ def test_every_step_keeps_the_contract(name: str, channels: int, dtype: torch.dt
 @pytest.mark.parametrize("name", ["crop", "color", "erasing"])
 def test_parameters_differ_inside_a_batch(name: str) -> None:
     image = batch(size=1)[0]
-    out, _ = STEPS[name]()(image.expand(32, -1, -1, -1), torch.zeros(32, dtype=torch.int64), seeded())
+    out, _ = STEPS[name]()(
+        image.expand(32, -1, -1, -1), torch.zeros(32, dtype=torch.int64), seeded()
+    )
     # two draws of an offset may agree, most may not
     assert len({row.numpy().tobytes() for row in out}) > 5
 
@@ -93,7 +99,10 @@ def test_flip_mirrors_exactly_half_of_the_time() -> None:
     images, targets = batch(size=400, height=4, width=5)
     out, _ = Flip(0.5, flips=True)(images, targets, seeded())
     mirrored = torch.tensor(
-        [torch.equal(a, torch.from_numpy(b.numpy()[..., ::-1].copy())) for a, b in zip(out, images, strict=True)]
+        [
+            torch.equal(a, torch.from_numpy(b.numpy()[..., ::-1].copy()))
+            for a, b in zip(out, images, strict=True)
+        ]
     )
     same = (out == images).flatten(1).all(dim=1)
     assert (mirrored ^ same).all()
@@ -170,7 +179,11 @@ def test_color_equals_a_loop_through_colorsys() -> None:
     out = adjust_color(images, b, c, s, angle)
     for index in range(4):
         expected = naive_color(
-            images[index].numpy(), b[index].item(), c[index].item(), s[index].item(), angle[index].item()
+            images[index].numpy(),
+            b[index].item(),
+            c[index].item(),
+            s[index].item(),
+            angle[index].item(),
         )
         np.testing.assert_allclose(out[index].numpy(), expected, atol=2e-3)
 
@@ -183,7 +196,9 @@ def test_color_identity_grey_and_zero_saturation() -> None:
     grey = adjust_color(images, one, one, zero, zero)
     torch.testing.assert_close(grey[:, 0], grey[:, 2], atol=1e-3, rtol=0)
     neutral = images[:, :1].expand(-1, 3, -1, -1)
-    torch.testing.assert_close(adjust_color(neutral, one, one, one * 3, one), neutral.float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        adjust_color(neutral, one, one, one * 3, one), neutral.float(), atol=1e-3, rtol=0
+    )
 
 
 def test_grey_images_get_brightness_and_contrast() -> None:
@@ -196,7 +211,9 @@ def test_grey_images_get_brightness_and_contrast() -> None:
 
 
 def test_box_mask_equals_slices() -> None:
-    mask = box_mask(torch.tensor([0, 2]), torch.tensor([1, 3]), torch.tensor([2, 2]), torch.tensor([4, 5]), 5, 6)
+    mask = box_mask(
+        torch.tensor([0, 2]), torch.tensor([1, 3]), torch.tensor([2, 2]), torch.tensor([4, 5]), 5, 6
+    )
     expected = np.zeros((2, 1, 5, 6), dtype=bool)
     expected[0, 0, 0:2, 1:4] = True
     np.testing.assert_array_equal(mask.numpy(), expected)  # the second box is empty
@@ -270,11 +287,20 @@ def test_soft_targets_can_be_mixed_again() -> None:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: Flip(1.5, flips=True), r"augment: Flip\.probability: expected a number in 0\.\.1, got 1\.5"),
-        (lambda: ShiftedCrop(0.6), r"ShiftedCrop\.padding: expected a number in 0\.\.0\.5, got 0\.6"),
+        (
+            lambda: Flip(1.5, flips=True),
+            r"augment: Flip\.probability: expected a number in 0\.\.1, got 1\.5",
+        ),
+        (
+            lambda: ShiftedCrop(0.6),
+            r"ShiftedCrop\.padding: expected a number in 0\.\.0\.5, got 0\.6",
+        ),
         (lambda: ColorJitter(-0.1, 0, 0, 0), r"ColorJitter\.brightness"),
         (lambda: ColorJitter(0, 0, 0, 0.7), r"ColorJitter\.hue: expected a number in 0\.\.0\.5"),
-        (lambda: RandomErasing(0.5, 0.3, 0.2), r"RandomErasing\.min_area: expected at most max_area=0\.2, got 0\.3"),
+        (
+            lambda: RandomErasing(0.5, 0.3, 0.2),
+            r"RandomErasing\.min_area: expected at most max_area=0\.2, got 0\.3",
+        ),
         (lambda: RandomErasing(0.5, 0.1, float("nan")), r"RandomErasing\.max_area"),
         (lambda: Mixup(0.0, 5), r"Mixup\.alpha: expected a number above 0, got 0\.0"),
         (lambda: CutMix(-1.0, 5), r"CutMix\.alpha"),

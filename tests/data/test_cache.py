@@ -45,7 +45,9 @@ def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("where", ["none", "folder"])
 def test_images_keep_the_order_of_the_paths(tmp_path: Path, paths: list[Path], where: str) -> None:
     shuffled = [paths[index] for index in np.random.default_rng(1).permutation(len(paths))]
-    decoded = decode_all(shuffled, SMALL, "error", "none" if where == "none" else str(tmp_path / "cache"))
+    decoded = decode_all(
+        shuffled, SMALL, "error", "none" if where == "none" else str(tmp_path / "cache")
+    )
     assert torch.equal(decoded.images, expected(shuffled))
     assert decoded.kept == list(range(150))
     assert decoded.bad == []
@@ -53,7 +55,10 @@ def test_images_keep_the_order_of_the_paths(tmp_path: Path, paths: list[Path], w
 
 
 def test_the_second_time_opens_the_file(
-    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     first = decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
@@ -72,14 +77,18 @@ def test_writing_into_the_images_does_not_reach_the_file(tmp_path: Path, paths: 
     assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
 
 
-def test_the_default_folder_follows_xdg(tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_follows_xdg(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     decode_all(paths[:3], SMALL, "error", None)
     assert list((tmp_path / "xdg" / "visionsweep").glob("*.npy"))
 
 
 @pytest.mark.parametrize("other", [Preprocessing((8, 9), 3), Preprocessing((8, 8), 1)])
-def test_other_preprocessing_is_another_file(tmp_path: Path, paths: list[Path], other: Preprocessing) -> None:
+def test_other_preprocessing_is_another_file(
+    tmp_path: Path, paths: list[Path], other: Preprocessing
+) -> None:
     decode_all(paths[:3], SMALL, "error", str(tmp_path))
     images = decode_all(paths[:3], other, "error", str(tmp_path)).images
     assert images.shape == (3, other.channels, *other.image_size)
@@ -151,14 +160,18 @@ def test_bad_images_stop_or_are_left_out(
     cache_dir = "none" if where == "none" else str(tmp_path / "cache")
     paths[3].write_bytes(paths[3].read_bytes()[:60])
     paths[149].write_text("no image")
-    with pytest.raises(DataError, match=r"cannot read .*003\.png \(.+\); 2 of 150 files\. Fix it, or data\.on_bad_"):
+    with pytest.raises(
+        DataError, match=r"cannot read .*003\.png \(.+\); 2 of 150 files\. Fix it, or data\.on_bad_"
+    ):
         decode_all(paths, SMALL, "error", cache_dir)
     good = [index for index in range(150) if index not in (3, 149)]
     wanted = expected([paths[index] for index in good])
     if where == "folder":
         tried = spy_on_decoding(monkeypatch)
     decoded = decode_all(paths, SMALL, "skip", cache_dir)
-    if where == "folder":  # the pass that failed is not lost: only what it could not read is tried again
+    if (
+        where == "folder"
+    ):  # the pass that failed is not lost: only what it could not read is tried again
         assert tried == [paths[3], paths[149]]
     assert decoded.kept == good
     assert torch.equal(decoded.images, wanted)
@@ -174,7 +187,9 @@ def test_no_readable_image_is_an_error_even_with_skip(tmp_path: Path) -> None:
             decode_all([path], SMALL, "skip", cache_dir)
 
 
-def test_builders_at_once_decode_once(tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_builders_at_once_decode_once(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
     def counting(path: Path, preprocessing: Preprocessing) -> np.ndarray:
@@ -184,7 +199,9 @@ def test_builders_at_once_decode_once(tmp_path: Path, paths: list[Path], monkeyp
     monkeypatch.setattr(cache, "decode_image", counting)
     results = []
     builders = [
-        threading.Thread(target=lambda: results.append(decode_all(paths, SMALL, "error", str(tmp_path / "c"))))
+        threading.Thread(
+            target=lambda: results.append(decode_all(paths, SMALL, "error", str(tmp_path / "c")))
+        )
         for _ in range(3)
     ]
     for builder in builders:
@@ -209,7 +226,9 @@ def test_a_build_that_dies_leaves_no_file_that_looks_finished(
         with pytest.raises(KeyboardInterrupt):
             decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
     assert not list((tmp_path / "cache").glob("*.npy"))
-    assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path / "cache")).images, expected(paths))
+    assert torch.equal(
+        decode_all(paths, SMALL, "error", str(tmp_path / "cache")).images, expected(paths)
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, paths: list[Path]) -> None:
@@ -219,7 +238,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, paths: list[Pa
 
 
 def test_wrong_settings_are_refused(paths: list[Path]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.on_bad_image: expected error or skip, got 'drop'"):
+    with pytest.raises(
+        ConfigError, match=r"data\.on_bad_image: expected error or skip, got 'drop'"
+    ):
         decode_all(paths, SMALL, "drop", "none")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no image to decode"):
         decode_all([], SMALL, "error", "none")

@@ -42,7 +42,9 @@ def test_integer_labels_are_ordered_by_value(folder: Path) -> None:
     assert dataset.train.targets.tolist() == [2, 1, 0]
 
 
-def test_classes_fix_the_order_or_the_number(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_classes_fix_the_order_or_the_number(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     words = write(folder, ["path,class", "0.png,new", "1.png,old"])
     assert load(words, classes=["old", "new"]).train.targets.tolist() == [1, 0]
     numbers = write(folder, ["path,class", "0.png,0", "1.png,2"])
@@ -50,10 +52,14 @@ def test_classes_fix_the_order_or_the_number(folder: Path, caplog: pytest.LogCap
     assert dataset.train.targets.tolist() == [0, 2]
     assert dataset.num_classes == 4
     assert "2 of 4 classes have no image: 1, 3" in caplog.text
-    with pytest.raises(DataError, match=r"label 2 in .*train\.csv line 3, but data\.classes=2 \(labels 0\.\.1\)"):
+    with pytest.raises(
+        DataError, match=r"label 2 in .*train\.csv line 3, but data\.classes=2 \(labels 0\.\.1\)"
+    ):
         load(numbers, classes=2)
     words = write(folder, ["path,class", "0.png,new", "1.png,old"])
-    with pytest.raises(DataError, match=r"label old in .*line 3 is not among data\.classes \(new, olde\); did you"):
+    with pytest.raises(
+        DataError, match=r"label old in .*line 3 is not among data\.classes \(new, olde\); did you"
+    ):
         load(words, classes=["new", "olde"])
     with pytest.raises(ConfigError, match=r"data\.classes: a class is named twice"):
         load(words, classes=["old", "new", "old"])
@@ -62,7 +68,9 @@ def test_classes_fix_the_order_or_the_number(folder: Path, caplog: pytest.LogCap
 def test_images_below_root(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "lists").mkdir()
     path = write(folder / "lists", ["path,class", "0.png,a", "1.png,b"])
-    with pytest.raises(DataError, match=r"train\.csv line 2: .*lists/0\.png does not exist .*data\.root"):
+    with pytest.raises(
+        DataError, match=r"train\.csv line 2: .*lists/0\.png does not exist .*data\.root"
+    ):
         load(path)
     monkeypatch.chdir(folder / "lists")
     assert len(load(path, root="..").train) == 2
@@ -75,22 +83,34 @@ def test_a_second_file_is_the_test_split(folder: Path) -> None:
     assert dataset.test is not None
     assert dataset.test.targets.tolist() == [1]
     shared = write(folder, ["class,path", "b,2.png", "a,0.png"], "test.csv")
-    with pytest.raises(DataError, match=r"data\.test_path: 1 of 2 test files are in train too, e\.g\. .*0\.png"):
+    with pytest.raises(
+        DataError, match=r"data\.test_path: 1 of 2 test files are in train too, e\.g\. .*0\.png"
+    ):
         load(train, test_path=shared)
     unknown = write(folder, ["class,path", "c,2.png"], "test.csv")
-    with pytest.raises(DataError, match=r"label c in .*test\.csv line 2 is not among the labels of data\.path"):
+    with pytest.raises(
+        DataError, match=r"label c in .*test\.csv line 2 is not among the labels of data\.path"
+    ):
         load(train, test_path=unknown)
 
 
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ({"label": "clas"}, r"data\.label=clas: .*train\.csv has no such column; did you mean class\? Columns: "),
-        ({"image": "file"}, r"data\.image=file: .* no such column.* Columns: path, class, person\. Set data\.image"),
+        (
+            {"label": "clas"},
+            r"data\.label=clas: .*train\.csv has no such column; did you mean class\? Columns: ",
+        ),
+        (
+            {"image": "file"},
+            r"data\.image=file: .* no such column.* Columns: path, class, person\. Set data\.image",
+        ),
         ({"group": "persn"}, r"data\.group=persn: .*did you mean person\?"),
     ],
 )
-def test_a_missing_column_names_the_file_and_the_others(folder: Path, setting: dict[str, str], expected: str) -> None:
+def test_a_missing_column_names_the_file_and_the_others(
+    folder: Path, setting: dict[str, str], expected: str
+) -> None:
     path = write(folder, ["path,class,person", "0.png,a,p", "1.png,b,q"])
     with pytest.raises(DataError, match=expected):
         load(path, **setting)

@@ -55,9 +55,13 @@ def test_transparent_palette_entry_is_white(tmp_path: Path, transparency: int | 
 @pytest.mark.parametrize("preprocessing", [RGB, GREY])
 def test_alpha_is_composited_on_white(tmp_path: Path, preprocessing: Preprocessing) -> None:
     half = 51 / 255  # opacity
-    grey = decode_image(saved(Image.new("LA", (8, 8), (100, 51)), tmp_path / "la.png"), preprocessing)
+    grey = decode_image(
+        saved(Image.new("LA", (8, 8), (100, 51)), tmp_path / "la.png"), preprocessing
+    )
     np.testing.assert_allclose(grey, 100 * half + 255 * (1 - half), atol=1)
-    color = decode_image(saved(Image.new("RGBA", (8, 8), (80, 80, 80, 51)), tmp_path / "c.png"), preprocessing)
+    color = decode_image(
+        saved(Image.new("RGBA", (8, 8), (80, 80, 80, 51)), tmp_path / "c.png"), preprocessing
+    )
     np.testing.assert_allclose(color, 80 * half + 255 * (1 - half), atol=1)
 
 
@@ -186,7 +190,11 @@ def test_settings_become_preprocessing_or_are_refused() -> None:
     for size in (0, [1, 2, 3], [8, -1], []):
         with pytest.raises(ConfigError, match=r"data\.image_size: expected pixels"):
             make_preprocessing(size, 3, "crop")
-    with pytest.raises(ConfigError, match=r"data\.channels: expected 1 \(grey\) or 3 \(RGB\), got 4"):
+    with pytest.raises(
+        ConfigError, match=r"data\.channels: expected 1 \(grey\) or 3 \(RGB\), got 4"
+    ):
         make_preprocessing(8, 4, "crop")
-    with pytest.raises(ConfigError, match=r"data\.fit: expected one of crop, pad, stretch, got 'fill'"):
+    with pytest.raises(
+        ConfigError, match=r"data\.fit: expected one of crop, pad, stretch, got 'fill'"
+    ):
         make_preprocessing(8, 3, "fill")

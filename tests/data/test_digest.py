@@ -14,7 +14,9 @@ ROWS = np.arange(10)
 
 
 def make() -> ImageSet:
-    images = torch.randint(0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (10, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     return ImageSet(images, torch.arange(10) % 3, [str(i) for i in range(10)])
 
 

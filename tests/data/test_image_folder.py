@@ -22,7 +22,9 @@ def make_images(folder: Path, count: int, color: int) -> None:
 
 
 def load(root: Path | str | None, **settings: object) -> object:
-    return load_image_folder(None if root is None else str(root), image_size=8, cache_dir="none", **settings)
+    return load_image_folder(
+        None if root is None else str(root), image_size=8, cache_dir="none", **settings
+    )
 
 
 def test_classes_by_name_and_files_by_path(tmp_path: Path) -> None:
@@ -32,14 +34,22 @@ def test_classes_by_name_and_files_by_path(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "dog" / "UPPER.JPG")
     dataset = load(tmp_path)
     assert dataset.class_names == ["cat", "dog"]
-    assert dataset.train.ids == ["cat/0.png", "cat/indoor/0.png", "dog/0.png", "dog/1.png", "dog/UPPER.JPG"]
+    assert dataset.train.ids == [
+        "cat/0.png",
+        "cat/indoor/0.png",
+        "dog/0.png",
+        "dog/1.png",
+        "dog/UPPER.JPG",
+    ]
     assert dataset.train.targets.tolist() == [0, 0, 1, 1, 1]
     assert dataset.train.images.shape == (5, 3, 8, 8)
     assert dataset.train.images[2, 0, 4, 4] == 200
     assert dataset.test is None
 
 
-def test_hidden_files_do_not_count_and_others_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_hidden_files_do_not_count_and_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     for name in ("a", "b", ".cache", "a/.thumbnails"):
         make_images(tmp_path / name, 1, 9)
@@ -51,7 +61,9 @@ def test_hidden_files_do_not_count_and_others_are_told(tmp_path: Path, caplog: p
     assert "ignored 1 files that are not named as images" in caplog.text
 
 
-def test_an_empty_class_keeps_its_number_and_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_empty_class_keeps_its_number_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make_images(tmp_path / "a", 1, 1)
     (tmp_path / "b").mkdir()
     make_images(tmp_path / "c", 2, 3)
@@ -61,7 +73,9 @@ def test_an_empty_class_keeps_its_number_and_is_warned_of(tmp_path: Path, caplog
     assert "1 of 3 classes have no image: b (3 images in all)" in caplog.text
 
 
-def test_train_and_test_folders_become_the_official_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_train_and_test_folders_become_the_official_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for part, count in (("train", 3), ("test", 1), ("val", 1)):
         for index, name in enumerate(("a", "b")):
             make_images(tmp_path / part / name, count, 50 * index + 10 * len(part))
@@ -80,7 +94,8 @@ def test_files_in_train_and_test_are_refused(tmp_path: Path) -> None:
             make_images(tmp_path / part / name, 2, 100 * index + 10 * len(part))
     shutil.copy(tmp_path / "train" / "a" / "0.png", tmp_path / "test" / "b" / "copy.png")
     with pytest.raises(
-        DataError, match=r"data\.root: 1 of 5 test files are in train too, e\.g\. .*copy\.png = .*0\.png"
+        DataError,
+        match=r"data\.root: 1 of 5 test files are in train too, e\.g\. .*copy\.png = .*0\.png",
     ):
         load(tmp_path)
 
@@ -88,14 +103,18 @@ def test_files_in_train_and_test_are_refused(tmp_path: Path) -> None:
 def test_a_class_only_in_test_is_refused(tmp_path: Path) -> None:
     for name in ("train/horse", "train/cow", "test/hrose"):
         make_images(tmp_path / name, 1, len(name))
-    with pytest.raises(DataError, match=r"class hrose .*not among the 2 classes.*did you mean horse\?"):
+    with pytest.raises(
+        DataError, match=r"class hrose .*not among the 2 classes.*did you mean horse\?"
+    ):
         load(tmp_path)
 
 
 def test_parts_without_a_test_folder_are_not_taken_for_classes(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "val/a"):
         make_images(tmp_path / name, 1, len(name))
-    with pytest.raises(DataError, match=r"holds train, val: expected class folders.*data\.root=.*/train"):
+    with pytest.raises(
+        DataError, match=r"holds train, val: expected class folders.*data\.root=.*/train"
+    ):
         load(tmp_path)
 
 
@@ -110,14 +129,17 @@ def test_folders_without_classes(tmp_path: Path) -> None:
         load(tmp_path)
     (tmp_path / "other").mkdir()
     (tmp_path / "only" / "0.png").unlink()
-    with pytest.raises(DataError, match=r"no image in the class folders of .*expected files named .*\.jpg"):
+    with pytest.raises(
+        DataError, match=r"no image in the class folders of .*expected files named .*\.jpg"
+    ):
         load(tmp_path)
 
 
 def test_missing_and_unset_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        DataError, match=rf"data\.root: {tmp_path}/x/train does not exist \(cwd {tmp_path}\)\. Set data\.root=\.\.\. or"
+        DataError,
+        match=rf"data\.root: {tmp_path}/x/train does not exist \(cwd {tmp_path}\)\. Set data\.root=\.\.\. or",
     ):
         load("x/train")
     with pytest.raises(ConfigError, match=r"data\.root is not set: give the folder"):
@@ -139,7 +161,8 @@ def test_one_corrupted_image(tmp_path: Path) -> None:
     make_images(tmp_path / "b", 3, 2)
     (tmp_path / "a" / "1.png").write_text("broken")
     with pytest.raises(
-        DataError, match=r"a/1\.png \(not an image\); 1 of 6 files\. Fix it, or data\.on_bad_image=skip"
+        DataError,
+        match=r"a/1\.png \(not an image\); 1 of 6 files\. Fix it, or data\.on_bad_image=skip",
     ):
         load(tmp_path)
     dataset = load(tmp_path, on_bad_image="skip")
@@ -151,7 +174,9 @@ def test_one_corrupted_image(tmp_path: Path) -> None:
 def test_grey_and_height_before_width(tmp_path: Path) -> None:
     make_images(tmp_path / "a", 1, 10)
     make_images(tmp_path / "b", 1, 20)
-    dataset = load_image_folder(str(tmp_path), image_size=[4, 6], channels=1, cache_dir="none", flips=False)
+    dataset = load_image_folder(
+        str(tmp_path), image_size=[4, 6], channels=1, cache_dir="none", flips=False
+    )
     assert dataset.train.images.shape == (2, 1, 4, 6)
     assert dataset.preprocessing.image_size == (4, 6)
     assert not dataset.flips

@@ -10,7 +10,9 @@ from visionsweep.errors import DataError
 def test_labels_must_be_in_range() -> None:
     check_labels(torch.tensor([0, 9]), 10, "train")
     check_labels(torch.tensor([], dtype=torch.int64), 10, "train")
-    with pytest.raises(DataError, match=r"label 12 in train, but model\.num_classes=10 \(labels 0\.\.9\)"):
+    with pytest.raises(
+        DataError, match=r"label 12 in train, but model\.num_classes=10 \(labels 0\.\.9\)"
+    ):
         check_labels(torch.tensor([0, 12, 11]), 10, "train")
     with pytest.raises(DataError, match=r"label 10 in test, but model\.num_classes=10"):
         check_labels(torch.tensor([10]), 10, "test")

@@ -26,7 +26,9 @@ def test_digits_equal_scikit_learns() -> None:
     dataset = load_digits()
     assert dataset.train.images.shape == (1797, 1, 8, 8)
     assert dataset.train.images.dtype == torch.uint8
-    np.testing.assert_allclose(dataset.train.images[:, 0].numpy(), bunch.images / 16 * 255, atol=0.5)
+    np.testing.assert_allclose(
+        dataset.train.images[:, 0].numpy(), bunch.images / 16 * 255, atol=0.5
+    )
     np.testing.assert_array_equal(dataset.train.targets.numpy(), bunch.target)
     assert (dataset.num_classes, dataset.test, dataset.flips) == (10, None, False)
     assert len(set(dataset.train.ids)) == 1797
@@ -37,7 +39,9 @@ def test_digits_load_without_importing_sklearn_or_pil() -> None:
         "import sys; from visionsweep.data.digits import load_digits; load_digits();"
         "print([m for m in ('sklearn', 'PIL', 'torchvision') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -66,31 +70,47 @@ def write_fashion(folder: Path, compress: bool) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("below", ["", "FashionMNIST/raw"])
-def test_fashion_mnist_reads_plain_and_gzipped_files(tmp_path: Path, compress: bool, below: str) -> None:
+def test_fashion_mnist_reads_plain_and_gzipped_files(
+    tmp_path: Path, compress: bool, below: str
+) -> None:
     arrays = write_fashion(tmp_path / below, compress)
     dataset = load_fashion_mnist(str(tmp_path))
-    np.testing.assert_array_equal(dataset.train.images[:, 0].numpy(), arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(
+        dataset.train.images[:, 0].numpy(), arrays["train-images-idx3-ubyte"]
+    )
     assert dataset.train.targets.tolist() == [0, 9, 2, 3, 4, 5]
     assert dataset.test is not None
-    np.testing.assert_array_equal(dataset.test.images[:, 0].numpy(), arrays["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(
+        dataset.test.images[:, 0].numpy(), arrays["t10k-images-idx3-ubyte"]
+    )
     assert dataset.test.targets.tolist() == [1, 8, 7]
     assert dataset.flips
 
 
-def test_fashion_mnist_looks_in_the_debian_folder_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_looks_in_the_debian_folder_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(DataError) as caught:
         load_fashion_mnist()
     message = str(caught.value)
-    for part in ("debian", "cache/visionsweep", "data.root=null", "apt install", "data.download=true"):
+    for part in (
+        "debian",
+        "cache/visionsweep",
+        "data.root=null",
+        "apt install",
+        "data.download=true",
+    ):
         assert part in message
     assert "\n" not in message
     write_fashion(tmp_path / "debian", compress=True)
     assert len(load_fashion_mnist().train) == 6
 
 
-def test_a_given_root_is_the_only_place_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_root_is_the_only_place_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_fashion(tmp_path / "debian", compress=True)
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "debian")
     with pytest.raises(DataError, match=r"Fashion-MNIST is not in .*nothing.*data\.root="):
@@ -162,7 +182,9 @@ def test_cifar10_planes_are_red_green_blue(tmp_path: Path, monkeypatch: pytest.M
     assert dataset.class_names[7] == "class7"
 
 
-def test_a_changed_cifar10_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_cifar10_batch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     write_cifar(folder, monkeypatch)
     (folder / "data_batch_1").write_bytes(b"cos\nsystem\n")
@@ -171,5 +193,7 @@ def test_a_changed_cifar10_batch_is_refused(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_missing_cifar10_says_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"CIFAR-10 is not in .*cifar-10-batches-py.*data\.download=true"):
+    with pytest.raises(
+        DataError, match=r"CIFAR-10 is not in .*cifar-10-batches-py.*data\.download=true"
+    ):
         load_cifar10(str(tmp_path))

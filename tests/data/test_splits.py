@@ -42,9 +42,13 @@ def test_disjoint_complete_and_no_group_on_both_sides(
     targets = np.array(labels)
     groups = None
     if num_groups is not None:
-        groups = [str(group) for group in np.random.default_rng(seed).integers(0, num_groups, len(labels))]
+        groups = [
+            str(group) for group in np.random.default_rng(seed).integers(0, num_groups, len(labels))
+        ]
     try:
-        train, val = split_indices(targets, groups, val_fraction=val_fraction, fold=fold, num_folds=4, seed=seed)
+        train, val = split_indices(
+            targets, groups, val_fraction=val_fraction, fold=fold, num_folds=4, seed=seed
+        )
     except DataError:
         if groups is None:
             counts = np.bincount(targets)
@@ -56,7 +60,9 @@ def test_disjoint_complete_and_no_group_on_both_sides(
     assert (np.diff(train) > 0).all()
     assert (np.diff(val) > 0).all()
     if groups is None:
-        assert set(targets[val]) <= set(targets[train])  # nothing is validated that was never trained
+        assert set(targets[val]) <= set(
+            targets[train]
+        )  # nothing is validated that was never trained
     else:
         assert not {groups[i] for i in train} & {groups[i] for i in val}
 
@@ -66,14 +72,18 @@ def test_each_class_gives_its_share(val_fraction: float) -> None:
     targets, _ = imbalanced(2000, 1)
     _, val = split_indices(targets, None, val_fraction=val_fraction, fold=None, num_folds=5, seed=0)
     assert len(val) == round(len(targets) * val_fraction)
-    np.testing.assert_allclose(np.bincount(targets[val]), np.bincount(targets) * val_fraction, atol=1)
+    np.testing.assert_allclose(
+        np.bincount(targets[val]), np.bincount(targets) * val_fraction, atol=1
+    )
 
 
 def test_small_classes_are_on_both_sides() -> None:
     targets = np.array([0] * 50 + [1] * 2 + [2] * 3)
     for seed in range(20):
         for val_fraction in (0.05, 0.9):
-            train, val = split_indices(targets, None, val_fraction=val_fraction, fold=None, num_folds=5, seed=seed)
+            train, val = split_indices(
+                targets, None, val_fraction=val_fraction, fold=None, num_folds=5, seed=seed
+            )
             assert set(targets[train]) == set(targets[val]) == {0, 1, 2}
 
 
@@ -81,7 +91,10 @@ def test_small_classes_are_on_both_sides() -> None:
 def test_folds_cover_everything_once_and_are_even(per_group: int | None) -> None:
     targets, persons = imbalanced(300, per_group or 1)
     groups = persons if per_group else None
-    vals = [split_indices(targets, groups, val_fraction=0.2, fold=fold, num_folds=5, seed=3)[1] for fold in range(5)]
+    vals = [
+        split_indices(targets, groups, val_fraction=0.2, fold=fold, num_folds=5, seed=3)[1]
+        for fold in range(5)
+    ]
     np.testing.assert_array_equal(np.sort(np.concatenate(vals)), np.arange(len(targets)))
     counts = np.array([np.bincount(targets[val], minlength=6) for val in vals])
     # one unit (an image, or a person's seven) is as even as it can be
@@ -99,13 +112,19 @@ def test_grouped_fraction_is_at_least_as_even_as_scikit_learns() -> None:
     groups = [str(group) for group in group_of]
 
     def unevenness(val: np.ndarray) -> float:
-        return float(np.abs(np.bincount(targets[val], minlength=5) / np.bincount(targets) - 0.2).max())
+        return float(
+            np.abs(np.bincount(targets[val], minlength=5) / np.bincount(targets) - 0.2).max()
+        )
 
-    ours = [unevenness(split_indices(targets, groups, **FRACTION, seed=seed)[1]) for seed in range(5)]
+    ours = [
+        unevenness(split_indices(targets, groups, **FRACTION, seed=seed)[1]) for seed in range(5)
+    ]
     theirs = [
         unevenness(val)
         for seed in range(5)
-        for _, val in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(targets, targets, groups)
+        for _, val in StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(
+            targets, targets, groups
+        )
     ]
     assert np.mean(ours) <= np.mean(theirs)
     assert max(ours) < 0.005
@@ -114,9 +133,13 @@ def test_grouped_fraction_is_at_least_as_even_as_scikit_learns() -> None:
 @pytest.mark.parametrize("val_fraction", [0.1, 0.3, 0.45])
 def test_grouped_fraction_is_met(val_fraction: float) -> None:
     targets, groups = imbalanced(400, 7)
-    _, val = split_indices(targets, groups, val_fraction=val_fraction, fold=None, num_folds=5, seed=1)
+    _, val = split_indices(
+        targets, groups, val_fraction=val_fraction, fold=None, num_folds=5, seed=1
+    )
     assert abs(len(val) / len(targets) - val_fraction) < 0.01
-    np.testing.assert_allclose(np.bincount(targets[val]), np.bincount(targets) * val_fraction, atol=7)
+    np.testing.assert_allclose(
+        np.bincount(targets[val]), np.bincount(targets) * val_fraction, atol=7
+    )
 
 
 def test_the_seed_alone_decides() -> None:
@@ -152,7 +175,9 @@ def test_rare_classes_of_few_groups_are_on_both_sides() -> None:
     groups = [str(index // 4) for index in range(len(targets))]
     for seed in range(10):
         for val_fraction in (0.05, 0.9):
-            train, val = split_indices(targets, groups, val_fraction=val_fraction, fold=None, num_folds=5, seed=seed)
+            train, val = split_indices(
+                targets, groups, val_fraction=val_fraction, fold=None, num_folds=5, seed=seed
+            )
             assert set(targets[train]) == set(targets[val]) == {0, 1, 2}
 
 
@@ -161,7 +186,13 @@ def test_a_single_image_or_group_stays_in_training(caplog: pytest.LogCaptureFixt
     for fold in (None, 0, 4):
         caplog.clear()
         train, _ = split_indices(
-            targets, None, val_fraction=0.5, fold=fold, num_folds=5, seed=0, class_names=["a", "b", "rare"]
+            targets,
+            None,
+            val_fraction=0.5,
+            fold=fold,
+            num_folds=5,
+            seed=0,
+            class_names=["a", "b", "rare"],
         )
         assert 20 in train
         assert "1 of 3 classes have no image in validation: rare (1)" in caplog.text
@@ -174,11 +205,17 @@ def test_a_single_image_or_group_stays_in_training(caplog: pytest.LogCaptureFixt
     ("targets", "groups", "numbers"),
     [
         ([0, 1, 2], None, r"of 3 images, 3 classes, leaves 3 for training and 0 for validation"),
-        ([0, 0, 1, 1], ["a", "a", "b", "b"], r"of 4 images in 2 groups, 2 classes, leaves 4 for training and 0"),
+        (
+            [0, 0, 1, 1],
+            ["a", "a", "b", "b"],
+            r"of 4 images in 2 groups, 2 classes, leaves 4 for training and 0",
+        ),
         ([0], None, r"of 1 images, 1 classes, leaves 1 for training and 0"),
     ],
 )
-def test_an_empty_side_is_refused_with_numbers(targets: list[int], groups: list[str] | None, numbers: str) -> None:
+def test_an_empty_side_is_refused_with_numbers(
+    targets: list[int], groups: list[str] | None, numbers: str
+) -> None:
     with pytest.raises(DataError, match=r"split\.val_fraction=0\.2 " + numbers):
         split_indices(np.array(targets), groups, **FRACTION, seed=0)
     with pytest.raises(DataError, match=r"split\.fold=4 of 5 "):
@@ -203,7 +240,9 @@ def test_impossible_settings_are_refused(setting: dict[str, float], expected: st
 
 
 def image_set(ids: list[str], targets: list[int], groups: list[str] | None) -> ImageSet:
-    return ImageSet(torch.zeros(len(ids), 1, 8, 8, dtype=torch.uint8), torch.tensor(targets), ids, groups)
+    return ImageSet(
+        torch.zeros(len(ids), 1, 8, 8, dtype=torch.uint8), torch.tensor(targets), ids, groups
+    )
 
 
 def test_manifest_round_trip(tmp_path: Path) -> None:
@@ -226,7 +265,9 @@ def test_manifest_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_manifest(tmp_path: Path) -> None:
-    dataset = ImageDataset("x", ["a"], image_set(["0", "1"], [0, 0], None), Preprocessing((8, 8), 1))
+    dataset = ImageDataset(
+        "x", ["a"], image_set(["0", "1"], [0, 0], None), Preprocessing((8, 8), 1)
+    )
     path = tmp_path / "split.csv"
     write_split(path, dataset, np.array([0]), np.array([1]))
     before = path.read_bytes()

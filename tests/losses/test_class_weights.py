@@ -24,7 +24,9 @@ def test_effective_number_follows_the_paper():
     torch.testing.assert_close(weights, torch.tensor([3 * w / sum(inverse) for w in inverse]))
 
 
-@pytest.mark.parametrize(("spec", "method"), [("balanced", "inv_freq"), ("effective", "effective_num")])
+@pytest.mark.parametrize(
+    ("spec", "method"), [("balanced", "inv_freq"), ("effective", "effective_num")]
+)
 def test_weights_are_those_of_timm(spec, method):
     _, expected = timm_class_weights(COUNTS, num_samples=150, method=method, beta=0.99)
     torch.testing.assert_close(compute_class_weights(spec, COUNTS, beta=0.99), expected)
@@ -40,7 +42,9 @@ def test_effective_number_runs_from_none_to_balanced():
 @pytest.mark.parametrize("spec", ["balanced", "effective"])
 def test_an_empty_class_changes_nothing_for_the_others(spec):
     with_empty = compute_class_weights(spec, torch.tensor([100, 0, 10, 40]), beta=0.99)
-    torch.testing.assert_close(with_empty[[0, 2, 3]], compute_class_weights(spec, COUNTS, beta=0.99))
+    torch.testing.assert_close(
+        with_empty[[0, 2, 3]], compute_class_weights(spec, COUNTS, beta=0.99)
+    )
     assert with_empty[1] == 1
 
 
@@ -52,9 +56,17 @@ def test_a_list_is_taken_as_it_is_and_none_is_no_tensor():
 @pytest.mark.parametrize(
     ("spec", "beta", "message"),
     [
-        ("balancd", 0.9, r"^loss\.class_weights: got 'balancd', expected none, balanced, effective or a list"),
+        (
+            "balancd",
+            0.9,
+            r"^loss\.class_weights: got 'balancd', expected none, balanced, effective or a list",
+        ),
         ([1.0, 2.0], 0.9, r"^loss\.class_weights: got 2 numbers, expected 3"),
-        ([1.0, 0.0, 2.0], 0.9, r"^loss\.class_weights: got 0\.0 in the list, expected numbers above 0"),
+        (
+            [1.0, 0.0, 2.0],
+            0.9,
+            r"^loss\.class_weights: got 0\.0 in the list, expected numbers above 0",
+        ),
         ([1.0, float("nan"), 2.0], 0.9, r"^loss\.class_weights: got nan"),
         ([1.0, "x", 2.0], 0.9, r"^loss\.class_weights: got 'x'"),
         ("effective", 1.0, r"^loss\.beta: got 1\.0, expected a number in \[0, 1\)"),

@@ -73,7 +73,11 @@ def test_gradcheck(loss, soft):
 
 
 @every_loss
-@given(seed=st.integers(0, 10**6), size=st.integers(1, 9), scale=st.sampled_from([0.0, 1.0, 30.0, 500.0]))
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.integers(1, 9),
+    scale=st.sampled_from([0.0, 1.0, 30.0, 500.0]),
+)
 @settings(max_examples=25, deadline=None)
 def test_finite_and_never_negative_also_in_float32(loss, seed, size, scale):
     logits, targets = batch(seed, size)
@@ -114,7 +118,10 @@ def test_weights_and_prior_are_buffers():
     [
         (lambda: FocalLoss(-1), r"^loss\.gamma: got -1, expected a number >= 0"),
         (lambda: FocalLoss(float("nan")), r"^loss\.gamma: got nan"),
-        (lambda: LabelSmoothingLoss(1.0), r"^loss\.smoothing: got 1\.0, expected a number in \[0, 1\)"),
+        (
+            lambda: LabelSmoothingLoss(1.0),
+            r"^loss\.smoothing: got 1\.0, expected a number in \[0, 1\)",
+        ),
         (lambda: LabelSmoothingLoss(-0.1), r"^loss\.smoothing: got -0\.1"),
         (lambda: PolyLoss(-1.5), r"^loss\.epsilon: got -1\.5, expected a number >= -1"),
         (lambda: AsymmetricLoss(gamma_pos=-1), r"^loss\.gamma_pos: got -1"),

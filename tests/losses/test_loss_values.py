@@ -86,7 +86,9 @@ SAMPLE_LOSSES = [
 ]
 
 
-def random_batch(seed: int = 0, *, soft: bool = False, absent: int | None = None) -> tuple[Array, Array]:
+def random_batch(
+    seed: int = 0, *, soft: bool = False, absent: int | None = None
+) -> tuple[Array, Array]:
     """Return (N, K) logits and (N, K) targets, one-hot unless soft, without class `absent`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(N, K)) * 2
@@ -117,12 +119,16 @@ def check_against_numpy(loss: Loss, formula, logits: Array, targets: Array) -> N
     value.backward()
     # A prior in float32 limits the logit-adjusted loss to 1e-7.
     np.testing.assert_allclose(value.item(), formula(logits), rtol=3e-7)
-    np.testing.assert_allclose(z.grad.numpy(), numpy_gradient(formula, logits), rtol=2e-6, atol=1e-8)
+    np.testing.assert_allclose(
+        z.grad.numpy(), numpy_gradient(formula, logits), rtol=2e-6, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
 @pytest.mark.parametrize("weights", ["none", WEIGHTS], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize(("build", "formula"), SAMPLE_LOSSES, ids=[f.__name__ for _, f in SAMPLE_LOSSES])
+@pytest.mark.parametrize(
+    ("build", "formula"), SAMPLE_LOSSES, ids=[f.__name__ for _, f in SAMPLE_LOSSES]
+)
 def test_sample_loss_matches_numpy(build, formula, weights, soft):
     logits, targets = random_batch(soft=soft)
     w = np.ones(K) if weights == "none" else np.array(weights)
@@ -140,7 +146,9 @@ def test_sample_loss_matches_numpy(build, formula, weights, soft):
 def test_f1_matches_numpy(absent, soft):
     logits, targets = random_batch(1, soft=soft, absent=absent)
     assert (targets.sum(axis=0) == 0).sum() == (absent is not None)
-    check_against_numpy(SoftF1Loss(absent_weight=0.5), lambda z: soft_f1(numpy_probs(z), targets), logits, targets)
+    check_against_numpy(
+        SoftF1Loss(absent_weight=0.5), lambda z: soft_f1(numpy_probs(z), targets), logits, targets
+    )
 
 
 def test_ce_f1_is_the_weighted_sum():
@@ -149,10 +157,14 @@ def test_ce_f1_is_the_weighted_sum():
 
     def whole(z: Array) -> float:
         p = numpy_probs(z)
-        ce = sum(cross_entropy(p[i], targets[i].argmax(), w) for i in range(N)) / (targets @ w).sum()
+        ce = (
+            sum(cross_entropy(p[i], targets[i].argmax(), w) for i in range(N)) / (targets @ w).sum()
+        )
         return 0.3 * ce + 0.7 * soft_f1(p, targets)
 
-    loss = CrossEntropyF1Loss(0.3, 0.7, absent_weight=0.5, class_weights=WEIGHTS, class_counts=COUNTS)
+    loss = CrossEntropyF1Loss(
+        0.3, 0.7, absent_weight=0.5, class_weights=WEIGHTS, class_counts=COUNTS
+    )
     check_against_numpy(loss, whole, logits, targets)
 
 
@@ -213,19 +225,25 @@ def test_special_case_is_the_cross_entropy_of_torch(build, weights, batch):
     logits, targets = batch
     weight = None if weights == "none" else torch.tensor(weights)
     ours = build(weights, class_counts=COUNTS)(logits, targets)
-    torch.testing.assert_close(ours, F.cross_entropy(logits, targets, weight=weight), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(
+        ours, F.cross_entropy(logits, targets, weight=weight), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_unweighted_soft_targets_are_those_of_torch(batch):
     logits, _ = batch
     targets = torch.rand(32, K, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
-    torch.testing.assert_close(CrossEntropyLoss()(logits, targets), F.cross_entropy(logits, targets))
+    torch.testing.assert_close(
+        CrossEntropyLoss()(logits, targets), F.cross_entropy(logits, targets)
+    )
 
 
 def test_asymmetric_is_that_of_timm(batch):
     for gamma_pos, gamma_neg, smoothing in [(1, 4, 0.1), (0, 2, 0.3), (3, 0.5, 0.05)]:
         expected = AsymmetricLossSingleLabel(gamma_pos, gamma_neg, smoothing)(*batch)
-        torch.testing.assert_close(AsymmetricLoss(gamma_pos, gamma_neg, smoothing)(*batch), expected)
+        torch.testing.assert_close(
+            AsymmetricLoss(gamma_pos, gamma_neg, smoothing)(*batch), expected
+        )
 
 
 def test_asymmetric_without_focus_is_label_smoothing(batch):
@@ -252,7 +270,9 @@ def test_logit_adjustment_counts_an_absent_class_as_one():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_focused_losses_have_a_finite_gradient_at_certainty(gamma, dtype):
     for loss in (FocalLoss(gamma), AsymmetricLoss(gamma, gamma, 0.1)):
-        logits = torch.tensor([[400.0, 0.0, -400.0], [30.0, 0.0, 15.0]], dtype=dtype, requires_grad=True)
+        logits = torch.tensor(
+            [[400.0, 0.0, -400.0], [30.0, 0.0, 15.0]], dtype=dtype, requires_grad=True
+        )
         value = loss(logits, torch.tensor([0, 2]))
         value.backward()
         assert value.isfinite()

@@ -16,7 +16,12 @@ def train(optimizer_class, **kwargs) -> nn.Module:
     """Return a small net after 20 updates."""
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(128, 4)
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3),
+        nn.Flatten(),
+        nn.Linear(128, 4),
     )
     optimizer = optimizer_class(model.parameters(), **SETTINGS, **kwargs)
     for _ in range(20):
@@ -39,7 +44,10 @@ def test_equals_the_reference_bit_for_bit(reference, nesterov):
 def test_the_projection_is_exercised():
     ours = train(AdamP)
     unprojected = train(AdamP, delta=0.0)
-    assert any(not torch.equal(p, q) for p, q in zip(ours.parameters(), unprojected.parameters(), strict=True))
+    assert any(
+        not torch.equal(p, q)
+        for p, q in zip(ours.parameters(), unprojected.parameters(), strict=True)
+    )
 
 
 def step_on_given_gradients(optimizer_class, memory_format) -> torch.Tensor:

@@ -22,7 +22,9 @@ CHOICES = sorted((Path(__file__).parents[2] / "conf/optim").glob("*.yaml"))
 
 def small_net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4)
+    )
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
@@ -40,7 +42,9 @@ def check_round_trip(make: Callable[[nn.Module], torch.optim.Optimizer]) -> None
     start = copy.deepcopy(model.state_dict())
     optimizer = make(model)
     train(model, optimizer, range(3))
-    assert all(not torch.equal(p, start[name]) for name, p in model.named_parameters() if p.ndim > 1)
+    assert all(
+        not torch.equal(p, start[name]) for name, p in model.named_parameters() if p.ndim > 1
+    )
 
     resumed = small_net().to(memory_format=torch.channels_last)
     resumed.load_state_dict(model.state_dict())
@@ -58,7 +62,9 @@ def load(path: Path) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, An
 
 
 def test_all_choices_exist():
-    assert {"sgd", "adam", "adamw", "adamp", "nadam", "radam", "timm"} <= {path.stem for path in CHOICES}
+    assert {"sgd", "adam", "adamw", "adamp", "nadam", "radam", "timm"} <= {
+        path.stem for path in CHOICES
+    }
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
@@ -77,13 +83,20 @@ def test_choice_trains_and_resumes_to_the_bit(path):
 
 @pytest.mark.parametrize("name", ["lion", "muon", "adamp", "lookahead_adamw", "SGDW"])
 def test_optimizers_of_timm_train_and_resume_to_the_bit(name):
-    check_round_trip(lambda model: create_optimizer(param_groups(model, weight_decay=0.01, lr=0.01), name, lr=0.01))
+    check_round_trip(
+        lambda model: create_optimizer(
+            param_groups(model, weight_decay=0.01, lr=0.01), name, lr=0.01
+        )
+    )
 
 
 def test_given_groups_are_used_as_they_are():
     groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.5, "weight_decay": 0.25}]
     optimizer = create_optimizer(groups, "lamb", lr=0.1, weight_decay=0.1)
-    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.5, 0.25)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (
+        0.5,
+        0.25,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,9 @@ def test_given_groups_are_used_as_they_are():
         pytest.param(
             "bnbadam",
             r"^optim\.name: 'bnbadam' cannot be used here \(.*bitsandbytes",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="bitsandbytes may be usable with CUDA"),
+            marks=pytest.mark.skipif(
+                torch.cuda.is_available(), reason="bitsandbytes may be usable with CUDA"
+            ),
         ),
     ],
 )

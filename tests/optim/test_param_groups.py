@@ -52,7 +52,10 @@ def test_a_bias_of_any_shape_does_not_decay():
     model = nn.Module()
     model.bias = nn.Parameter(torch.zeros(2, 3))
     model.weight = nn.Parameter(torch.zeros(2, 3))
-    assert decay_by_name(model, param_groups(model, weight_decay=0.1, lr=1)) == {"bias": 0.0, "weight": 0.1}
+    assert decay_by_name(model, param_groups(model, weight_decay=0.1, lr=1)) == {
+        "bias": 0.0,
+        "weight": 0.1,
+    }
 
 
 def test_no_decay_is_one_group():
@@ -60,8 +63,14 @@ def test_no_decay_is_one_group():
 
 
 def test_the_order_is_that_of_the_model():
-    shapes = [[p.shape for p in group["params"]] for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)]
-    again = [[p.shape for p in group["params"]] for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)]
+    shapes = [
+        [p.shape for p in group["params"]]
+        for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)
+    ]
+    again = [
+        [p.shape for p in group["params"]]
+        for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)
+    ]
     assert shapes == again
     assert shapes[1] == [(8, 3, 3, 3), (2, 8)]
 
@@ -96,8 +105,14 @@ def test_layer_decay_follows_the_same_rule_of_decay(name, vit):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"layer_decay": 0.7}, r"^optim\.layer_decay: got 0\.7, but SmallNet does not tell its layers"),
-        ({"layer_decay": 0.0}, r"^optim\.layer_decay: got 0\.0, expected null or a number in \(0, 1\]"),
+        (
+            {"layer_decay": 0.7},
+            r"^optim\.layer_decay: got 0\.7, but SmallNet does not tell its layers",
+        ),
+        (
+            {"layer_decay": 0.0},
+            r"^optim\.layer_decay: got 0\.0, expected null or a number in \(0, 1\]",
+        ),
         ({"layer_decay": 1.5}, r"^optim\.layer_decay: got 1\.5"),
         ({"lr": -1.0}, r"^optim\.lr: got -1\.0, expected a finite number > 0"),
         ({"lr": 0.0}, r"^optim\.lr: got 0\.0, expected a finite number > 0"),

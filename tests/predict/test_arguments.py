@@ -99,7 +99,10 @@ def test_null_is_the_default_of_what_is_optional() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("datta.predict=x", r"datta\.predict: unknown; did you mean data\.predict\? \(keys: run, data\.predict, "),
+        (
+            "datta.predict=x",
+            r"datta\.predict: unknown; did you mean data\.predict\? \(keys: run, data\.predict, ",
+        ),
         ("xyzzy=1", r"xyzzy: unknown; \(keys: run, "),
         ("outputs/a", r"outputs/a: expected key=value"),
         ("--verbose", r"--verbose: expected key=value"),
@@ -125,7 +128,9 @@ def test_list_with_gaps(text: str) -> None:
         parse_arguments([f"run={text}", "data.predict=new"])
 
 
-@pytest.mark.parametrize(("given", "missing"), [("run=a", "data.predict"), ("data.predict=a", "run")])
+@pytest.mark.parametrize(
+    ("given", "missing"), [("run=a", "data.predict"), ("data.predict=a", "run")]
+)
 def test_missing(given: str, missing: str) -> None:
     with pytest.raises(ConfigError, match=f"^{missing}: not set; expected {missing}=") as caught:
         parse_arguments([given])

@@ -18,7 +18,9 @@ NAMES = ("a b.png", "c,d.png", "사진.png", "(e).png", "f.png")
 
 
 @pytest.fixture
-def job(tmp_path: Path, write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def job(
+    tmp_path: Path, write_images: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
     """Arguments of a prediction that works; the current directory is empty but for them."""
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "run")
@@ -31,7 +33,9 @@ def read(path: Path) -> list[list[str]]:
         return list(csv.reader(stream))
 
 
-def test_a_folder(job: list[str], tmp_path: Path, pixels: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder(
+    job: list[str], tmp_path: Path, pixels: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = set(tmp_path.iterdir())
     assert main(job) == 0
     assert set(tmp_path.iterdir()) - before == {tmp_path / "submission.csv"}  # and no directory
@@ -47,20 +51,33 @@ def test_a_folder(job: list[str], tmp_path: Path, pixels: np.ndarray, capsys: py
     assert output.err == ""
 
 
-def test_a_sample_indices_probabilities_and_two_runs(job: list[str], tmp_path: Path, pixels: np.ndarray) -> None:
+def test_a_sample_indices_probabilities_and_two_runs(
+    job: list[str], tmp_path: Path, pixels: np.ndarray
+) -> None:
     models = [make_run(tmp_path / name, seed=seed) for seed, name in enumerate(("run", "run2"))]
     rows = [[name, "", "kept"] for name in reversed(NAMES)]
     with (tmp_path / "s.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows([["ImageID", "ans", "fold"], *rows])
-    arguments = ["run=[run,run2]", "sample=s.csv", "labels=indices", "probabilities=true", "tta=flip", "out=o.csv"]
+    arguments = [
+        "run=[run,run2]",
+        "sample=s.csv",
+        "labels=indices",
+        "probabilities=true",
+        "tta=flip",
+        "out=o.csv",
+    ]
     assert main([*arguments, *job[1:]]) == 0
     views = [pixels, pixels[..., ::-1]]
-    expected = sum(expected_probabilities(model, view) for model in models for view in views)[::-1] / 4
+    expected = (
+        sum(expected_probabilities(model, view) for model in models for view in views)[::-1] / 4
+    )
     header, *written = read(tmp_path / "o.csv")
     assert header == ["ImageID", "ans", "fold", "prob_cat", "prob_dog", "prob_owl"]
     assert [row[0] for row in written] == list(reversed(NAMES))
     assert [row[2] for row in written] == ["kept"] * 5
-    np.testing.assert_allclose(np.array([row[3:] for row in written], dtype=float), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        np.array([row[3:] for row in written], dtype=float), expected, atol=1e-6
+    )
     assert [int(row[1]) for row in written] == expected.argmax(axis=1).tolist()
 
 
@@ -77,7 +94,11 @@ def test_a_sample_indices_probabilities_and_two_runs(job: list[str], tmp_path: P
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-    arguments: list[str], message: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    job: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sample = tmp_path / "s.csv"
     sample.write_text("id,label\nnone.png,\n")
@@ -114,19 +135,25 @@ def test_help_imports_no_torch() -> None:
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert "data.predict" in result.stdout
 
 
 def test_the_script_ends_with_the_code_of_the_command() -> None:
-    result = subprocess.run([sys.executable, str(SCRIPT), "run=x"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), "run=x"], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("error: data.predict: not set")
     assert "Traceback" not in result.stderr
 
 
-def test_a_sample_with_one_column_a_class_gets_the_probabilities(job: list[str], tmp_path: Path) -> None:
+def test_a_sample_with_one_column_a_class_gets_the_probabilities(
+    job: list[str], tmp_path: Path
+) -> None:
     """The usual shape where log loss is the metric; the columns may stand in another order than the classes."""
     assert main([*job, "out=plain.csv", "probabilities=true"]) == 0
     with (tmp_path / "plain.csv").open() as stream:

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 def run(script: str, *arguments: str) -> str:
     result = subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -26,7 +30,13 @@ def run(script: str, *arguments: str) -> str:
 @pytest.mark.slow
 def test_predict_repeats_the_validation_of_training(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    run("train.py", "trainer.epochs=1", "trainer.threads=1", "tracking=none", f"hydra.run.dir={run_dir}")
+    run(
+        "train.py",
+        "trainer.epochs=1",
+        "trainer.threads=1",
+        "tracking=none",
+        f"hydra.run.dir={run_dir}",
+    )
     metrics = json.loads((run_dir / "result.json").read_text())["metrics"]
     with (run_dir / "split.csv").open(newline="") as stream:
         ids = [row["id"] for row in csv.DictReader(stream) if row["split"] == "val"]
@@ -38,7 +48,12 @@ def test_predict_repeats_the_validation_of_training(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
     sample, out = tmp_path / "sample.csv", tmp_path / "out.csv"
     sample.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in ids))
-    where = (f"run={run_dir}", f"data.predict={tmp_path / 'images'}", f"sample={sample}", f"out={out}")
+    where = (
+        f"run={run_dir}",
+        f"data.predict={tmp_path / 'images'}",
+        f"sample={sample}",
+        f"out={out}",
+    )
     output = run("predict.py", *where, "probabilities=true", "labels=indices", "device=cpu")
     assert output.startswith(f"{len(ids):,} images (")
 
@@ -49,7 +64,9 @@ def test_predict_repeats_the_validation_of_training(tmp_path: Path) -> None:
     preds = np.array([int(row["ans"]) for row in rows])
     probabilities = np.array([[float(row[f"prob_{digit}"]) for digit in range(10)] for row in rows])
     assert accuracy_score(targets, preds) == pytest.approx(metrics["val/accuracy"], abs=1e-9)
-    assert f1_score(targets, preds, average="macro") == pytest.approx(metrics["val/f1_macro"], abs=1e-9)
+    assert f1_score(targets, preds, average="macro") == pytest.approx(
+        metrics["val/f1_macro"], abs=1e-9
+    )
     # float32 rows need not sum to exactly one, which log_loss would warn of
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     assert log_loss(targets, probabilities) == pytest.approx(metrics["val/loss"], rel=1e-4)

@@ -51,16 +51,22 @@ def test_missing_files_are_counted_and_named(tmp_path: Path) -> None:
     touch(tmp_path, "a.png")
     listing = tmp_path / "list.csv"
     listing.write_text("path\na.png\nb.png\nc.png\n")
-    with pytest.raises(DataError, match=r"2 of 3 images of .*list\.csv do not exist, e\.g\. .*/b\.png"):
+    with pytest.raises(
+        DataError, match=r"2 of 3 images of .*list\.csv do not exist, e\.g\. .*/b\.png"
+    ):
         find_images(listing, None, None)
 
 
 def test_mistakes_of_a_listing(tmp_path: Path) -> None:
     listing = tmp_path / "list.csv"
     listing.write_text("picture,label\na.png,1\n")
-    with pytest.raises(ConfigError, match=r"data\.image: not set, .* set it to one of picture, label"):
+    with pytest.raises(
+        ConfigError, match=r"data\.image: not set, .* set it to one of picture, label"
+    ):
         find_images(listing, None, None)
-    with pytest.raises(ConfigError, match=r"data\.image: .*no column 'pictur'; did you mean picture\?"):
+    with pytest.raises(
+        ConfigError, match=r"data\.image: .*no column 'pictur'; did you mean picture\?"
+    ):
         find_images(listing, "pictur", None)
     with pytest.raises(DataError, match=r"data\.root: .* does not exist"):
         find_images(listing, "picture", tmp_path / "nowhere")

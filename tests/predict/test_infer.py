@@ -31,7 +31,9 @@ def test_rows_are_in_the_order_of_the_paths(
         device="cpu",
     )
     expected = expected_probabilities(model, pixels)
-    assert len({tuple(row) for row in expected.round(3)}) == len(expected)  # a wrong order would show
+    assert len({tuple(row) for row in expected.round(3)}) == len(
+        expected
+    )  # a wrong order would show
     np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
 
 
@@ -41,9 +43,15 @@ def test_flip_is_the_mean_of_image_and_mirror_image(
     model = make_run(tmp_path / "run")
     folder = write_images(tmp_path / "images", *NAMES)
     probabilities = predict(
-        [folder / name for name in NAMES], [load_predictor(tmp_path / "run")], batch_size=2, tta="flip", device="cpu"
+        [folder / name for name in NAMES],
+        [load_predictor(tmp_path / "run")],
+        batch_size=2,
+        tta="flip",
+        device="cpu",
     )
-    plain, mirrored = (expected_probabilities(model, image) for image in (pixels, pixels[..., ::-1]))
+    plain, mirrored = (
+        expected_probabilities(model, image) for image in (pixels, pixels[..., ::-1])
+    )
     assert np.abs(plain - mirrored).max() > 0.01
     np.testing.assert_allclose(probabilities.numpy(), (plain + mirrored) / 2, atol=1e-6)
 
@@ -55,20 +63,31 @@ def test_mean_of_runs_with_images_of_different_sizes(
     models = [make_run(tmp_path / str(i), seed=i, image_size=size) for i, size in enumerate(sizes)]
     folder = write_images(tmp_path / "images", *NAMES)
     predictors = [load_predictor(tmp_path / str(i)) for i in range(3)]
-    probabilities = predict([folder / name for name in NAMES], predictors, batch_size=2, tta="none", device="cpu")
+    probabilities = predict(
+        [folder / name for name in NAMES], predictors, batch_size=2, tta="none", device="cpu"
+    )
     enlarged = [
-        Image.fromarray(image.transpose(1, 2, 0)).resize((20, 16), Image.Resampling.BILINEAR) for image in pixels
+        Image.fromarray(image.transpose(1, 2, 0)).resize((20, 16), Image.Resampling.BILINEAR)
+        for image in pixels
     ]
-    inputs = [pixels, np.stack([np.asarray(image).transpose(2, 0, 1) for image in enlarged]), pixels]
+    inputs = [
+        pixels,
+        np.stack([np.asarray(image).transpose(2, 0, 1) for image in enlarged]),
+        pixels,
+    ]
     expected = sum(expected_probabilities(m, x) for m, x in zip(models, inputs, strict=True)) / 3
     np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
 
 
-def test_unreadable_images_are_counted_and_none_is_skipped(tmp_path: Path, write_images: Callable[..., Path]) -> None:
+def test_unreadable_images_are_counted_and_none_is_skipped(
+    tmp_path: Path, write_images: Callable[..., Path]
+) -> None:
     folder = write_images(tmp_path, *NAMES)
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:60])
     (folder / "c.png").write_text("no image")
-    batches = decoded_batches([folder / name for name in NAMES], Preprocessing((8, 10), 3), batch_size=1)
+    batches = decoded_batches(
+        [folder / name for name in NAMES], Preprocessing((8, 10), 3), batch_size=1
+    )
     with pytest.raises(DataError, match=r"^cannot read .*/a\.png \(.*\); 2 of 5 images") as caught:
         list(batches)
     assert "\n" not in str(caught.value)
@@ -78,7 +97,9 @@ def test_classes_must_agree(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", class_names=("cat", "owl", "dog"))
     run_dirs = [tmp_path / "a", tmp_path / "b"]
-    with pytest.raises(ConfigError, match=r"/a has 3 \(cat, dog, owl\), .*/b has 3 \(cat, owl, dog\)"):
+    with pytest.raises(
+        ConfigError, match=r"/a has 3 \(cat, dog, owl\), .*/b has 3 \(cat, owl, dog\)"
+    ):
         check_runs(run_dirs, [load_predictor(path) for path in run_dirs], "none")
 
 

@@ -70,7 +70,9 @@ def test_written_probabilities_give_the_float32_back() -> None:
     values = torch.rand(50, 4, generator=torch.Generator().manual_seed(1)) ** 20
     template = make_template(files(*(f"{i:02}.png" for i in range(50))), None, None, None)
     rows = read(render(template, ["x"] * 50, list("abcd"), values.double()))
-    assert torch.equal(torch.tensor([[float(cell) for cell in row[2:]] for row in rows[1:]]), values)
+    assert torch.equal(
+        torch.tensor([[float(cell) for cell in row[2:]] for row in rows[1:]]), values
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,11 @@ def test_written_probabilities_give_the_float32_back() -> None:
     ],
 )
 def test_columns(
-    header: str, id_column: str | None, label_column: str | None, expected: tuple[int, int], sample: Path
+    header: str,
+    id_column: str | None,
+    label_column: str | None,
+    expected: tuple[int, int],
+    sample: Path,
 ) -> None:
     row = ["x"] * 3
     row[expected[0]] = "1.png"
@@ -93,10 +99,15 @@ def test_columns(
 
 
 @pytest.mark.parametrize(("label_column", "name"), [(None, "label"), ("ans", "ans")])
-def test_a_sample_with_ids_alone_gets_a_label_column(label_column: str | None, name: str, sample: Path) -> None:
+def test_a_sample_with_ids_alone_gets_a_label_column(
+    label_column: str | None, name: str, sample: Path
+) -> None:
     sample.write_text("ImageID\n1.png\n")
     template = make_template(files("1.png"), sample, None, label_column)
-    assert read(render(template, ["cat"], [], torch.ones(1, 1))) == [["ImageID", name], ["1.png", "cat"]]
+    assert read(render(template, ["cat"], [], torch.ones(1, 1))) == [
+        ["ImageID", name],
+        ["1.png", "cat"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +124,11 @@ def test_a_sample_with_ids_alone_gets_a_label_column(label_column: str | None, n
             ["a.png", "b.png", "c.png"],
             r"has 1 rows for 3 images: 2 have none, e\.g\. 'b\.png', 'c\.png'",
         ),
-        ("id,label\na,0\n", ["a.png", "a.jpg"], r"1 ids fit more than one image, e\.g\. 'a' fits a\.png and a\.jpg"),
+        (
+            "id,label\na,0\n",
+            ["a.png", "a.jpg"],
+            r"1 ids fit more than one image, e\.g\. 'a' fits a\.png and a\.jpg",
+        ),
         ("id,label\na.png,0\n", ["x/a.png", "y/a.png"], r"'a\.png' fits x/a\.png and y/a\.png"),
         ("id,label\n", ["a.png"], "no row below its header"),
     ],
@@ -126,14 +141,20 @@ def test_ids_that_do_not_fit(content: str, names: list[str], message: str, sampl
 
 
 def test_repeated_file_names_without_a_sample() -> None:
-    with pytest.raises(DataError, match=r"^data\.predict: 1 ids stand more than once, e\.g\. 'a\.png'"):
+    with pytest.raises(
+        DataError, match=r"^data\.predict: 1 ids stand more than once, e\.g\. 'a\.png'"
+    ):
         make_template(files("x/a.png", "y/a.png", "b.png"), None, None, None)
 
 
 @pytest.mark.parametrize(
     ("id_column", "label_column", "message"),
     [
-        ("ImageId", None, r"^id_column: .*no column 'ImageId'; did you mean ImageID\? \(columns: ImageID, ans\)"),
+        (
+            "ImageId",
+            None,
+            r"^id_column: .*no column 'ImageId'; did you mean ImageID\? \(columns: ImageID, ans\)",
+        ),
         (None, "answer", r"^label_column: .*no column 'answer'; did you mean ans\?"),
         ("ans", "ans", r"^label_column: expected another column than id_column"),
     ],
@@ -155,7 +176,9 @@ def test_probability_column_that_is_there_already(sample: Path) -> None:
     sample.write_text("id,label,prob_cat\na.png,0,0\n")
     template = make_template(files("a.png"), sample, None, None)
     template.check_new_columns(["prob_dog"])
-    with pytest.raises(ConfigError, match=r"^probabilities: the sample has a column 'prob_cat' already"):
+    with pytest.raises(
+        ConfigError, match=r"^probabilities: the sample has a column 'prob_cat' already"
+    ):
         template.check_new_columns(["prob_dog", "prob_cat"])
 
 

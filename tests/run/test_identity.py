@@ -18,7 +18,10 @@ CONFIG = {"study": "faces", "optim": {"lr": 3e-4}}
         ("multirun/faces/1234", "#1234 focal adamp lr=3e-4"),
         ("outputs/first", "first focal adamp lr=3e-4"),
         ("outputs/2026-11-25_04-35-36-123456", "11-25 04:35 focal adamp lr=3e-4"),
-        ("multirun/other/17", "17 focal adamp lr=3e-4"),  # a copy of a trial, resumed as a run of its own
+        (
+            "multirun/other/17",
+            "17 focal adamp lr=3e-4",
+        ),  # a copy of a trial, resumed as a run of its own
     ],
 )
 def test_the_name_says_where_the_run_stands(place: str, title: str) -> None:
@@ -31,7 +34,10 @@ def test_the_name_says_where_the_run_stands(place: str, title: str) -> None:
         ({"trainer.accumulate": "4"}, "focal adamp lr=3e-4 accumulate=4"),
         ({"loss.gamma": "2.5", "optim.lr": "0.0003"}, "focal adamp lr=3e-4 gamma=2.5"),
         ({"model": "timm", "seed": "3"}, "focal adamp lr=3e-4 timm"),
-        ({"data.note": "größer als die Gewöhnlichen"}, "focal adamp lr=3e-4 note=größer als die Gewöhn..."),
+        (
+            {"data.note": "größer als die Gewöhnlichen"},
+            "focal adamp lr=3e-4 note=größer als die Gewöhn...",
+        ),
     ],
 )
 def test_the_name_says_what_was_searched(values: dict[str, object], words: str) -> None:
@@ -40,11 +46,20 @@ def test_the_name_says_what_was_searched(values: dict[str, object], words: str) 
 
 @pytest.mark.parametrize(
     ("lr", "text"),
-    [(0.1, "0.1"), (0.0312345, "0.0312"), (0.0031, "3.1e-3"), (1e-5, "1e-5"), (1, "1"), (25000.0, "2.5e4")],
+    [
+        (0.1, "0.1"),
+        (0.0312345, "0.0312"),
+        (0.0031, "3.1e-3"),
+        (1e-5, "1e-5"),
+        (1, "1"),
+        (25000.0, "2.5e4"),
+    ],
 )
 def test_numbers_are_short(lr: float, text: str) -> None:
     config = {"study": "faces", "optim": {"lr": lr}}
-    assert run_title(config, Path("/home/ada/multirun/faces/0"), CHOICES, {}).endswith(f" lr={text}")
+    assert run_title(config, Path("/home/ada/multirun/faces/0"), CHOICES, {}).endswith(
+        f" lr={text}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +72,10 @@ def test_the_score_is_named(metric: str, text: str) -> None:
 
 def test_values_are_those_that_were_typed() -> None:
     overrides = ["loss=focal", "+loss.gamma='2'", "optim.lr=0.1", "name=a"]
-    assert ordered_values(["optim.lr", "loss.gamma", "missing"], overrides) == {"optim.lr": "0.1", "loss.gamma": "2"}
+    assert ordered_values(["optim.lr", "loss.gamma", "missing"], overrides) == {
+        "optim.lr": "0.1",
+        "loss.gamma": "2",
+    }
 
 
 def test_a_runs_place_in_its_sweep() -> None:

@@ -42,7 +42,9 @@ class Killed(BaseException):
 def leaves(value: Any, key: str = "") -> dict[str, Any]:
     """Return every tensor and plain value of a checkpoint by its path."""
     if isinstance(value, dict):
-        return {k: v for name, item in value.items() for k, v in leaves(item, f"{key}/{name}").items()}
+        return {
+            k: v for name, item in value.items() for k, v in leaves(item, f"{key}/{name}").items()
+        }
     if isinstance(value, list | tuple):
         return {k: v for i, item in enumerate(value) for k, v in leaves(item, f"{key}/{i}").items()}
     return {key: value}
@@ -53,7 +55,9 @@ TIMES = ("seconds", "time_ms", "images_per_second", "num_images")
 
 
 def assert_same_bytes(first: Path, second: Path, name: str) -> None:
-    ours, theirs = (leaves(checkpoint.load(run_dir / "checkpoints" / name)) for run_dir in (first, second))
+    ours, theirs = (
+        leaves(checkpoint.load(run_dir / "checkpoints" / name)) for run_dir in (first, second)
+    )
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         if key.endswith(TIMES):
@@ -65,7 +69,9 @@ def assert_same_bytes(first: Path, second: Path, name: str) -> None:
             assert value == theirs[key], key
 
 
-def kill_in(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, *, after: bool, call: int) -> None:
+def kill_in(
+    monkeypatch: pytest.MonkeyPatch, target: Any, name: str, *, after: bool, call: int
+) -> None:
     """Make the process die in the `call`-th call (from 1) of a method, before or after it does its work."""
     original: Callable[..., Any] = getattr(target, name)
     calls = 0
@@ -83,7 +89,9 @@ def kill_in(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, *, after: b
     monkeypatch.setattr(target, name, dying)
 
 
-def kill_and_resume(compose: Compose, overrides: list[str], kill: Callable[[pytest.MonkeyPatch], None]) -> Path:
+def kill_and_resume(
+    compose: Compose, overrides: list[str], kill: Callable[[pytest.MonkeyPatch], None]
+) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         kill(patch)
         with pytest.raises(Killed):
@@ -92,7 +100,10 @@ def kill_and_resume(compose: Compose, overrides: list[str], kill: Callable[[pyte
     return Path("outputs/killed")
 
 
-ALL_PAIRS = [*((name, "onecycle") for name in OPTIMIZERS), *(("adamw", name) for name in SCHEDULERS)]
+ALL_PAIRS = [
+    *((name, "onecycle") for name in OPTIMIZERS),
+    *(("adamw", name) for name in SCHEDULERS),
+]
 QUICK_PAIRS = [("adamp", "onecycle"), ("adamw", "plateau")]
 
 
@@ -100,11 +111,22 @@ QUICK_PAIRS = [("adamp", "onecycle"), ("adamw", "plateau")]
     ("optim", "scheduler"),
     [
         *QUICK_PAIRS,
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in dict.fromkeys(ALL_PAIRS) if p not in QUICK_PAIRS),
+        *(
+            pytest.param(*p, marks=pytest.mark.slow)
+            for p in dict.fromkeys(ALL_PAIRS)
+            if p not in QUICK_PAIRS
+        ),
     ],
 )
-def test_every_optimizer_and_scheduler_resumes_bit_for_bit(compose: Compose, optim: str, scheduler: str) -> None:
-    overrides = [f"optim={optim}", f"scheduler={scheduler}", f"trainer.epochs={EPOCHS}", *EVERYTHING]
+def test_every_optimizer_and_scheduler_resumes_bit_for_bit(
+    compose: Compose, optim: str, scheduler: str
+) -> None:
+    overrides = [
+        f"optim={optim}",
+        f"scheduler={scheduler}",
+        f"trainer.epochs={EPOCHS}",
+        *EVERYTHING,
+    ]
     run(compose(*overrides, "name=whole"))
     resumed = kill_and_resume(
         compose,
@@ -125,11 +147,20 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", one_fast(MOMENTS, "between last and journal"))
-def test_no_moment_to_die_loses_or_repeats_an_epoch(compose: Compose, moment: tuple[Any, str, bool, int]) -> None:
-    overrides = [f"trainer.epochs={EPOCHS}", "split.val_fraction=0.7", "trainer.accumulate=2", "loss=ce_f1"]
+def test_no_moment_to_die_loses_or_repeats_an_epoch(
+    compose: Compose, moment: tuple[Any, str, bool, int]
+) -> None:
+    overrides = [
+        f"trainer.epochs={EPOCHS}",
+        "split.val_fraction=0.7",
+        "trainer.accumulate=2",
+        "loss=ce_f1",
+    ]
     run(compose(*overrides, "name=whole"))
     target, name, after, call = moment
-    resumed = kill_and_resume(compose, overrides, lambda p: kill_in(p, target, name, after=after, call=call))
+    resumed = kill_and_resume(
+        compose, overrides, lambda p: kill_in(p, target, name, after=after, call=call)
+    )
     assert_same_bytes(Path("outputs/whole"), resumed, "last.pt")
 
     def points(run_dir: Path) -> list[tuple[int, str, float]]:
@@ -142,7 +173,9 @@ def test_no_moment_to_die_loses_or_repeats_an_epoch(compose: Compose, moment: tu
         ]
 
     assert points(resumed) == points(Path("outputs/whole"))
-    results = [json.loads((path / "result.json").read_text()) for path in (Path("outputs/whole"), resumed)]
+    results = [
+        json.loads((path / "result.json").read_text()) for path in (Path("outputs/whole"), resumed)
+    ]
     assert [r["state"] for r in results] == ["finished", "finished"]
     assert results[0]["best_epoch"] == results[1]["best_epoch"]
     assert len({r["uid"] for r in read_journal(resumed) if r["type"] == "start"}) == 1
@@ -162,7 +195,9 @@ class LateSignal(list[int]):
 
 def stop_at(compose: Compose, overrides: list[str], update: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "stop_on_signal", lambda: contextlib.nullcontext(LateSignal(update)))
+        patch.setattr(
+            run_module, "stop_on_signal", lambda: contextlib.nullcontext(LateSignal(update))
+        )
         with pytest.raises(run_module.Stopped, match=r"python train\.py resume=outputs/killed"):
             run(compose(*overrides, "name=killed"))
 
@@ -182,7 +217,11 @@ def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_for_bit(compose: Com
 
 @pytest.mark.slow
 def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compose: Compose) -> None:
-    overrides = ["trainer.epochs=2", "split.val_fraction=0.7", "model.drop_rate=0.3"]  # 17 updates an epoch
+    overrides = [
+        "trainer.epochs=2",
+        "split.val_fraction=0.7",
+        "model.drop_rate=0.3",
+    ]  # 17 updates an epoch
     run(compose(*overrides, "name=whole"))
     stop_at(compose, overrides, update=17)
     run(compose(*overrides, "name=killed", "resume=outputs/killed"))
@@ -190,10 +229,15 @@ def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compos
     assert history[0]["num_images"] == 0
     assert "train/images_per_second" not in history[0]["metrics"]
     whole, killed = (
-        leaves(checkpoint.load(Path(f"outputs/{name}/checkpoints/last.pt"))["state"]) for name in ("whole", "killed")
+        leaves(checkpoint.load(Path(f"outputs/{name}/checkpoints/last.pt"))["state"])
+        for name in ("whole", "killed")
     )
     for key, value in whole.items():
-        assert torch.equal(value, killed[key]) if isinstance(value, torch.Tensor) else value == killed[key], key
+        assert (
+            torch.equal(value, killed[key])
+            if isinstance(value, torch.Tensor)
+            else value == killed[key]
+        ), key
 
 
 @pytest.mark.slow
@@ -214,13 +258,17 @@ def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
 @pytest.mark.slow
 def test_the_summary_is_recorded_once_however_often_the_end_is_reached(compose: Compose) -> None:
     resumed = kill_and_resume(
-        compose, [], lambda patch: kill_in(patch, finish_module, "write_result", after=False, call=1)
+        compose,
+        [],
+        lambda patch: kill_in(patch, finish_module, "write_result", after=False, call=1),
     )
     summaries = [r for r in read_journal(resumed) if "best/epoch" in r.get("values", ())]
     assert len(summaries) == 1
 
 
-def test_ctrl_c_at_the_end_is_a_stop_like_any_other(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_at_the_end_is_a_stop_like_any_other(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -254,7 +302,9 @@ def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(compose: Comp
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(compose(*EVERYTHING, f"name={name}", f"seed={seed}"))
     assert_same_bytes(Path("outputs/a"), Path("outputs/b"), "last.pt")
-    first, other = (checkpoint.load(Path(f"outputs/{n}/checkpoints/last.pt"))["state"]["model"] for n in "ac")
+    first, other = (
+        checkpoint.load(Path(f"outputs/{n}/checkpoints/last.pt"))["state"]["model"] for n in "ac"
+    )
     assert not torch.equal(first["classifier.4.weight"], other["classifier.4.weight"])
 
 
@@ -266,15 +316,21 @@ def test_data_that_changed_is_refused(compose: Compose) -> None:
             run(compose(*overrides))
     split = Path("outputs/killed/split.csv")
     split.write_text(split.read_text().replace("train,", "val,", 1))
-    before = {path: path.read_bytes() for path in Path("outputs/killed").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in Path("outputs/killed").rglob("*") if path.is_file()
+    }
     with pytest.raises(UserError, match=r"split\.csv: the data has changed"):
         run(compose(*overrides, "resume=outputs/killed"))
-    after = {path: path.read_bytes() for path in Path("outputs/killed").rglob("*") if path.is_file()}
+    after = {
+        path: path.read_bytes() for path in Path("outputs/killed").rglob("*") if path.is_file()
+    }
     assert after == before
 
 
 class TestBest:
-    def epoch_results(self, values: list[float], direction: Any, patience: int, min_delta: float) -> Any:
+    def epoch_results(
+        self, values: list[float], direction: Any, patience: int, min_delta: float
+    ) -> Any:
         best = recording.Best(direction, patience, min_delta)
         for epoch, value in enumerate(values, start=1):
             best.update(epoch, value)
@@ -296,7 +352,9 @@ class TestBest:
         assert self.epoch_results([0.0, -1.0, 0.0], "maximize", 9, 0.0) == (1, 0.0, 3)
 
 
-def test_the_best_checkpoint_is_the_best_epoch(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_checkpoint_is_the_best_epoch(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With rigged objectives, `best.pt` holds the weights of the epoch that had the highest."""
     original = recording.Recorder.__call__
     weights: dict[int, torch.Tensor] = {}

@@ -27,7 +27,13 @@ from visionsweep.rundir import atomic
 from visionsweep.rundir.atomic import locked
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.result import BEST, Objective
-from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, current_trial, set_current_trial
+from visionsweep.sweep.trial import (
+    NoTrial,
+    TrialPruned,
+    TrialStopped,
+    current_trial,
+    set_current_trial,
+)
 from visionsweep.training.devices import choose_threads
 from visionsweep.training.loop import EpochResult
 
@@ -45,7 +51,12 @@ class FakeTrial:
     attempt = 0
 
     def __init__(
-        self, number: int | None = 7, *, prune_at: int | None = None, stop_at: int | None = None, threads: int = 1
+        self,
+        number: int | None = 7,
+        *,
+        prune_at: int | None = None,
+        stop_at: int | None = None,
+        threads: int = 1,
     ) -> None:
         """``prune_at``: the step whose report is answered with "prune"; ``stop_at``: the look that sees a stop."""
         self.number = number
@@ -73,10 +84,15 @@ JobRunner = Callable[..., Objective]
 def job(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
     """Return a function that runs a job of the sweep `s` as a worker does: `job(trial, *overrides, directory="7")`."""
 
-    monkeypatch.setattr(finish_module, "draw", lambda *_: [])  # most of the time of such a small run
+    monkeypatch.setattr(
+        finish_module, "draw", lambda *_: []
+    )  # most of the time of such a small run
 
     def run_job(
-        trial: FakeTrial, *overrides: str, directory: str = "7", function: Callable[[DictConfig], Any] = run
+        trial: FakeTrial,
+        *overrides: str,
+        directory: str = "7",
+        function: Callable[[DictConfig], Any] = run,
     ) -> Any:
         cfg = compose("study=s", *overrides, return_hydra_config=True)
         run_dir = tmp_path / "multirun/s" / directory
@@ -163,7 +179,9 @@ class TestReports:
     ) -> None:
         rig(monkeypatch, [0.4, 0.2, 0.9])
         trial = FakeTrial()
-        assert job(trial, *SMALL, "objective.metric=val/loss", "objective.direction=minimize") == 0.2
+        assert (
+            job(trial, *SMALL, "objective.metric=val/loss", "objective.direction=minimize") == 0.2
+        )
         assert trial.reports == [(1, 0.4), (2, 0.2), (3, 0.2)]
 
     def test_the_report_comes_after_everything_is_on_disk(self, job: JobRunner) -> None:
@@ -171,7 +189,9 @@ class TestReports:
 
         def look(step: int) -> None:
             history = torch.load(RUN_DIR / "checkpoints/last.pt", weights_only=True)["history"]
-            steps = [record["step"] for record in read_journal(RUN_DIR) if record["type"] == "metrics"]
+            steps = [
+                record["step"] for record in read_journal(RUN_DIR) if record["type"] == "metrics"
+            ]
             seen.append((step, len(history), steps[-1]))
             assert (RUN_DIR / "checkpoints/best.pt").exists()
 
@@ -194,9 +214,15 @@ class TestPruned:
             job(FakeTrial(prune_at=2), *SMALL)
         result = result_in(RUN_DIR)
         assert (result["state"], result["epochs"], result["best_epoch"]) == ("pruned", 2, 1)
-        assert result["objective"] == {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
+        assert result["objective"] == {
+            "metric": "val/f1_macro",
+            "direction": "maximize",
+            "value": 0.5,
+        }
         assert last_state(RUN_DIR) == "pruned"
-        assert "result.json" in [r["path"] for r in read_journal(RUN_DIR) if r["type"] == "artifact"]
+        assert "result.json" in [
+            r["path"] for r in read_journal(RUN_DIR) if r["type"] == "artifact"
+        ]
         assert (RUN_DIR / "checkpoints/best.pt").exists()
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
         assert not (RUN_DIR / "figures").exists()
@@ -219,7 +245,9 @@ class TestPruned:
         assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["pruned"]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_resume_by_hand_says_what_became_of_it(self, job: JobRunner, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_resume_by_hand_says_what_became_of_it(
+        self, job: JobRunner, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         with pytest.raises(TrialPruned):
             job(FakeTrial(prune_at=1), *SMALL)
         with pytest.raises(SystemExit) as end:
@@ -229,11 +257,15 @@ class TestPruned:
 
 
 class TestStopped:
-    def test_a_stop_of_the_sweep_saves_the_last_update_and_leaves_signals_alone(self, job: JobRunner) -> None:
+    def test_a_stop_of_the_sweep_saves_the_last_update_and_leaves_signals_alone(
+        self, job: JobRunner
+    ) -> None:
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
         def look(step: int) -> None:
-            assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+            assert [
+                signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+            ] == handlers
 
         trial = FakeTrial(stop_at=11)
         trial.on_report = look
@@ -244,7 +276,9 @@ class TestStopped:
         assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 11)
         assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "stopped"
 
-    def test_a_stop_within_an_epoch_resumes_bit_for_bit(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_stop_within_an_epoch_resumes_bit_for_bit(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         keep_last(monkeypatch)
         job(FakeTrial(), *SMALL, directory="0")
         with pytest.raises(Stopped):
@@ -283,7 +317,9 @@ class TestTakenUp:
             kill_in(patch, target, method, after=after, call=call)
             with pytest.raises(Killed):
                 job(first, *SMALL)
-        name = OmegaConf.load(RUN_DIR / "config.yaml").name  # the time of day: another one at the second start
+        name = OmegaConf.load(
+            RUN_DIR / "config.yaml"
+        ).name  # the time of day: another one at the second start
         assert job(second, *SMALL) == expected
         assert OmegaConf.load(RUN_DIR / "config.yaml").name == name
         for file in ("kept.pt", "best.pt"):
@@ -293,7 +329,9 @@ class TestTakenUp:
         assert dict(first.reports + second.reports) == dict(whole.reports)
         steps = [step for step, _ in second.reports]
         assert steps == list(range(steps[0], 4))
-        (name,) = [r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"]  # one MLflow run
+        (name,) = [
+            r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"
+        ]  # one MLflow run
         assert name.startswith("#007 cross_entropy adamw lr=3e-3")
 
     def test_the_last_epochs_answer_is_asked_for_again_and_honoured(
@@ -309,10 +347,14 @@ class TestTakenUp:
         assert [step for step, _ in trial.reports] == [2]
         assert result_in(RUN_DIR)["epochs"] == 2
 
-    def test_a_finished_trial_gives_its_result_at_once(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_finished_trial_gives_its_result_at_once(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         others = "objective.others={num_parameters: minimize, val/loss: minimize}"
         with monkeypatch.context() as patch:
-            kill_in(patch, Journal, "end", after=False, call=1)  # its result is written, the record not closed
+            kill_in(
+                patch, Journal, "end", after=False, call=1
+            )  # its result is written, the record not closed
             with pytest.raises(Killed):
                 job(FakeTrial(), *SMALL, others)
         expected = job(FakeTrial(), *SMALL, others, directory="0")
@@ -322,7 +364,9 @@ class TestTakenUp:
         assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["finished"]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_a_start_that_did_not_come_far_is_no_run(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_start_that_did_not_come_far_is_no_run(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from visionsweep.run import description
 
         with monkeypatch.context() as patch:
@@ -356,9 +400,16 @@ class TestTakenUp:
         assert_same_bytes(Path("multirun/s/0"), RUN_DIR, "best.pt")
 
     @pytest.mark.parametrize(
-        "error", [MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("[enforce] can't allocate memory")]
+        "error",
+        [
+            MemoryError(),
+            torch.OutOfMemoryError("x"),
+            RuntimeError("[enforce] can't allocate memory"),
+        ],
     )
-    def test_a_trial_without_memory_goes_on_from_its_checkpoint(self, job: JobRunner, error: Exception) -> None:
+    def test_a_trial_without_memory_goes_on_from_its_checkpoint(
+        self, job: JobRunner, error: Exception
+    ) -> None:
         trial = FakeTrial()
         trial.on_report = lambda step: fail_at(2, step, error)
         with pytest.raises(type(error)):
@@ -368,7 +419,9 @@ class TestTakenUp:
         assert [step for step, _ in again.reports] == [2, 3]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_a_worker_that_is_about_to_end_is_waited_for(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_that_is_about_to_end_is_waited_for(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         RUN_DIR.mkdir(parents=True)
         other = locked(RUN_DIR)
         other.__enter__()
@@ -388,7 +441,9 @@ def fail_at(wanted: int, step: int, error: Exception) -> None:
         raise error
 
 
-def test_a_lock_that_is_not_freed_in_time_names_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_not_freed_in_time_names_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 100.0
 
     def sleep(seconds: float) -> None:
@@ -415,7 +470,11 @@ class TestDirectory:
 
     def test_last_pt_is_no_artifact_since_it_goes(self, job: JobRunner) -> None:
         job(FakeTrial(), *SMALL, "tracking.checkpoints=all")
-        folders = {r["path"] for r in read_journal(RUN_DIR) if r["type"] == "artifact" and r["folder"] == "checkpoints"}
+        folders = {
+            r["path"]
+            for r in read_journal(RUN_DIR)
+            if r["type"] == "artifact" and r["folder"] == "checkpoints"
+        }
         assert folders == {"checkpoints/best.pt"}
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
@@ -433,7 +492,9 @@ class TestThreads:
 
     def test_the_share_is_what_torch_uses(self, job: JobRunner) -> None:
         job(FakeTrial(threads=1), *SMALL, "trainer.threads=null")
-        assert json.loads((RUN_DIR / "environment.json").read_text())["threads"] == 1  # all cores are two or more
+        assert (
+            json.loads((RUN_DIR / "environment.json").read_text())["threads"] == 1
+        )  # all cores are two or more
 
 
 class TestCheck:
@@ -451,7 +512,9 @@ class TestCheck:
             ("optim.lr=${nope}", r"optim\.lr: Interpolation key 'nope' not found"),
         ],
     )
-    def test_it_raises_what_the_run_would(self, job: JobRunner, override: str, message: str) -> None:
+    def test_it_raises_what_the_run_would(
+        self, job: JobRunner, override: str, message: str
+    ) -> None:
         for function in (check, run):
             with pytest.raises(ConfigError, match=message):
                 job(FakeTrial(), override, function=function)
@@ -478,7 +541,9 @@ class TestDatasetMemo:
         monkeypatch.setattr(digits, "_read_table", read)
         return loads
 
-    def test_a_worker_loads_once_and_gets_the_same_bytes(self, job: JobRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_loads_once_and_gets_the_same_bytes(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         loads = self.count_loads(monkeypatch)
         job(FakeTrial(), *SMALL, directory="0")
         dataset = next(iter(memo._datasets.values()))
@@ -490,7 +555,9 @@ class TestDatasetMemo:
         assert_same_bytes(Path("multirun/s/0"), Path("multirun/s/1"), "best.pt")
         assert points(Path("multirun/s/0")) == points(Path("multirun/s/1"))
 
-    def test_outside_of_a_worker_nothing_is_kept(self, compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_outside_of_a_worker_nothing_is_kept(
+        self, compose: Compose, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """In a notebook files may change between two runs."""
         loads = self.count_loads(monkeypatch)
         run(compose(*SMALL, "name=a", "trainer.epochs=1"))
@@ -526,7 +593,9 @@ class TestDatasetMemo:
 
 
 def digest(images: Any) -> str:
-    return hashlib.sha256(images.images.numpy().tobytes() + images.targets.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(
+        images.images.numpy().tobytes() + images.targets.numpy().tobytes()
+    ).hexdigest()
 
 
 class TestOtherObjectives:
@@ -534,23 +603,49 @@ class TestOtherObjectives:
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rig(monkeypatch, [0.3, 0.8, 0.5])
-        value = job(FakeTrial(), *SMALL, "objective.others={val/loss: minimize, num_parameters: minimize}")
+        value = job(
+            FakeTrial(), *SMALL, "objective.others={val/loss: minimize, num_parameters: minimize}"
+        )
         losses = [v for _, key, v in points(RUN_DIR) if key == "val/loss"]
         state = torch.load(RUN_DIR / "checkpoints/best.pt", weights_only=True)["model"]
-        weights = sum(v.numel() for key, v in state.items() if not key.endswith(("mean", "var", "tracked")))
+        weights = sum(
+            v.numel() for key, v in state.items() if not key.endswith(("mean", "var", "tracked"))
+        )
         assert value == (0.8, losses[1], weights)
         result = result_in(RUN_DIR)
-        assert list(result["others"].items()) == [("val/loss", losses[1]), ("num_parameters", weights)]
-        assert result["objective"] == {"metric": "val/f1_macro", "direction": "maximize", "value": 0.8}
+        assert list(result["others"].items()) == [
+            ("val/loss", losses[1]),
+            ("num_parameters", weights),
+        ]
+        assert result["objective"] == {
+            "metric": "val/f1_macro",
+            "direction": "maximize",
+            "value": 0.8,
+        }
 
     @pytest.mark.parametrize(
         ("others", "message"),
         [
-            ("{val/f1: maximize}", r"objective\.others\.val/f1: no metric 'val/f1'; choose one of .* num_parameters$"),
-            ("{test/loss: minimize}", r"objective\.others\.test/loss: .*the test split is never an objective"),
-            ("{val/loss: maximize}", r"objective\.others\.val/loss: val/loss is to minimize, got maximize"),
-            ("{val/f1_macro: maximize}", r"objective\.others\.val/f1_macro: is objective\.metric already"),
-            ("{num_parameters: small}", r"num_parameters: expected maximize or minimize, got small"),
+            (
+                "{val/f1: maximize}",
+                r"objective\.others\.val/f1: no metric 'val/f1'; choose one of .* num_parameters$",
+            ),
+            (
+                "{test/loss: minimize}",
+                r"objective\.others\.test/loss: .*the test split is never an objective",
+            ),
+            (
+                "{val/loss: maximize}",
+                r"objective\.others\.val/loss: val/loss is to minimize, got maximize",
+            ),
+            (
+                "{val/f1_macro: maximize}",
+                r"objective\.others\.val/f1_macro: is objective\.metric already",
+            ),
+            (
+                "{num_parameters: small}",
+                r"num_parameters: expected maximize or minimize, got small",
+            ),
         ],
     )
     def test_a_mistake_names_the_key(self, compose: Compose, others: str, message: str) -> None:
@@ -559,9 +654,16 @@ class TestOtherObjectives:
 
     def test_the_resolver_gives_what_a_sweeper_takes(self, compose: Compose) -> None:
         assert directions("maximize", {}) == "maximize"
-        assert directions("maximize", {"a": "minimize", "b": "maximize"}) == ["maximize", "minimize", "maximize"]
+        assert directions("maximize", {"a": "minimize", "b": "maximize"}) == [
+            "maximize",
+            "minimize",
+            "maximize",
+        ]
         reference = "${visionsweep.directions:${objective.direction},${objective.others}}"
-        for others, expected in (("{}", "maximize"), ("{num_parameters: minimize}", ["maximize", "minimize"])):
+        for others, expected in (
+            ("{}", "maximize"),
+            ("{num_parameters: minimize}", ["maximize", "minimize"]),
+        ):
             cfg = compose(f"objective.others={others}")
             with open_dict(cfg):
                 cfg.direction = reference

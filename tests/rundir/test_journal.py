@@ -125,4 +125,7 @@ def test_last_step(journal, tmp_path):
 def test_the_trainers_side_imports_neither_mlflow_nor_torch():
     code = "import sys, visionsweep.rundir.journal, visionsweep.tracking.process as p; "
     code += "print(sorted({'mlflow', 'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "[]\n"
+    )

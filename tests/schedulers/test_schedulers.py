@@ -24,7 +24,9 @@ LRS = (0.5, 0.02)
 
 def make_optimizer() -> torch.optim.Optimizer:
     """Return SGD over two groups of different lr, as layer-wise decay makes them."""
-    return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in LRS])
+    return torch.optim.SGD(
+        [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in LRS]
+    )
 
 
 def lrs_of(scheduler: Any, num_updates: int) -> list[list[float]]:
@@ -48,13 +50,17 @@ def after_warmup(build_ours, build_torch, warmup_updates: int) -> None:
     ours = lrs_of(build_ours(), TOTAL)
     for u in range(warmup_updates):
         assert ours[u] == pytest.approx([lr * (u + 1) / warmup_updates for lr in LRS])
-    assert_close(ours[warmup_updates:], lrs_of(build_torch(TOTAL - warmup_updates), TOTAL - warmup_updates))
+    assert_close(
+        ours[warmup_updates:], lrs_of(build_torch(TOTAL - warmup_updates), TOTAL - warmup_updates)
+    )
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
 def test_step_is_that_of_torch(warmup_epochs):
     after_warmup(
-        lambda: StepScheduler(make_optimizer(), step_epochs=2.5, gamma=0.3, warmup_epochs=warmup_epochs, **RUN),
+        lambda: StepScheduler(
+            make_optimizer(), step_epochs=2.5, gamma=0.3, warmup_epochs=warmup_epochs, **RUN
+        ),
         lambda rest: lr_scheduler.StepLR(make_optimizer(), step_size=10, gamma=0.3),
         round(warmup_epochs * PER_EPOCH),
     )
@@ -73,7 +79,10 @@ def test_cosine_falls_to_the_fraction_of_each_base_lr():
     scheduler = CosineScheduler(make_optimizer(), min_factor=0.1, **RUN)
     lrs = lrs_of(scheduler, TOTAL)
     for group, lr in enumerate(LRS):
-        expected = [0.1 * lr + 0.9 * lr * (1 + math.cos(math.pi * u / TOTAL)) / 2 for u in (0, TOTAL // 2, TOTAL - 1)]
+        expected = [
+            0.1 * lr + 0.9 * lr * (1 + math.cos(math.pi * u / TOTAL)) / 2
+            for u in (0, TOTAL // 2, TOTAL - 1)
+        ]
         assert [lrs[u][group] for u in (0, TOTAL // 2, TOTAL - 1)] == pytest.approx(expected)
 
 
@@ -82,7 +91,11 @@ def test_cosine_falls_to_the_fraction_of_each_base_lr():
 def test_cosine_restarts_are_those_of_torch(mult, warmup_epochs):
     after_warmup(
         lambda: CosineRestartsScheduler(
-            make_optimizer(), restart_epochs=0.75, restart_mult=mult, warmup_epochs=warmup_epochs, **RUN
+            make_optimizer(),
+            restart_epochs=0.75,
+            restart_mult=mult,
+            warmup_epochs=warmup_epochs,
+            **RUN,
         ),
         lambda rest: lr_scheduler.CosineAnnealingWarmRestarts(make_optimizer(), T_0=3, T_mult=mult),
         round(warmup_epochs * PER_EPOCH),
@@ -91,7 +104,9 @@ def test_cosine_restarts_are_those_of_torch(mult, warmup_epochs):
 
 @pytest.mark.parametrize(("warmup_epochs", "pct_start"), [(None, 0.3), (2.5, 0.25), (0.5, 0.05)])
 def test_onecycle_is_that_of_torch(warmup_epochs, pct_start):
-    ours = OneCycleScheduler(make_optimizer(), div_factor=10, final_div_factor=50, warmup_epochs=warmup_epochs, **RUN)
+    ours = OneCycleScheduler(
+        make_optimizer(), div_factor=10, final_div_factor=50, warmup_epochs=warmup_epochs, **RUN
+    )
     theirs = lr_scheduler.OneCycleLR(
         make_optimizer(),
         max_lr=list(LRS),
@@ -117,7 +132,13 @@ def test_onecycle_reaches_the_base_lr_when_the_rise_is_no_whole_number_of_update
 @pytest.mark.parametrize("cooldown", [0, 2])
 def test_plateau_is_that_of_torch(direction, cooldown):
     ours = PlateauScheduler(
-        make_optimizer(), factor=0.5, patience=1, threshold=0.05, cooldown=cooldown, direction=direction, **RUN
+        make_optimizer(),
+        factor=0.5,
+        patience=1,
+        threshold=0.05,
+        cooldown=cooldown,
+        direction=direction,
+        **RUN,
     )
     theirs = lr_scheduler.ReduceLROnPlateau(
         make_optimizer(),
@@ -128,7 +149,23 @@ def test_plateau_is_that_of_torch(direction, cooldown):
         threshold_mode="rel",
         cooldown=cooldown,
     )
-    values = [0.5, 0.6, 0.61, 0.62, 0.63, 0.9, 0.2, 0.91, 0.92, 0.1, 0.93, float("nan"), 0.94, 0.95, 0.96]
+    values = [
+        0.5,
+        0.6,
+        0.61,
+        0.62,
+        0.63,
+        0.9,
+        0.2,
+        0.91,
+        0.92,
+        0.1,
+        0.93,
+        float("nan"),
+        0.94,
+        0.95,
+        0.96,
+    ]
     values += [0.05, 0.06, 0.051, 0.0499, 0.4]
     reduced = set()
     for value in values:
@@ -142,7 +179,13 @@ def test_plateau_is_that_of_torch(direction, cooldown):
 
 def test_plateau_stops_at_its_floor_and_needs_no_positive_objective():
     scheduler = PlateauScheduler(
-        make_optimizer(), factor=0.1, patience=0, threshold=0.1, min_factor=0.05, direction="maximize", **RUN
+        make_optimizer(),
+        factor=0.1,
+        patience=0,
+        threshold=0.1,
+        min_factor=0.05,
+        direction="maximize",
+        **RUN,
     )
     scheduler.step_evaluation(-10.0)
     scheduler.step_evaluation(-8.0)  # better by 20 %
@@ -153,7 +196,9 @@ def test_plateau_stops_at_its_floor_and_needs_no_positive_objective():
 
 
 def test_plateau_does_not_count_bad_evaluations_of_the_warmup():
-    scheduler = PlateauScheduler(make_optimizer(), factor=0.1, patience=1, warmup_epochs=2, direction="maximize", **RUN)
+    scheduler = PlateauScheduler(
+        make_optimizer(), factor=0.1, patience=1, warmup_epochs=2, direction="maximize", **RUN
+    )
     for _ in range(5):
         scheduler.step_evaluation(0.5)
     lrs_of(scheduler, 8)
@@ -174,8 +219,12 @@ SCHEDULES = {
     "step": lambda o: StepScheduler(o, step_epochs=3, gamma=0.1, warmup_epochs=1, **RUN),
     "cosine": lambda o: CosineScheduler(o, warmup_epochs=1, **RUN),
     "onecycle": lambda o: OneCycleScheduler(o, warmup_epochs=1, **RUN),
-    "cosine_restarts": lambda o: CosineRestartsScheduler(o, restart_epochs=2, restart_mult=2, warmup_epochs=1, **RUN),
-    "plateau": lambda o: PlateauScheduler(o, patience=0, cooldown=1, warmup_epochs=1, direction="maximize", **RUN),
+    "cosine_restarts": lambda o: CosineRestartsScheduler(
+        o, restart_epochs=2, restart_mult=2, warmup_epochs=1, **RUN
+    ),
+    "plateau": lambda o: PlateauScheduler(
+        o, patience=0, cooldown=1, warmup_epochs=1, direction="maximize", **RUN
+    ),
 }
 every_schedule = pytest.mark.parametrize("build", SCHEDULES.values(), ids=SCHEDULES.keys())
 
@@ -235,7 +284,9 @@ def test_loading_restores_the_lr_of_the_groups_by_itself(build, tmp_path):
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second = build(make_optimizer())
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert [g["lr"] for g in second.optimizer.param_groups] == [g["lr"] for g in first.optimizer.param_groups]
+    assert [g["lr"] for g in second.optimizer.param_groups] == [
+        g["lr"] for g in first.optimizer.param_groups
+    ]
     assert second.state_dict() == first.state_dict()
 
 
@@ -247,14 +298,34 @@ def test_loading_restores_the_lr_of_the_groups_by_itself(build, tmp_path):
             {"warmup_epochs": 10},
             r"^scheduler\.warmup_epochs: got 10 \(40 updates\), expected less than the run \(40 updates\)",
         ),
-        (OneCycleScheduler, {"warmup_epochs": 12.0}, r"^scheduler\.warmup_epochs: got 12\.0 \(48 updates\)"),
-        (ConstantScheduler, {"warmup_epochs": -1}, r"^scheduler\.warmup_epochs: got -1, expected .* epochs >= 0"),
+        (
+            OneCycleScheduler,
+            {"warmup_epochs": 12.0},
+            r"^scheduler\.warmup_epochs: got 12\.0 \(48 updates\)",
+        ),
+        (
+            ConstantScheduler,
+            {"warmup_epochs": -1},
+            r"^scheduler\.warmup_epochs: got -1, expected .* epochs >= 0",
+        ),
         (ConstantScheduler, {"warmup_epochs": float("nan")}, r"^scheduler\.warmup_epochs: got nan"),
-        (StepScheduler, {"step_epochs": 0, "gamma": 0.1}, r"^scheduler\.step_epochs: got 0, .* above 0"),
-        (StepScheduler, {"step_epochs": 1, "gamma": 0.0}, r"^scheduler\.gamma: got 0\.0, .* in \(0, 1\]"),
+        (
+            StepScheduler,
+            {"step_epochs": 0, "gamma": 0.1},
+            r"^scheduler\.step_epochs: got 0, .* above 0",
+        ),
+        (
+            StepScheduler,
+            {"step_epochs": 1, "gamma": 0.0},
+            r"^scheduler\.gamma: got 0\.0, .* in \(0, 1\]",
+        ),
         (CosineScheduler, {"min_factor": 1.5}, r"^scheduler\.min_factor: got 1\.5"),
         (CosineRestartsScheduler, {"restart_epochs": -2}, r"^scheduler\.restart_epochs: got -2"),
-        (CosineRestartsScheduler, {"restart_epochs": 1, "restart_mult": 0}, r"^scheduler\.restart_mult: got 0"),
+        (
+            CosineRestartsScheduler,
+            {"restart_epochs": 1, "restart_mult": 0},
+            r"^scheduler\.restart_mult: got 0",
+        ),
         (
             CosineRestartsScheduler,
             {"restart_epochs": 1, "min_factor": -1},
@@ -262,11 +333,31 @@ def test_loading_restores_the_lr_of_the_groups_by_itself(build, tmp_path):
         ),
         (OneCycleScheduler, {"div_factor": 0.5}, r"^scheduler\.div_factor: got 0\.5"),
         (OneCycleScheduler, {"final_div_factor": 0}, r"^scheduler\.final_div_factor: got 0"),
-        (PlateauScheduler, {"direction": "maximize", "factor": 1.0}, r"^scheduler\.factor: got 1\.0"),
-        (PlateauScheduler, {"direction": "maximize", "patience": -1}, r"^scheduler\.patience: got -1"),
-        (PlateauScheduler, {"direction": "maximize", "cooldown": -1}, r"^scheduler\.cooldown: got -1"),
-        (PlateauScheduler, {"direction": "maximize", "threshold": -1}, r"^scheduler\.threshold: got -1"),
-        (PlateauScheduler, {"direction": "maximize", "min_factor": 2}, r"^scheduler\.min_factor: got 2"),
+        (
+            PlateauScheduler,
+            {"direction": "maximize", "factor": 1.0},
+            r"^scheduler\.factor: got 1\.0",
+        ),
+        (
+            PlateauScheduler,
+            {"direction": "maximize", "patience": -1},
+            r"^scheduler\.patience: got -1",
+        ),
+        (
+            PlateauScheduler,
+            {"direction": "maximize", "cooldown": -1},
+            r"^scheduler\.cooldown: got -1",
+        ),
+        (
+            PlateauScheduler,
+            {"direction": "maximize", "threshold": -1},
+            r"^scheduler\.threshold: got -1",
+        ),
+        (
+            PlateauScheduler,
+            {"direction": "maximize", "min_factor": 2},
+            r"^scheduler\.min_factor: got 2",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(scheduler, kwargs, message):

@@ -129,7 +129,9 @@ class App:
         self.jobs, self.configs, self.overrides = [], [], []
         self._monkeypatch.setattr(sys, "argv", [str(self.folder / "app.py"), *arguments])
         self._monkeypatch.setattr(
-            WorkersLauncher, "create_engine", lambda launcher, **_: InlineEngine(self.jobs, **launcher._sweep)
+            WorkersLauncher,
+            "create_engine",
+            lambda launcher, **_: InlineEngine(self.jobs, **launcher._sweep),
         )
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
@@ -176,7 +178,9 @@ class App:
 
     def directories(self, folder: str = "s") -> list[str]:
         """Return the numbered directories."""
-        return sorted((p.name for p in (self.folder / folder).iterdir() if p.name.isdigit()), key=int)
+        return sorted(
+            (p.name for p in (self.folder / folder).iterdir() if p.name.isdigit()), key=int
+        )
 
 
 class InlineEngine:
@@ -184,7 +188,9 @@ class InlineEngine:
 
     num_slots = num_cores = threads = 1
 
-    def __init__(self, jobs: list[Job], *, hydra_context: Any, config: DictConfig, task_function: Task) -> None:
+    def __init__(
+        self, jobs: list[Job], *, hydra_context: Any, config: DictConfig, task_function: Task
+    ) -> None:
         self._jobs = jobs
         self._loader = hydra_context.config_loader
         self._context = hydra_context
@@ -208,7 +214,11 @@ class InlineEngine:
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         try:
-            event = self._events.get(timeout=timeout_seconds) if timeout_seconds else self._events.get_nowait()
+            event = (
+                self._events.get(timeout=timeout_seconds)
+                if timeout_seconds
+                else self._events.get_nowait()
+            )
         except queue.Empty:
             return []
         if isinstance(event, Ended):
@@ -242,7 +252,11 @@ class InlineEngine:
             ended = self._ended(job, trial)
         except BaseException as error:  # as a worker does
             line = "; ".join(f"{type(error).__name__}: {error}".splitlines())
-            ended = {"state": "failed", "error": line, "traceback": "".join(traceback.format_exception(error))}
+            ended = {
+                "state": "failed",
+                "error": line,
+                "traceback": "".join(traceback.format_exception(error)),
+            }
         self._events.put(Ended(job.key, started=started, ended=time.time(), **ended))
 
     def _ended(self, job: Job, trial: "InlineTrial") -> dict[str, Any]:
@@ -280,7 +294,11 @@ class InlineEngine:
             set_current_trial(NoTrial())
         if isinstance(done._return_value, BaseException):
             raise done._return_value
-        return {"state": decided[0]} if decided else {"state": "completed", "value": done._return_value}
+        return (
+            {"state": decided[0]}
+            if decided
+            else {"state": "completed", "value": done._return_value}
+        )
 
 
 class InlineTrial:
@@ -306,13 +324,18 @@ class InlineTrial:
 
 def plain_trials(study: optuna.Study) -> list[tuple[Any, ...]]:
     """Return what two equal studies agree in, trial by trial: all but times and ids."""
-    return [(t.number, t.state, t.params, t.distributions, t.values, t.intermediate_values) for t in study.trials]
+    return [
+        (t.number, t.state, t.params, t.distributions, t.values, t.intermediate_values)
+        for t in study.trials
+    ]
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
     """Return every file below a folder with its contents, links as where they lead."""
     return {
-        str(path.relative_to(folder)): (str(path.readlink()).encode() if path.is_symlink() else path.read_bytes())
+        str(path.relative_to(folder)): (
+            str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+        )
         for path in sorted(folder.rglob("*"))
         if path.is_symlink() or path.is_file()
     }

@@ -17,7 +17,11 @@ from ..conftest import ROOT
 
 MULTIRUN = ["study=sweep", "tracking=none", "hydra/sweeper/pruner=none", "hydra.launcher.n_jobs=2"]
 GROUPS = ("augment", "data", "loss", "model", "optim", "scheduler", "tracking", "trainer")
-OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+OPTIONS = [
+    f"{group}={path.stem}"
+    for group in GROUPS
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+]
 ODD = [
     [],
     ["hydra.sweep.subdir=3/seed_0", "seed=4"],
@@ -55,8 +59,13 @@ def described(compose: Any, overrides: list[str]) -> Any:
         config = compose(overrides)
     except Exception as error:
         return type(error), str(error)
-    nodes = {key: (type(config._get_node(key)), config._get_node(key)._metadata.object_type) for key in config}
-    flags = [(node._get_flag("struct"), node._get_flag("readonly")) for node in (config, config.hydra)]
+    nodes = {
+        key: (type(config._get_node(key)), config._get_node(key)._metadata.object_type)
+        for key in config
+    }
+    flags = [
+        (node._get_flag("struct"), node._get_flag("readonly")) for node in (config, config.hydra)
+    ]
     return OmegaConf.to_yaml(config), nodes, flags
 
 
@@ -70,12 +79,16 @@ def described(compose: Any, overrides: list[str]) -> Any:
         *ODD,
     ],
 )
-def test_a_job_is_what_hydra_composes(sweep: tuple[ConfigLoader, DictConfig], overrides: list[str]) -> None:
+def test_a_job_is_what_hydra_composes(
+    sweep: tuple[ConfigLoader, DictConfig], overrides: list[str]
+) -> None:
     loader, config = sweep
     composition = Composition(loader, config)
     expected = described(lambda o: loader.load_sweep_config(config, o), overrides)
     assert described(composition.compose, overrides) == expected
-    assert described(composition.compose, overrides) == expected  # from the copy that the first one left
+    assert (
+        described(composition.compose, overrides) == expected
+    )  # from the copy that the first one left
 
 
 def test_a_job_does_not_change_the_next(sweep: tuple[ConfigLoader, DictConfig]) -> None:

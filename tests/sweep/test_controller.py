@@ -18,7 +18,11 @@ from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import Settings, read_settings
 from visionsweep.sweep.study import SweepStudy, open_storage
 
-ASHA = {"_target_": "optuna.pruners.SuccessiveHalvingPruner", "min_resource": 1, "reduction_factor": 2}
+ASHA = {
+    "_target_": "optuna.pruners.SuccessiveHalvingPruner",
+    "min_resource": 1,
+    "reduction_factor": 2,
+}
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
 
 Script = Iterator[
@@ -72,7 +76,9 @@ class SimulatedEngine:
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         self._now += 1.0
-        waiting = [key for key in self._busy if key not in self._answers or self._answers[key] is not None]
+        waiting = [
+            key for key in self._busy if key not in self._answers or self._answers[key] is not None
+        ]
         if not waiting:
             return []
         key = self._dice.choice(waiting)
@@ -195,7 +201,9 @@ class Setup:
         return ending
 
     def stored(self) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name="s", storage=f"sqlite:///{self.folder / 'study.db'}").trials
+        return optuna.load_study(
+            study_name="s", storage=f"sqlite:///{self.folder / 'study.db'}"
+        ).trials
 
 
 def test_every_slot_is_kept_busy_and_every_trial_counts_once(tmp_path: Path) -> None:
@@ -258,7 +266,11 @@ def test_a_lost_trial_starts_again_under_its_number_and_only_so_often(tmp_path: 
 
     sweep = Setup(tmp_path, script, n_trials=4)
     sweep.run()
-    tries = [(job.key, job.attempt, job.overrides) for job in sweep.engine.submitted if job.number in (1, 2)]
+    tries = [
+        (job.key, job.attempt, job.overrides)
+        for job in sweep.engine.submitted
+        if job.number in (1, 2)
+    ]
     assert sorted(t[:2] for t in tries) == [("1", 0), ("1", 1), ("1", 2), ("2", 0), ("2", 1)]
     assert len({t[2] for t in tries if t[0] == "1"}) == 1
     assert [t.state.name for t in sweep.stored()] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
@@ -282,7 +294,12 @@ def test_an_exception_fails_one_trial_with_its_reason(tmp_path: Path) -> None:
 def test_the_failure_rate_counts_over_the_sweep_from_the_tenth_trial_on(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
         failed = job.number not in (0, 1, 2)
-        yield ("end", "failed" if failed else "completed", x_of(job), "ValueError: no" if failed else None)
+        yield (
+            "end",
+            "failed" if failed else "completed",
+            x_of(job),
+            "ValueError: no" if failed else None,
+        )
 
     sweep = Setup(tmp_path, script, n_trials=50, num_slots=1)
     ending = sweep.run()
@@ -292,7 +309,9 @@ def test_the_failure_rate_counts_over_the_sweep_from_the_tenth_trial_on(tmp_path
 
 
 def test_a_sweep_without_a_result_is_a_failure(tmp_path: Path) -> None:
-    sweep = Setup(tmp_path, lambda job: iter([("end", "failed", None, "ValueError: no")]), n_trials=3)
+    sweep = Setup(
+        tmp_path, lambda job: iter([("end", "failed", None, "ValueError: no")]), n_trials=3
+    )
     assert sweep.run().code == 1
     assert [t.state.name for t in sweep.stored()] == ["FAIL"] * 3
 
@@ -384,7 +403,12 @@ def test_a_repeated_configuration_takes_the_stored_value_and_counts(tmp_path: Pa
 def test_a_failed_configuration_is_tried_again_when_it_is_drawn_again(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
         failed = job.number == 0
-        yield ("end", "failed" if failed else "completed", x_of(job), "ValueError: no" if failed else None)
+        yield (
+            "end",
+            "failed" if failed else "completed",
+            x_of(job),
+            "ValueError: no" if failed else None,
+        )
 
     sweep = Setup(tmp_path, script, suggest=discrete, n_trials=12)
     sweep.run()
@@ -400,7 +424,11 @@ def test_the_value_is_the_mean_over_seeds_and_each_is_a_job(tmp_path: Path) -> N
 
     sweep = Setup(tmp_path, script, seeds=3, n_trials=3)
     assert sweep.run().code == 0
-    assert [job.key for job in sweep.engine.submitted if job.number == 1] == ["1/seed_0", "1/seed_1", "1/seed_2"]
+    assert [job.key for job in sweep.engine.submitted if job.number == 1] == [
+        "1/seed_0",
+        "1/seed_1",
+        "1/seed_2",
+    ]
     for record in sweep.records:
         x = record.params["x"]
         assert record.seed_values == (x, x + 1, x + 2)
@@ -451,9 +479,15 @@ def test_an_interrupted_trial_goes_on_with_the_seed_it_was_at(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("pruner", [None, "wilcoxon"])
-def test_a_death_after_the_last_seed_or_a_decision_adds_no_seed(tmp_path: Path, pruner: str | None) -> None:
+def test_a_death_after_the_last_seed_or_a_decision_adds_no_seed(
+    tmp_path: Path, pruner: str | None
+) -> None:
     """Notes and decision are stored, the trial's end is not."""
-    keys = {"pruner": {"_target_": "optuna.pruners.WilcoxonPruner", "n_startup_steps": 2}} if pruner else {}
+    keys = (
+        {"pruner": {"_target_": "optuna.pruners.WilcoxonPruner", "n_startup_steps": 2}}
+        if pruner
+        else {}
+    )
     sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1, **keys)
     sweep.interrupts = 2
     sweep.run()

@@ -126,7 +126,9 @@ def belongs(process: psutil.Process, folder: Path) -> bool:
     try:
         if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return process.cwd() == str(folder) or any(str(folder) in word for word in process.cmdline())
+        return process.cwd() == str(folder) or any(
+            str(folder) in word for word in process.cmdline()
+        )
     except psutil.Error:
         return False
 
@@ -138,7 +140,9 @@ def describe(process: psutil.Process) -> str:
         return ""
 
 
-def crash_until_done(folder: Path, arguments: tuple[str, ...], dice: random.Random, kills: Counter[str]) -> int:
+def crash_until_done(
+    folder: Path, arguments: tuple[str, ...], dice: random.Random, kills: Counter[str]
+) -> int:
     """Repeat the command until it ends well, and kill on the way; return how many epochs may have been repeated.
 
     ``kills`` says how often: at the start, the controller, a worker, everything.
@@ -149,18 +153,23 @@ def crash_until_done(folder: Path, arguments: tuple[str, ...], dice: random.Rand
     for _ in range(len(plan) + 1):
         command = Command(folder, *arguments)
         lock = folder / "s" / ".lock"
-        begun = command.until(lambda: lock.exists() and lock.read_text() == str(command.process.pid))  # noqa: B023
+        pid = str(command.process.pid)
+        begun = command.until(lambda lock=lock, pid=pid: lock.exists() and lock.read_text() == pid)
         while begun and plan:
             kind = plan[0]
             if kind == "start":
-                time.sleep(dice.uniform(0.0, 1.0))  # somewhere between the lock and the first trials
+                time.sleep(
+                    dice.uniform(0.0, 1.0)
+                )  # somewhere between the lock and the first trials
             else:
                 target = progress(folder) + dice.randint(1, 12)
                 if not command.until(lambda: progress(folder) >= target):  # noqa: B023
                     break
                 time.sleep(dice.uniform(0.0, 0.03))
             plan.pop(0)
-            losses += command.kill(controller=kind != "worker", workers=kind in ("worker", "all"), dice=dice)
+            losses += command.kill(
+                controller=kind != "worker", workers=kind in ("worker", "all"), dice=dice
+            )
             if kind != "worker":
                 break
         code = command.wait()
@@ -180,15 +189,22 @@ def assert_whole(folder: Path, losses: int) -> list[FrozenTrial]:
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
     directories = {path.name for path in (folder / "s").iterdir() if path.name.isdigit()}
     assert directories == {str(number) for number in range(NUM_TRIALS)}
-    repeated = sum(repeats(folder / "s" / str(trial.number) / "epochs.log", trial) for trial in trials)
+    repeated = sum(
+        repeats(folder / "s" / str(trial.number) / "epochs.log", trial) for trial in trials
+    )
     assert repeated <= losses
     with (folder / "s" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["number"], row["state"], row["params.x"], row["epochs"]) for row in rows] == [
-        (str(t.number), t.state.name.lower(), str(t.params["x"]), str(max(t.intermediate_values))) for t in trials
+        (str(t.number), t.state.name.lower(), str(t.params["x"]), str(max(t.intermediate_values)))
+        for t in trials
     ]
     results = yaml.safe_load((folder / "s" / "optimization_results.yaml").read_text())
-    assert results == {"name": "optuna", "best_params": study.best_params, "best_value": study.best_value}
+    assert results == {
+        "name": "optuna",
+        "best_params": study.best_params,
+        "best_value": study.best_value,
+    }
     assert (folder / "s" / "best").resolve() == folder / "s" / str(study.best_trial.number)
     assert not list((folder / "s").glob("**/.*.new")), "a half-written link"
     return trials
@@ -219,7 +235,16 @@ def repeats(log: Path, trial: FrozenTrial) -> int:
 def told(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     """Return all that two equal studies agree in: everything but times and what the sweep notes for itself."""
     return [
-        (t.number, t.state, t.values, t.params, t.intermediate_values, t.distributions, t.system_attrs) for t in trials
+        (
+            t.number,
+            t.state,
+            t.values,
+            t.params,
+            t.intermediate_values,
+            t.distributions,
+            t.system_attrs,
+        )
+        for t in trials
     ]
 
 
@@ -234,7 +259,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, .
         app.task = runpy.run_path(str(folder / "app.py"))["main"].__wrapped__
         assert app(*SWEEP, "seconds=0").code == 0
         trials = app.study().trials
-    assert {trial.state for trial in trials} == {TrialState.COMPLETE, TrialState.PRUNED}  # or nothing would be shown
+    assert {trial.state for trial in trials} == {
+        TrialState.COMPLETE,
+        TrialState.PRUNED,
+    }  # or nothing would be shown
     return told(trials)
 
 
@@ -248,12 +276,15 @@ MANY = Counter(start=1, controller=1, worker=2, all=1)
 
 
 @pytest.mark.parametrize(
-    ("seed", "kills"), [(0, FAST), *(pytest.param(seed, MANY, marks=pytest.mark.slow) for seed in range(1, 6))]
+    ("seed", "kills"),
+    [(0, FAST), *(pytest.param(seed, MANY, marks=pytest.mark.slow) for seed in range(1, 6))],
 )
 def test_with_one_worker_the_study_equals_the_uninterrupted_one(
     app: App, uninterrupted: list[tuple[Any, ...]], seed: int, kills: Counter[str]
 ) -> None:
-    losses = crash_until_done(app.folder, (*SWEEP, "hydra.sweeper.n_jobs=1"), random.Random(seed), kills)
+    losses = crash_until_done(
+        app.folder, (*SWEEP, "hydra.sweeper.n_jobs=1"), random.Random(seed), kills
+    )
     assert told(assert_whole(app.folder, losses)) == uninterrupted
 
 
@@ -261,7 +292,9 @@ def test_with_one_worker_the_study_equals_the_uninterrupted_one(
     ("seed", "kills"),
     [pytest.param(seed, MANY, marks=pytest.mark.slow) for seed in range(1, 7)],
 )
-def test_with_two_workers_nothing_is_lost_and_nothing_twice(app: App, seed: int, kills: Counter[str]) -> None:
+def test_with_two_workers_nothing_is_lost_and_nothing_twice(
+    app: App, seed: int, kills: Counter[str]
+) -> None:
     arguments = (
         *SWEEP,
         "hydra.sweeper.n_jobs=2",
@@ -269,7 +302,9 @@ def test_with_two_workers_nothing_is_lost_and_nothing_twice(app: App, seed: int,
         "hydra.sweeper.pruner.reduction_factor=2",
     )
     arguments = tuple(
-        a for a in arguments if a not in ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1")
+        a
+        for a in arguments
+        if a not in ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1")
     )
     losses = crash_until_done(app.folder, arguments, random.Random(100 + seed), kills)
     assert_whole(app.folder, losses)
@@ -299,7 +334,11 @@ def assert_goes_on(app: App, command: Command) -> None:
     assert [trial.state for trial in app.study().trials] == [TrialState.RUNNING]
     last = command.text.splitlines()[-1]
     assert "go on with: python app.py --multirun" in last
-    out = app(*shlex.split(last.partition("app.py ")[2]), "hydra.sweeper.may_change=[obedient,seconds]", "seconds=0")
+    out = app(
+        *shlex.split(last.partition("app.py ")[2]),
+        "hydra.sweeper.may_change=[obedient,seconds]",
+        "seconds=0",
+    )
     assert out.code == 0, out.text
     assert [(job.number, job.attempt) for job in app.jobs] == [(0, 1), (1, 0)]
     trials = app.study().trials
@@ -349,7 +388,9 @@ def test_ctrl_c_twice_ends_everything_at_once(app: App) -> None:
 @pytest.mark.slow
 def test_ctrl_c_while_choices_are_checked(app: App) -> None:
     """Nothing was stored yet, and the name stays free."""
-    (app.folder / "slow_check.py").write_text("import time\n\ndef check(cfg):\n    time.sleep(60)\n")
+    (app.folder / "slow_check.py").write_text(
+        "import time\n\ndef check(cfg):\n    time.sleep(60)\n"
+    )
     command = Command(app.folder, *SWEEP, "hydra.sweeper.check=slow_check.check")
     log = app.folder / "s" / "sweep.log"
     assert command.until(lambda: log.exists() and "checking" in log.read_text())
@@ -370,7 +411,9 @@ def test_the_app_of_the_documentation_runs_as_printed(tmp_path: Path) -> None:
     command = Command(tmp_path, *shlex.split(line)[2:])
     assert command.wait() == 0, command.text
     [directory] = (tmp_path / "multirun").glob("*/*")
-    study = optuna.load_study(study_name=directory.name, storage=f"sqlite:///{directory / 'study.db'}")
+    study = optuna.load_study(
+        study_name=directory.name, storage=f"sqlite:///{directory / 'study.db'}"
+    )
     assert len(study.trials) == 20
     assert abs(study.best_params["+x"] - 2) < 1.5
     for trial in study.trials:
@@ -379,4 +422,9 @@ def test_the_app_of_the_documentation_runs_as_printed(tmp_path: Path) -> None:
         assert (trial.state == TrialState.COMPLETE) == (epochs == 10)
     assert_nothing_is_left(tmp_path)
     again = command.text.splitlines()[-2].partition("again: python app.py ")[2]
-    assert subprocess.run([sys.executable, "app.py", *shlex.split(again)], cwd=tmp_path, check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "app.py", *shlex.split(again)], cwd=tmp_path, check=False
+        ).returncode
+        == 0
+    )

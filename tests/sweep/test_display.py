@@ -29,11 +29,20 @@ SWEEP = Path("multirun/faces")
 
 
 def record(number: int, *values: float, state: Any = "complete", **more: Any) -> TrialRecord:
-    more = {"params": PARAMS, "start": 10.0, "end": 13.2, "epochs": 12, "directory": str(number), **more}
+    more = {
+        "params": PARAMS,
+        "start": 10.0,
+        "end": 13.2,
+        "epochs": 12,
+        "directory": str(number),
+        **more,
+    }
     return TrialRecord(number, state, values or None, **more)
 
 
-FAILED = record(9, state="failed", error="ValueError: model.num_classes: expected 10, got 3", epochs=None)
+FAILED = record(
+    9, state="failed", error="ValueError: model.num_classes: expected 10, got 3", epochs=None
+)
 
 
 @pytest.fixture
@@ -115,7 +124,9 @@ def test_each_end_is_one_line(logged: pytest.LogCaptureFixture) -> None:
     assert [r.levelname for r in logged.records].count("WARNING") == 1
 
 
-def test_a_trial_that_starts_again_and_a_note_are_lines_too(logged: pytest.LogCaptureFixture) -> None:
+def test_a_trial_that_starts_again_and_a_note_are_lines_too(
+    logged: pytest.LogCaptureFixture,
+) -> None:
     display = Display(SWEEP)
     display.started(3, 2, 1, PARAMS)
     display.note("worker 1 was replaced")
@@ -148,7 +159,12 @@ def console(width: int, height: int = 30) -> Console:
 
 def filled(screen: Console, slots: int = 2, *, best: TrialRecord | None = None) -> LiveDisplay:
     display = LiveDisplay(SWEEP, epochs=27, metric="val/f1_macro", console=screen)
-    wide = {"loss": "cross_entropy", "optim.lr": 0.0031234, "model.dropout": 0.25, "augment.strength": 0.123456}
+    wide = {
+        "loss": "cross_entropy",
+        "optim.lr": 0.0031234,
+        "model.dropout": 0.25,
+        "augment.strength": 0.123456,
+    }
     for number in range(slots):
         display.started(number, 0, slots - 1 - number, wide)
     display.reported(0, 5, 0.81239)
@@ -193,7 +209,11 @@ def test_the_lines_below_the_table_stay_in_sight_on_a_low_terminal() -> None:
     screen = console(100, height=12)
     lines = screen_of(filled(screen, slots=40), screen)
     assert len(lines) < 12
-    assert lines[-4:-1] == ["and 36 more running", "18/100 trials: 12 complete, 5 pruned, 1 failed", "best: none yet"]
+    assert lines[-4:-1] == [
+        "and 36 more running",
+        "18/100 trials: 12 complete, 5 pruned, 1 failed",
+        "best: none yet",
+    ]
 
 
 def test_a_trial_that_ended_leaves_the_table() -> None:
@@ -267,7 +287,9 @@ def test_what_others_write_stands_above_the_table(
     display.ended(FAILED, is_best=False)
     assert as_seen(screen)[6:8] == ["\u2500" * 60, "slot  trial  epoch  f1_macro  parameters"]
     assert len(as_seen(screen)) == 6 + 7  # one table, as drawn last
-    assert capsys.readouterr().out == "before the table\n"  # the rest goes through the table's console
+    assert (
+        capsys.readouterr().out == "before the table\n"
+    )  # the rest goes through the table's console
     display.close()
     assert sys.stdout is before
     assert handler.stream is before
@@ -296,14 +318,18 @@ def test_the_terminal_is_left_as_it_was() -> None:
     display.refresh(Status(0, 0, 0, 2, 10, None, 1.0))
     assert isinstance(screen.file, io.StringIO)
     written = screen.file.getvalue()
-    assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")  # the cursor shows, in case of SIGKILL
+    assert written.rindex("\x1b[?25h") > written.rindex(
+        "\x1b[?25l"
+    )  # the cursor shows, in case of SIGKILL
     assert "0/10 trials" in written
     display.close()
     # Up and erase, a line each, for the seven lines of the table.
     assert screen.file.getvalue()[len(written) :].count("\x1b[1A\x1b[2K") >= 7
 
 
-def test_the_table_is_not_drawn_more_often_than_one_can_see(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_is_not_drawn_more_often_than_one_can_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     screen = console(60)
@@ -322,8 +348,14 @@ def test_the_table_is_not_drawn_more_often_than_one_can_see(monkeypatch: pytest.
 # -- the summary
 
 
-def lines_of(trials: list[TrialRecord], directions: list[str] | None = None, **more: Any) -> list[str]:
-    more = {"sweep_dir": SWEEP, "continue_command": "python train.py --multirun study=faces", **more}
+def lines_of(
+    trials: list[TrialRecord], directions: list[str] | None = None, **more: Any
+) -> list[str]:
+    more = {
+        "sweep_dir": SWEEP,
+        "continue_command": "python train.py --multirun study=faces",
+        **more,
+    }
     return summary(trials, directions or ["maximize"], **more)
 
 
@@ -336,7 +368,12 @@ def test_the_summary_of_a_sweep() -> None:
         record(3, 0.9, epochs=27, duplicate_of=0, directory="0"),
         record(4, state="running", epochs=2),
     ]
-    assert lines_of(trials, full_epochs=27, metric="val/f1_macro", reproduce_command="python train.py loss=focal") == [
+    assert lines_of(
+        trials,
+        full_epochs=27,
+        metric="val/f1_macro",
+        reproduce_command="python train.py loss=focal",
+    ) == [
         "6 trials: 2 complete, 2 pruned, 1 failed, 1 not finished yet, 1 of them took the value of an equal one",
         "best val/f1_macro 0.9000 +- 0.1 over 3 seeds, trial 0: loss=focal optim.lr=0.00312",
         "pruning saved 50 of 81 epochs (62 %)",  # 24 + 26 of 3 trials x 27

@@ -32,12 +32,25 @@ ONE = ["maximize"]
 
 
 def record(number: int, *values: float, state: Any = "complete", **more: Any) -> TrialRecord:
-    more = {"params": {}, "start": None, "end": None, "epochs": None, "directory": str(number), **more}
+    more = {
+        "params": {},
+        "start": None,
+        "end": None,
+        "epochs": None,
+        "directory": str(number),
+        **more,
+    }
     return TrialRecord(number, state, values or None, **more)
 
 
-def write(sweep_dir: Path, trials: Sequence[TrialRecord], directions: Sequence[str] = ONE, **more: Any) -> None:
-    more = {"overrides_of": lambda trial: [f"x={trial.number}"], "is_group": lambda key: False, **more}
+def write(
+    sweep_dir: Path, trials: Sequence[TrialRecord], directions: Sequence[str] = ONE, **more: Any
+) -> None:
+    more = {
+        "overrides_of": lambda trial: [f"x={trial.number}"],
+        "is_group": lambda key: False,
+        **more,
+    }
     write_results(sweep_dir, trials, directions, **more)
 
 
@@ -45,14 +58,22 @@ def write(sweep_dir: Path, trials: Sequence[TrialRecord], directions: Sequence[s
 
 
 def test_the_best_is_complete_and_the_earlier_of_two_equal_ones() -> None:
-    trials = [record(0, 0.9, state="pruned"), record(1, 0.5), record(3, 0.7), record(2, 0.7), record(4, state="failed")]
+    trials = [
+        record(0, 0.9, state="pruned"),
+        record(1, 0.5),
+        record(3, 0.7),
+        record(2, 0.7),
+        record(4, state="failed"),
+    ]
     assert best(trials, ["maximize"]) is trials[3]
     assert best(trials, ["minimize"]) is trials[1]
     assert best(trials[:1], ONE) is None
     assert best([record(0, float("nan")), record(1, 0.1)], ONE) == record(1, 0.1)
 
 
-@pytest.mark.parametrize("directions", [["maximize", "minimize"], ["minimize", "minimize", "maximize"], ["maximize"]])
+@pytest.mark.parametrize(
+    "directions", [["maximize", "minimize"], ["minimize", "minimize", "maximize"], ["maximize"]]
+)
 @pytest.mark.parametrize("seed", range(5))
 def test_the_pareto_set_is_optunas(directions: list[str], seed: int) -> None:
     draw = random.Random(seed)
@@ -63,10 +84,16 @@ def test_the_pareto_set_is_optunas(directions: list[str], seed: int) -> None:
         failed = draw.random() < 0.2
         state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
         study.add_trial(optuna.trial.create_trial(state=state, values=None if failed else values))
-        trials.append(record(number, *([] if failed else values), state="failed" if failed else "complete"))
+        trials.append(
+            record(number, *([] if failed else values), state="failed" if failed else "complete")
+        )
     draw.shuffle(trials)
     front = [trial.number for trial in pareto(trials, directions)]
-    expected = study.best_trials if len(directions) > 1 else [t for t in study.trials if t.value == study.best_value]
+    expected = (
+        study.best_trials
+        if len(directions) > 1
+        else [t for t in study.trials if t.value == study.best_value]
+    )
     assert front == [trial.number for trial in expected]
     chosen = best(trials, directions)
     assert chosen is not None
@@ -76,7 +103,13 @@ def test_the_pareto_set_is_optunas(directions: list[str], seed: int) -> None:
 
 
 def test_the_best_of_several_objectives_is_that_of_the_first() -> None:
-    trials = [record(0, 0.5, 1), record(1, 0.9, 3), record(2, 0.9, 2), record(3, 0.1, 9), record(4, 0.8, 3)]
+    trials = [
+        record(0, 0.5, 1),
+        record(1, 0.9, 3),
+        record(2, 0.9, 2),
+        record(3, 0.1, 9),
+        record(4, 0.8, 3),
+    ]
     chosen = best(trials, ["maximize", "minimize"])
     assert chosen is trials[2]
     assert [trial.number for trial in ranked(trials, ["maximize", "minimize"])] == [2, 0, 1, 4, 3]
@@ -93,7 +126,13 @@ def rows_of(sweep_dir: Path) -> list[dict[str, str]]:
 def test_the_table_reads_back(tmp_path: Path) -> None:
     start = datetime(2026, 11, 25, 1, 2, 3).timestamp()
     trials = [
-        record(1, 1 / 3, params={"loss": "focal", "optim.lr": 1e-05, "loss.gamma": None}, start=start, end=start + 61),
+        record(
+            1,
+            1 / 3,
+            params={"loss": "focal", "optim.lr": 1e-05, "loss.gamma": None},
+            start=start,
+            end=start + 61,
+        ),
         record(0, 0.25, state="pruned", params={"loss": 'a, "b"', "flag": True}, epochs=3),
         record(2, state="running", params={}),
     ]
@@ -102,12 +141,25 @@ def test_the_table_reads_back(tmp_path: Path) -> None:
     assert ",".join(first) == (
         "number,state,value,start,end,epochs,directory,params.loss,params.flag,params.optim.lr,params.loss.gamma"
     )
-    assert [first["number"], first["state"], first["value"], first["epochs"]] == ["0", "pruned", "0.25", "3"]
-    assert [first["params.loss"], first["params.flag"], first["params.optim.lr"]] == ['a, "b"', "true", ""]
+    assert [first["number"], first["state"], first["value"], first["epochs"]] == [
+        "0",
+        "pruned",
+        "0.25",
+        "3",
+    ]
+    assert [first["params.loss"], first["params.flag"], first["params.optim.lr"]] == [
+        'a, "b"',
+        "true",
+        "",
+    ]
     assert float(second["value"]) == 1 / 3
     assert second["start"].startswith("2026-11-25T01:02:03")
     assert datetime.fromisoformat(second["end"]).timestamp() == start + 61
-    assert [second["params.optim.lr"], second["params.loss.gamma"], second["params.flag"]] == ["1e-05", "null", ""]
+    assert [second["params.optim.lr"], second["params.loss.gamma"], second["params.flag"]] == [
+        "1e-05",
+        "null",
+        "",
+    ]
     assert (third["state"], third["value"], third["end"]) == ("running", "", "")
 
 
@@ -134,10 +186,17 @@ def test_the_results_file_is_upstreams(tmp_path: Path) -> None:
         ("best_params", params),
         ("best_value", 0.5),
     ]
-    write(tmp_path, [record(0, 0.5, 2.0, params={"x": 1}), record(1, 0.25, 1.0)], ["maximize", "minimize"])
+    write(
+        tmp_path,
+        [record(0, 0.5, 2.0, params={"x": 1}), record(1, 0.25, 1.0)],
+        ["maximize", "minimize"],
+    )
     assert OmegaConf.load(tmp_path / "optimization_results.yaml") == {
         "name": "optuna",
-        "solutions": [{"params": {"x": 1}, "values": [0.5, 2.0]}, {"params": {}, "values": [0.25, 1.0]}],
+        "solutions": [
+            {"params": {"x": 1}, "values": [0.5, 2.0]},
+            {"params": {}, "values": [0.25, 1.0]},
+        ],
     }
 
 
@@ -177,7 +236,9 @@ def test_the_link_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / ".best.new").is_symlink()
 
 
-def test_a_folder_in_the_way_of_the_link_is_kept_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_in_the_way_of_the_link_is_kept_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "best").mkdir()
     write(tmp_path, [record(0, 0.5)])
     assert (tmp_path / "best").is_dir()
@@ -269,7 +330,9 @@ EXPRESSED = [
 
 
 @pytest.mark.parametrize("overrides", EXPRESSED, ids=" ".join)
-def test_the_preset_composes_what_the_overrides_compose(conf: Path, tmp_path: Path, overrides: list[str]) -> None:
+def test_the_preset_composes_what_the_overrides_compose(
+    conf: Path, tmp_path: Path, overrides: list[str]
+) -> None:
     sweep_dir = tmp_path / "sweep"
     write(sweep_dir, [record(0, 0.5)], overrides_of=lambda trial: overrides, is_group=is_group)
     given = given_by_the_preset(sweep_dir)
@@ -277,7 +340,9 @@ def test_the_preset_composes_what_the_overrides_compose(conf: Path, tmp_path: Pa
     composed = compose(conf, [f"hydra.searchpath=[file://{sweep_dir}]", *given])
     expected = compose(conf, overrides)
     for resolve in (False, True):  # as text, in which 1, 1.0, true and '1' differ
-        texts = [OmegaConf.to_yaml(c, resolve=resolve, sort_keys=True) for c in (composed, expected)]
+        texts = [
+            OmegaConf.to_yaml(c, resolve=resolve, sort_keys=True) for c in (composed, expected)
+        ]
         assert texts[0] == texts[1]
 
 
@@ -287,12 +352,19 @@ LEFT_OUT = [
     (["optim.betas.0=0.5", "optim.lr=1"], ["optim.betas.0=0.5"]),
     (["optim.betas[1]=0.5"], ["optim.betas[1]=0.5"]),
     (["trainer.layers=extend_list(4)", "seed=1"], ["trainer.layers=extend_list(4)"]),
-    (["~trainer.nested", "+trainer.nested.c=1", "trainer.epochs=4"], ["~trainer.nested", "+trainer.nested.c=1"]),
+    (
+        ["~trainer.nested", "+trainer.nested.c=1", "trainer.epochs=4"],
+        ["~trainer.nested", "+trainer.nested.c=1"],
+    ),
 ]
 
 
-@pytest.mark.filterwarnings("ignore:extend_list:UserWarning")  # deprecated by Hydra, and still to be got right
-@pytest.mark.parametrize(("overrides", "left_out"), LEFT_OUT, ids=[" ".join(case[0]) for case in LEFT_OUT])
+@pytest.mark.filterwarnings(
+    "ignore:extend_list:UserWarning"
+)  # deprecated by Hydra, and still to be got right
+@pytest.mark.parametrize(
+    ("overrides", "left_out"), LEFT_OUT, ids=[" ".join(case[0]) for case in LEFT_OUT]
+)
 def test_what_a_preset_cannot_express_is_named_and_stands_in_its_command(
     conf: Path, tmp_path: Path, overrides: list[str], left_out: list[str]
 ) -> None:
@@ -324,12 +396,19 @@ def test_the_printed_command_runs(conf: Path, tmp_path: Path) -> None:
     program = command_of(["train.py"], shlex.quote(sys.executable))
     trials = [record(0, 0.125), record(1, 0.0625)]
     write(
-        sweep_dir, trials, overrides_of=lambda t: overrides, is_group=is_group, program=program, extra={"commit": "c"}
+        sweep_dir,
+        trials,
+        overrides_of=lambda t: overrides,
+        is_group=is_group,
+        program=program,
+        extra={"commit": "c"},
     )
     head = (sweep_dir / "experiment/best.yaml").read_text().splitlines()
     assert head[2:4] == ["# Trial 0 of a b reached 0.125.", "# commit: c"]
     command = head[1].removeprefix("# ")
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "pg 1 None\n", done.stderr
 
 
@@ -348,8 +427,22 @@ def left(sweep_dir: Path) -> list[str]:
 
 
 def test_only_the_best_trials_keep_their_weights(tmp_path: Path) -> None:
-    folders = ["0/checkpoints", "1/checkpoints", "2/seed_0/checkpoints", "2/seed_1/checkpoints", "3/checkpoints/a/b"]
-    weights(tmp_path, *folders, "4/checkpoints", "5/checkpoints", "6/checkpoints", "0/other", "9/checkpoints")
+    folders = [
+        "0/checkpoints",
+        "1/checkpoints",
+        "2/seed_0/checkpoints",
+        "2/seed_1/checkpoints",
+        "3/checkpoints/a/b",
+    ]
+    weights(
+        tmp_path,
+        *folders,
+        "4/checkpoints",
+        "5/checkpoints",
+        "6/checkpoints",
+        "0/other",
+        "9/checkpoints",
+    )
     trials = [
         record(0, 0.2),
         record(1, 0.5),
@@ -363,7 +456,13 @@ def test_only_the_best_trials_keep_their_weights(tmp_path: Path) -> None:
     assert len(left(tmp_path)) == 10
     assert remove_checkpoints(tmp_path, trials, ONE, 2) == [0, 2, 3, 4]
     # 9 is nobody's that is known.
-    assert left(tmp_path) == ["0/other", "1/checkpoints", "5/checkpoints", "6/checkpoints", "9/checkpoints"]
+    assert left(tmp_path) == [
+        "0/other",
+        "1/checkpoints",
+        "5/checkpoints",
+        "6/checkpoints",
+        "9/checkpoints",
+    ]
     assert (tmp_path / "0/other/config.yaml").exists()
     assert not (tmp_path / "0/checkpoints/config.yaml").exists()
     assert remove_checkpoints(tmp_path, trials, ONE, 2) == []
@@ -374,9 +473,14 @@ def test_only_the_best_trials_keep_their_weights(tmp_path: Path) -> None:
 def test_an_original_is_kept_for_its_duplicate(tmp_path: Path) -> None:
     weights(tmp_path, "0/checkpoints", "1/checkpoints", "2/checkpoints")
     original, other, worst = record(0, 0.9), record(1, 0.8), record(2, 0.1)
-    copies = [record(n, 0.9, duplicate_of=0, directory=directory) for n, directory in ((3, "0"), (4, "4"))]
+    copies = [
+        record(n, 0.9, duplicate_of=0, directory=directory) for n, directory in ((3, "0"), (4, "4"))
+    ]
     assert remove_checkpoints(tmp_path, [worst, other, original, *copies], ONE, 2) == [2]
-    assert left(tmp_path) == ["0/checkpoints", "1/checkpoints"]  # copies take no place of another trial
+    assert left(tmp_path) == [
+        "0/checkpoints",
+        "1/checkpoints",
+    ]  # copies take no place of another trial
     moved = [record(0, 0.1), record(3, 0.9, duplicate_of=0, directory="3"), record(1, 0.5)]
     assert remove_checkpoints(tmp_path, moved, ONE, 1) == [1]
     assert left(tmp_path) == ["0/checkpoints"]
@@ -384,7 +488,13 @@ def test_an_original_is_kept_for_its_duplicate(tmp_path: Path) -> None:
 
 def test_the_pareto_set_keeps_its_weights(tmp_path: Path) -> None:
     weights(tmp_path, *(f"{n}/checkpoints" for n in range(5)))
-    trials = [record(0, 0.9, 9), record(1, 0.8, 5), record(2, 0.85, 9), record(3, 0.1, 1), record(4, 0.05, 7)]
+    trials = [
+        record(0, 0.9, 9),
+        record(1, 0.8, 5),
+        record(2, 0.85, 9),
+        record(3, 0.1, 1),
+        record(4, 0.05, 7),
+    ]
     directions = ["maximize", "minimize"]
     assert remove_checkpoints(tmp_path, trials, directions, 4) == [4]
     assert remove_checkpoints(tmp_path, trials, directions, 1) == [2]
@@ -416,10 +526,14 @@ def test_nothing_outside_the_sweep_is_touched(tmp_path: Path) -> None:
 def test_directories_that_are_done_are_not_looked_at_again(tmp_path: Path) -> None:
     weights(tmp_path, "0/checkpoints", "1/checkpoints")
     cleaned: set[str] = set()
-    assert remove_checkpoints(tmp_path, [record(0, 0.1), record(1, 0.2)], ONE, 1, cleaned=cleaned) == [0]
+    assert remove_checkpoints(
+        tmp_path, [record(0, 0.1), record(1, 0.2)], ONE, 1, cleaned=cleaned
+    ) == [0]
     assert cleaned == {"0"}
     weights(tmp_path, "0/checkpoints")
-    assert remove_checkpoints(tmp_path, [record(0, 0.1), record(1, 0.2)], ONE, 0, cleaned=cleaned) == [1]
+    assert remove_checkpoints(
+        tmp_path, [record(0, 0.1), record(1, 0.2)], ONE, 0, cleaned=cleaned
+    ) == [1]
 
 
 def test_disk_space_is_that_of_the_largest_folder(tmp_path: Path) -> None:

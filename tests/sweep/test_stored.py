@@ -55,7 +55,9 @@ class _Deaf:
 
 
 @pytest.fixture
-def again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], begun: Path) -> App:
+def again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], begun: Path
+) -> App:
     """Return an app whose folder holds the begun sweep."""
     app = App(tmp_path, monkeypatch, capfd)
     shutil.copytree(begun / "s", app.folder / "s", symlinks=True)
@@ -76,7 +78,9 @@ def test_the_name_alone_takes_up_a_sweep_as_it_was(again: App) -> None:
     assert "3 trials: 3 complete" in out.stdout
 
 
-def test_n_trials_is_a_total_and_the_rest_is_remembered(again: App, whole: list[tuple[Any, ...]]) -> None:
+def test_n_trials_is_a_total_and_the_rest_is_remembered(
+    again: App, whole: list[tuple[Any, ...]]
+) -> None:
     out = again(*TAKE_UP, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=5")
     assert out.code == 0
     assert numbers(again) == [3, 4]
@@ -111,7 +115,9 @@ REFUSED = {  # a command's changes, each with the line that shows it
         "hydra.sweeper.seeds=2": "hydra.sweeper.seeds: 1 -> 2",
         "hydra.sweeper.enqueue=[{x: 1.0}]": "hydra.sweeper.enqueue: [] -> [{'x': 1.0}]",
     },
-    "the sampler": {"hydra/sweeper/sampler=tpe": "hydra.sweeper.sampler._target_: 'optuna.samplers.RandomSampler' -> "},
+    "the sampler": {
+        "hydra/sweeper/sampler=tpe": "hydra.sweeper.sampler._target_: 'optuna.samplers.RandomSampler' -> "
+    },
 }
 
 
@@ -139,7 +145,11 @@ def test_what_does_not_change_the_search_may_change(again: App) -> None:
     for change in (
         ["epochs=3", "hydra.sweeper.n_jobs=1"],  # the first was said by the config already
         ["hydra/launcher=workers", "hydra.launcher.trial_timeout_seconds=60"],
-        ["hydra.sweeper.timeout_seconds=60", "hydra.sweeper.max_failure_rate=0.9", "hydra.sweeper.retries=0"],
+        [
+            "hydra.sweeper.timeout_seconds=60",
+            "hydra.sweeper.max_failure_rate=0.9",
+            "hydra.sweeper.retries=0",
+        ],
         ["hydra.sweeper.keep_checkpoints=null", "hydra.sweeper.target_value=-1"],
         ["hydra.sweeper.may_change=[mode,old]", "mode=slow", "+old.b=2"],
         ["hydra.sweeper.n_trials=4"],  # and all of it is remembered
@@ -158,13 +168,21 @@ def test_a_key_that_merely_begins_like_one_that_may_change_is_compared(app: App)
 
 @pytest.mark.slow
 def test_extend_goes_on_with_a_wider_range(again: App) -> None:
-    out = again(*TAKE_UP, "hydra.sweep.dir=s", "x=interval(8.0,9.0)", "hydra.sweeper.n_trials=5", EXTEND)
+    out = again(
+        *TAKE_UP, "hydra.sweep.dir=s", "x=interval(8.0,9.0)", "hydra.sweeper.n_trials=5", EXTEND
+    )
     assert out.code == 0, out.text
     assert "x.low: -5.0 -> 8.0" in out.stdout
-    assert [8 <= trial.params["x"] <= 9 for trial in again.study().trials] == [False] * 3 + [True] * 2
-    again(*TAKE_UP, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=6")  # the change stays, `extend` does not
+    assert [8 <= trial.params["x"] <= 9 for trial in again.study().trials] == [False] * 3 + [
+        True
+    ] * 2
+    again(
+        *TAKE_UP, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=6"
+    )  # the change stays, `extend` does not
     assert 8 <= again.study().trials[5].params["x"] <= 9
-    assert "x.low: 8.0 -> 7.0" in again(*TAKE_UP, "hydra.sweep.dir=s", "x=interval(7.0,9.0)").error()
+    assert (
+        "x.low: 8.0 -> 7.0" in again(*TAKE_UP, "hydra.sweep.dir=s", "x=interval(7.0,9.0)").error()
+    )
 
 
 EXTEND = "hydra.sweeper.on_change=extend"
@@ -178,7 +196,9 @@ def test_choices_cannot_be_extended_and_the_sweep_stays_as_it_was(again: App) ->
     assert (again.folder / "s" / "sweep.yaml").read_bytes() == before
     assert again(*TAKE_UP, "hydra.sweep.dir=s").code == 0
     # What the message says to do works.
-    out = again.sweep("x=interval(-5.0,5.0)", "z=a,b,c", "y=2", "hydra.sweeper.n_trials=1", WARM, to="t")
+    out = again.sweep(
+        "x=interval(-5.0,5.0)", "z=a,b,c", "y=2", "hydra.sweeper.n_trials=1", WARM, to="t"
+    )
     assert out.code == 0, out.text
     assert "warm start: 3 complete trials of s" in out.stdout
 
@@ -195,7 +215,9 @@ def test_the_same_command_again_changes_nothing(again: App) -> None:
 
 
 overrides = st.lists(
-    st.builds("{}{}={}".format, *map(st.sampled_from, (["", "+", "~"], ["a", "a.b", "c/d"], ["1", "2"])))
+    st.builds(
+        "{}{}={}".format, *map(st.sampled_from, (["", "+", "~"], ["a", "a.b", "c/d"], ["1", "2"]))
+    )
 )
 
 
@@ -206,7 +228,9 @@ def test_merging_is_idempotent_and_takes_the_later_word(before: list[str], now: 
     assert stored.merge(before, []) == before
     keys = [stored.override_key(override) for override in now]
     for key in set(keys):
-        assert [o for o in merged if stored.override_key(o) == key] == [o for o in now if stored.override_key(o) == key]
+        assert [o for o in merged if stored.override_key(o) == key] == [
+            o for o in now if stored.override_key(o) == key
+        ]
     assert [o for o in merged if stored.override_key(o) not in keys] == [
         o for o in before if stored.override_key(o) not in keys
     ]
@@ -216,7 +240,9 @@ def test_a_repeated_argument_keeps_its_place() -> None:
     assert stored.merge(["a=1", "b=2", "c=3"], ["b=4", "d=5"]) == ["a=1", "b=4", "c=3", "d=5"]
 
 
-def test_a_part_of_the_command_goes_on_with_the_same_draws(again: App, whole: list[tuple[Any, ...]]) -> None:
+def test_a_part_of_the_command_goes_on_with_the_same_draws(
+    again: App, whole: list[tuple[Any, ...]]
+) -> None:
     """The order of dimensions is the order in which a sampler draws."""
     again.sweep(STARTED[0], "hydra.sweeper.n_trials=5")
     assert plain_trials(again.study()) == whole
@@ -257,7 +283,10 @@ def test_the_apps_own_name_of_a_sweep(app: App) -> None:
         "x=interval(0.0,1.0)",
         "hydra.sweeper.study_name=other",
     )
-    app.write("config.yaml", config.read_text().replace("_self_]", "{override hydra/sweeper: optuna_async}, _self_]"))
+    app.write(
+        "config.yaml",
+        config.read_text().replace("_self_]", "{override hydra/sweeper: optuna_async}, _self_]"),
+    )
     out = app("--multirun", "study=faces", *arguments)
     assert out.code == 0, out.text
     assert "new study faces" in out.stdout
@@ -281,17 +310,27 @@ def test_a_renamed_directory_is_still_the_sweep(again: App) -> None:
     assert "study s, taken up: 3 of 4 trials have ended\n" in out.stdout
     assert len(again.study("s", folder="t").trials) == 4
     out = again(*TAKE_UP, "hydra.sweep.dir=t")
-    assert "4 of 4 trials have ended; nothing is left to do, for more give hydra.sweeper.n_trials=8\n" in out.stdout
+    assert (
+        "4 of 4 trials have ended; nothing is left to do, for more give hydra.sweeper.n_trials=8\n"
+        in out.stdout
+    )
     assert out.stdout.splitlines()[-1].endswith("hydra.sweep.dir=t")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flags", [["--config-name", "other"], ["--config-name=other"], ["-cn", "other"]])
-def test_another_primary_config_is_named_in_the_command_that_goes_on(app: App, flags: list[str]) -> None:
+@pytest.mark.parametrize(
+    "flags", [["--config-name", "other"], ["--config-name=other"], ["-cn", "other"]]
+)
+def test_another_primary_config_is_named_in_the_command_that_goes_on(
+    app: App, flags: list[str]
+) -> None:
     app.write("other.yaml", "x: 2.0\ny: 1\n")
     out = app.sweep(*flags, "x=interval(0.0,1.0)", "hydra.sweeper.n_trials=1")
     last = out.stdout.splitlines()[-1].partition("go on with: ")[2]
-    assert last == f"python app.py {' '.join(flags)} --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    assert (
+        last
+        == f"python app.py {' '.join(flags)} --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    )
     out = app(*shlex.split(last)[2:], "hydra.sweeper.n_trials=2")
     assert (out.code, numbers(app)) == (0, [1]), out.text
 
@@ -301,11 +340,16 @@ def test_an_app_run_as_a_module_is_named_so(app: App, monkeypatch: pytest.Monkey
     package = app.folder / "package"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "app.py").write_text("import sys\nfrom visionsweep.sweep.stored import program\nprint(program())\n")
+    (package / "app.py").write_text(
+        "import sys\nfrom visionsweep.sweep.stored import program\nprint(program())\n"
+    )
     shutil.copy(package / "app.py", package / "__main__.py")
     for name, words in (("package.app", "python -m package.app"), ("package", "python -m package")):
         assert subprocess.check_output([sys.executable, "-m", name], text=True).strip() == words
-    assert subprocess.check_output([sys.executable, "package/app.py"], text=True).strip() == "python package/app.py"
+    assert (
+        subprocess.check_output([sys.executable, "package/app.py"], text=True).strip()
+        == "python package/app.py"
+    )
 
 
 def test_any_value_of_a_config_is_stored_and_compared(app: App) -> None:

@@ -47,12 +47,19 @@ def open_study(path: Path, sampler: dict[str, Any] = TPE, **keywords: Any) -> Sw
         "pruner": optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         "suggest": suggest,
     }
-    return SweepStudy(open_storage(f"sqlite:///{path}"), "s", ["maximize"], **(arguments | keywords))
+    return SweepStudy(
+        open_storage(f"sqlite:///{path}"), "s", ["maximize"], **(arguments | keywords)
+    )
 
 
 def value_of(trial: FrozenTrial, step: int) -> float:
     """A learning curve that depends on the parameters alone."""
-    return -((trial.params["lr"] - 0.01) ** 2) * 1e4 - trial.params["k"] - 1.0 / step + len(trial.params["loss"])
+    return (
+        -((trial.params["lr"] - 0.01) ** 2) * 1e4
+        - trial.params["k"]
+        - 1.0 / step
+        + len(trial.params["loss"])
+    )
 
 
 class Killed(Exception):  # noqa: N818 - as in test_resume
@@ -90,13 +97,22 @@ def contents(path: Path) -> list[tuple[Any, ...]]:
     "name",
     [
         "TPESampler",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("RandomSampler", "QMCSampler", "NSGAIISampler")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("RandomSampler", "QMCSampler", "NSGAIISampler")
+        ),
     ],
 )
-def test_a_study_taken_up_after_any_death_equals_the_uninterrupted_one(tmp_path: Path, name: str) -> None:
+def test_a_study_taken_up_after_any_death_equals_the_uninterrupted_one(
+    tmp_path: Path, name: str
+) -> None:
     sampler = TPE if name == "TPESampler" else {"_target_": f"optuna.samplers.{name}", "seed": 0}
     if name == "QMCSampler":
-        sampler |= {"scramble": True, "warn_independent_sampling": False, "warn_asynchronous_seeding": False}
+        sampler |= {
+            "scramble": True,
+            "warn_independent_sampling": False,
+            "warn_asynchronous_seeding": False,
+        }
     if name == "NSGAIISampler":
         sampler |= {"population_size": 5}
     work(open_study(tmp_path / "whole.db", sampler), 16, lambda: None)
@@ -130,7 +146,9 @@ def dying(method: Callable[..., Any], dice: random.Random) -> Callable[..., Any]
     return write
 
 
-def test_the_storage_dies_between_any_two_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storage_dies_between_any_two_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     work(open_study(tmp_path / "whole.db"), 6, lambda: None)
     whole = contents(tmp_path / "whole.db")
     writes = ["create_new_trial", "set_trial_intermediate_value", "set_trial_system_attr"]
@@ -201,7 +219,9 @@ def test_presets_come_first_and_missing_parameters_are_drawn(tmp_path: Path) -> 
 
 def test_history_informs_the_sampler_but_takes_no_number(tmp_path: Path) -> None:
     points = [({"lr": 0.01, "loss": "focal", "k": 1, "gamma": 1.0}, [float(i)]) for i in range(20)]
-    points.append(({"lr": 5.0, "loss": "focal", "k": 1, "gamma": 1.0}, [99.0]))  # outside of the range
+    points.append(
+        ({"lr": 5.0, "loss": "focal", "k": 1, "gamma": 1.0}, [99.0])
+    )  # outside of the range
     history = past_trials(points, SPACE | {"gamma": FloatDistribution(0.5, 5.0)})
     assert len(history) == 20
     study = open_study(tmp_path / "s.db", history=history)
@@ -233,7 +253,10 @@ def test_a_storage_that_cannot_be_opened_is_one_line(url: str) -> None:
 
 def test_a_missing_driver_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(UserError, match=r"cannot open lab/studies .*psycopg.*pip install 'visionsweep\[postgresql\]'"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot open lab/studies .*psycopg.*pip install 'visionsweep\[postgresql\]'",
+    ):
         open_storage("postgresql+psycopg://me:secret@lab/studies")
 
 

@@ -30,7 +30,9 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 @pytest.fixture
-def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> App:
+def whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> App:
     return App(tmp_path, monkeypatch, capfd)
 
 
@@ -72,16 +74,20 @@ def test_a_sweep_and_what_it_leaves(whole: App) -> None:
     assert [c["db"]["name"] for c in app.configs] == [t.params["db"] for t in trials]
     best = min(trials, key=lambda t: t.value or 0.0)
     assert app.results() == {"name": "optuna", "best_params": best.params, "best_value": best.value}
-    assert [(row["number"], row["state"], float(row["value"]), row["directory"]) for row in table(app)] == [
-        (str(t.number), "complete", t.value, str(t.number)) for t in trials
-    ]
+    assert [
+        (row["number"], row["state"], float(row["value"]), row["directory"]) for row in table(app)
+    ] == [(str(t.number), "complete", t.value, str(t.number)) for t in trials]
     assert (app.folder / "s" / "best").resolve() == app.folder / "s" / str(best.number)
     for number in range(3):
         written = OmegaConf.load(app.folder / "s" / str(number) / ".hydra" / "config.yaml")
         assert OmegaConf.to_container(written) == app.configs[number]
     lines = [line.partition("[HYDRA] ")[2] for line in out.stdout.splitlines()]
     assert lines[0] == "new study s"
-    assert lines[1] == lines[-1] == "go on with: python app.py --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    assert (
+        lines[1]
+        == lines[-1]
+        == "go on with: python app.py --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    )
     logged = (app.folder / "s" / "sweep.log").read_text().splitlines()
     assert [line.partition("[INFO] ")[2] for line in logged] == lines[1:]
 
@@ -89,7 +95,10 @@ def test_a_sweep_and_what_it_leaves(whole: App) -> None:
 @pytest.mark.slow
 def test_the_best_trial_can_be_had_again(app: App) -> None:
     app.write(
-        "config.yaml", (app.folder / "conf" / "config.yaml").read_text().replace("_self_", "_self_, {experiment: null}")
+        "config.yaml",
+        (app.folder / "conf" / "config.yaml")
+        .read_text()
+        .replace("_self_", "_self_, {experiment: null}"),
     )
     out = app.sweep(X, "db=mysql,postgresql", "z=\"it's\",'a, b'", FREE)
     assert out.code == 0, out.text
@@ -145,7 +154,13 @@ def test_a_losing_trial_is_pruned_and_keeps_its_record(app: App) -> None:
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(app: App) -> None:
     before = tree(app.folder)
-    out = app.sweep(X, "db=mysql,postgresql", "y=2", "hydra.sweeper.dry_run=true", "hydra.sweeper.epochs_key=epochs")
+    out = app.sweep(
+        X,
+        "db=mysql,postgresql",
+        "y=2",
+        "hydra.sweeper.dry_run=true",
+        "hydra.sweeper.epochs_key=epochs",
+    )
     assert out.code == 0, out.text
     assert tree(app.folder) == before
     assert not (app.folder / "s").exists()
@@ -179,12 +194,23 @@ def test_a_dry_run_finds_what_a_sweep_would(whole: App) -> None:
 # -- search spaces
 
 
-GRID = ("--multirun", "hydra/sweeper=optuna_async", "hydra/sweeper/sampler=grid", "hydra.sweep.dir=s")
-TWO_BY_TWO = [("x=1", "db=mysql"), ("x=1", "db=postgresql"), ("x=2", "db=mysql"), ("x=2", "db=postgresql")]
+GRID = (
+    "--multirun",
+    "hydra/sweeper=optuna_async",
+    "hydra/sweeper/sampler=grid",
+    "hydra.sweep.dir=s",
+)
+TWO_BY_TWO = [
+    ("x=1", "db=mysql"),
+    ("x=1", "db=postgresql"),
+    ("x=2", "db=mysql"),
+    ("x=2", "db=postgresql"),
+]
 
 
 @pytest.mark.parametrize(
-    ("given", "count"), [([], 4), (["hydra.sweeper.n_trials=9"], 4), (["hydra.sweeper.n_trials=3"], 3)]
+    ("given", "count"),
+    [([], 4), (["hydra.sweeper.n_trials=9"], 4), (["hydra.sweeper.n_trials=3"], 3)],
 )
 def test_a_grid_is_each_configuration_once_in_order(app: App, given: list[str], count: int) -> None:
     out = app(*GRID, "x=1,2", "db=mysql,postgresql", *given)
@@ -210,15 +236,24 @@ def test_a_grid_refuses_what_is_not_discrete_by_name(app: App) -> None:
 
 @pytest.mark.parametrize("setting", ["enqueue=[{x: 1}]", "warm_start=old"])
 def test_a_grid_refuses_what_would_do_nothing(app: App, setting: str) -> None:
-    assert f"hydra.sweeper.{setting.partition('=')[0]}: " in app(*GRID, "x=1,2", f"hydra.sweeper.{setting}").error()
+    assert (
+        f"hydra.sweeper.{setting.partition('=')[0]}: "
+        in app(*GRID, "x=1,2", f"hydra.sweeper.{setting}").error()
+    )
 
 
-CONDITIONAL = {"mode": "choice(fast,slow)", "x": {"space": "interval(1.0,2.0)", "when": "mode=slow"}}
+CONDITIONAL = {
+    "mode": "choice(fast,slow)",
+    "x": {"space": "interval(1.0,2.0)", "when": "mode=slow"},
+}
 
 
 def test_an_inactive_parameter_is_not_among_the_overrides(app: App) -> None:
     app.extend(hydra={"sweeper": {"params": CONDITIONAL}})
-    app.write("config.yaml", "defaults: [{override hydra/sweeper: optuna_async}]\n" + _without_defaults(app))
+    app.write(
+        "config.yaml",
+        "defaults: [{override hydra/sweeper: optuna_async}]\n" + _without_defaults(app),
+    )
     out = app.sweep("hydra.sweeper.n_trials=6")
     assert out.code == 0, out.text
     found = [dict(o.split("=") for o in job) for job in app.overrides]
@@ -281,11 +316,16 @@ def test_a_typing_error_is_found_before_trial_0_and_the_name_stays_free(
 
 def test_each_pair_of_group_choices_is_composed(whole: App) -> None:
     app = whole
-    app.write("config.yaml", (app.folder / "conf" / "config.yaml").read_text() + "\nport: ${db.port}\n")
+    app.write(
+        "config.yaml", (app.folder / "conf" / "config.yaml").read_text() + "\nport: ${db.port}\n"
+    )
     app.write("cache/on.yaml", "# @package _global_\ndefaults: [{override /db: sqlite}]\n")
     app.write("cache/off.yaml", "{}\n")
     app.write(
-        "config.yaml", (app.folder / "conf" / "config.yaml").read_text().replace("_self_]", "{cache: 'off'}, _self_]")
+        "config.yaml",
+        (app.folder / "conf" / "config.yaml")
+        .read_text()
+        .replace("_self_]", "{cache: 'off'}, _self_]"),
     )
     text = app.sweep("db=mysql,postgresql", "cache='off',on,of", FREE).error()
     assert "cache=of" in text
@@ -326,7 +366,11 @@ def test_a_misspelt_choice_is_told_what_there_is(whole: App) -> None:
 def test_the_plan_states_the_disk_space(whole: App) -> None:
     app = whole
     out = app.sweep(
-        X, CHECK, "hydra.sweeper.dry_run=true", "hydra.sweeper.n_trials=9", "hydra.sweeper.keep_checkpoints=7"
+        X,
+        CHECK,
+        "hydra.sweeper.dry_run=true",
+        "hydra.sweeper.n_trials=9",
+        "hydra.sweeper.keep_checkpoints=7",
     )
     assert out.code == 0, out.text
     assert "8 kB on disk for weights" in out.stdout or "0.0 MB on disk for weights" in out.stdout
@@ -354,7 +398,9 @@ def test_enqueued_configurations_come_first_and_what_is_missing_is_drawn(app: Ap
         ("7", "list"),
     ],
 )
-def test_a_bad_enqueued_configuration_is_refused_before_anything_is_written(app: App, item: str, words: str) -> None:
+def test_a_bad_enqueued_configuration_is_refused_before_anything_is_written(
+    app: App, item: str, words: str
+) -> None:
     text = app.sweep(X, f"hydra.sweeper.enqueue=[{item}]", FREE).error()
     assert text.startswith("hydra.sweeper.enqueue")
     assert words in text
@@ -363,7 +409,13 @@ def test_a_bad_enqueued_configuration_is_refused_before_anything_is_written(app:
 
 @pytest.mark.slow
 def test_warm_start_informs_the_sampler_and_counts_for_nothing(app: App) -> None:
-    tpe = ("--multirun", "hydra/sweeper=optuna_async", "hydra.sweeper.sampler.seed=5", "hydra.sweep.dir=t", X)
+    tpe = (
+        "--multirun",
+        "hydra/sweeper=optuna_async",
+        "hydra.sweeper.sampler.seed=5",
+        "hydra.sweep.dir=t",
+        X,
+    )
     app.sweep(X, "hydra.sweeper.n_trials=10", to="old")
     out = app(*tpe, "hydra.sweeper.warm_start=old", "hydra.sweeper.n_trials=2")
     assert out.code == 0, out.text
@@ -381,7 +433,10 @@ def test_warm_start_informs_the_sampler_and_counts_for_nothing(app: App) -> None
 @pytest.mark.slow
 def test_a_warm_start_that_is_refused_leaves_the_name_free(app: App) -> None:
     app.sweep(X, ONE, to="old")
-    for setting, words in [("warm_start=odl", "odl holds no sweep"), ("direction=maximize", "another direction")]:
+    for setting, words in [
+        ("warm_start=odl", "odl holds no sweep"),
+        ("direction=maximize", "another direction"),
+    ]:
         other = "hydra.sweeper.warm_start=old" if "warm" not in setting else ""
         text = app.sweep(X, f"hydra.sweeper.{setting}", *filter(None, [other])).error()
         assert text.startswith("hydra.sweeper.warm_start: ")
@@ -389,7 +444,9 @@ def test_a_warm_start_that_is_refused_leaves_the_name_free(app: App) -> None:
     out = app.sweep(X, "hydra.sweeper.warm_start=old", ONE)
     assert out.code == 0, out.text
     app._storages.clear()
-    assert "has lost its study 'old'" in app.sweep(X, "hydra.sweeper.warm_start=old", to="t").error()
+    assert (
+        "has lost its study 'old'" in app.sweep(X, "hydra.sweeper.warm_start=old", to="t").error()
+    )
 
 
 def test_a_repeated_configuration_takes_the_stored_value_and_counts(app: App) -> None:
@@ -414,7 +471,11 @@ def test_a_value_is_the_mean_over_seeds_and_each_is_a_job(app: App) -> None:
     assert out.code == 0, out.text
     assert [config["seed"] for config in app.configs] == [10, 11, 12] * 2
     assert values(app) == [[pytest.approx(t.params["x"] + 11)] for t in app.study().trials]
-    assert sorted(p.name for p in (app.folder / "s" / "1").iterdir()) == ["seed_0", "seed_1", "seed_2"]
+    assert sorted(p.name for p in (app.folder / "s" / "1").iterdir()) == [
+        "seed_0",
+        "seed_1",
+        "seed_2",
+    ]
     assert [job.number for job in app.jobs] == [0, 0, 0, 1, 1, 1]
     assert [float(row["seed_std"]) for row in table(app)] == [pytest.approx(1.0)] * 2
     [line] = [line for line in out.stdout.splitlines() if " again: " in line]
@@ -459,7 +520,12 @@ def test_seeds_need_a_key_of_their_own(app: App, arguments: list[str], words: st
 @pytest.mark.slow
 def test_a_target_value_ends_the_sweep(app: App) -> None:
     app.task = lambda cfg: HydraConfig.get().job.num
-    out = app.sweep(X, "hydra.sweeper.direction=maximize", "hydra.sweeper.target_value=2", "hydra.sweeper.n_trials=9")
+    out = app.sweep(
+        X,
+        "hydra.sweeper.direction=maximize",
+        "hydra.sweeper.target_value=2",
+        "hydra.sweeper.n_trials=9",
+    )
     assert out.code == 0
     assert values(app) == [[0.0], [1.0], [2.0]]
     assert "ended early: hydra.sweeper.target_value=2 is reached" in out.stdout
@@ -470,7 +536,9 @@ def test_a_target_value_ends_the_sweep(app: App) -> None:
 @pytest.mark.slow
 def test_no_improvement_ends_the_sweep(app: App) -> None:
     app.task = lambda cfg: abs(HydraConfig.get().job.num - 2)
-    out = app.sweep(X, "hydra.sweeper.max_trials_without_improvement=3", "hydra.sweeper.n_trials=20")
+    out = app.sweep(
+        X, "hydra.sweeper.max_trials_without_improvement=3", "hydra.sweeper.n_trials=20"
+    )
     assert out.code == 0
     assert len(values(app)) == 6  # the best is trial 2
     assert "hydra.sweeper.max_trials_without_improvement" in out.stdout
@@ -497,11 +565,15 @@ def test_several_objectives_give_a_pareto_set(app: App) -> None:
     points = [(1, 5), (2, 2), (3, 3), (5, 1)]
     order = str([{"x": float(x), "y": y} for x, y in points]).replace("'", "")
     both = "hydra.sweeper.direction=[minimize,minimize]"
-    out = app.sweep(X, "y=range(0,9)", both, f"hydra.sweeper.enqueue={order}", "hydra.sweeper.n_trials=4")
+    out = app.sweep(
+        X, "y=range(0,9)", both, f"hydra.sweeper.enqueue={order}", "hydra.sweeper.n_trials=4"
+    )
     assert out.code == 0, out.text
     assert app.results() == {
         "name": "optuna",
-        "solutions": [{"params": {"x": x, "y": y}, "values": [x, y]} for x, y in [(1, 5), (2, 2), (5, 1)]],
+        "solutions": [
+            {"params": {"x": x, "y": y}, "values": [x, y]} for x, y in [(1, 5), (2, 2), (5, 1)]
+        ],
     }
     assert [(row["value_0"], row["value_1"]) for row in table(app)][1] == ("2.0", "2.0")
     app.task = sphere
@@ -566,7 +638,10 @@ def test_what_is_no_number_is_reported_at_trial_0(app: App, returned: Any) -> No
 
 @pytest.mark.slow
 def test_a_trial_that_cannot_be_composed_fails_alone(app: App) -> None:
-    app.write("config.yaml", (app.folder / "conf" / "config.yaml").read_text() + "\nratio: ${eval:${x},${y}}\n")
+    app.write(
+        "config.yaml",
+        (app.folder / "conf" / "config.yaml").read_text() + "\nratio: ${eval:${x},${y}}\n",
+    )
     OmegaConf.register_resolver("eval", lambda x, y: x / y, replace=True)
     app.task = lambda cfg: cfg.ratio
     order = "hydra.sweeper.enqueue=[{y: 1}, {y: 0}, {y: 2}]"
@@ -588,7 +663,9 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
     app.sweep(X, "hydra.sweeper.n_trials=4", "hydra.sweeper.keep_checkpoints=2")
     order = sorted(range(4), key=lambda n: values(app)[n])  # type: ignore[arg-type, return-value]
     kept = [
-        int(path.parts[-3]) for path in (app.folder / "s").glob("*/checkpoints/best.bin") if "best" not in path.parts
+        int(path.parts[-3])
+        for path in (app.folder / "s").glob("*/checkpoints/best.bin")
+        if "best" not in path.parts
     ]
     assert sorted(kept) == sorted(order[:2])
 
@@ -599,20 +676,53 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected a whole number from 1 up, got 0"),
-        (["hydra.sweeper.n_jobs=0"], "hydra.sweeper.n_jobs: expected a whole number from 1 up, got 0"),
-        (["hydra.sweeper.seeds=0"], "hydra.sweeper.seeds: expected a whole number from 1 up, got 0"),
-        (["hydra.sweeper.retries=-1"], "hydra.sweeper.retries: expected a whole number from 0 up, got -1"),
+        (
+            ["hydra.sweeper.n_trials=0"],
+            "hydra.sweeper.n_trials: expected a whole number from 1 up, got 0",
+        ),
+        (
+            ["hydra.sweeper.n_jobs=0"],
+            "hydra.sweeper.n_jobs: expected a whole number from 1 up, got 0",
+        ),
+        (
+            ["hydra.sweeper.seeds=0"],
+            "hydra.sweeper.seeds: expected a whole number from 1 up, got 0",
+        ),
+        (
+            ["hydra.sweeper.retries=-1"],
+            "hydra.sweeper.retries: expected a whole number from 0 up, got -1",
+        ),
         (["hydra.sweeper.keep_checkpoints=-1"], "hydra.sweeper.keep_checkpoints: expected"),
-        (["hydra.sweeper.timeout_seconds=0"], "hydra.sweeper.timeout_seconds: expected seconds above 0, got 0"),
-        (["hydra.sweeper.max_failure_rate=1.5"], "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got 1.5"),
-        (["hydra.sweeper.max_failure_rate=nan"], "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got nan"),
-        (["hydra.sweeper.max_trials_without_improvement=0"], "hydra.sweeper.max_trials_without_improvement: expected"),
+        (
+            ["hydra.sweeper.timeout_seconds=0"],
+            "hydra.sweeper.timeout_seconds: expected seconds above 0, got 0",
+        ),
+        (
+            ["hydra.sweeper.max_failure_rate=1.5"],
+            "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got 1.5",
+        ),
+        (
+            ["hydra.sweeper.max_failure_rate=nan"],
+            "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got nan",
+        ),
+        (
+            ["hydra.sweeper.max_trials_without_improvement=0"],
+            "hydra.sweeper.max_trials_without_improvement: expected",
+        ),
         (["hydra.sweeper.direction=up"], "hydra.sweeper.direction: expected maximize or minimize"),
         (["hydra.sweeper.direction=[]"], "hydra.sweeper.direction: expected maximize or minimize"),
-        (["hydra.sweeper.direction=[minimize,1]"], "hydra.sweeper.direction: expected maximize or minimize"),
-        (["hydra.sweeper.direction=null"], "hydra.sweeper.direction: expected maximize or minimize"),
-        (["hydra/sweeper/pruner=wilcoxon"], "hydra.sweeper.pruner: wilcoxon compares trials seed by seed"),
+        (
+            ["hydra.sweeper.direction=[minimize,1]"],
+            "hydra.sweeper.direction: expected maximize or minimize",
+        ),
+        (
+            ["hydra.sweeper.direction=null"],
+            "hydra.sweeper.direction: expected maximize or minimize",
+        ),
+        (
+            ["hydra/sweeper/pruner=wilcoxon"],
+            "hydra.sweeper.pruner: wilcoxon compares trials seed by seed",
+        ),
         (
             ["hydra.sweeper.direction=[minimize,minimize]", "hydra/sweeper/pruner=asha"],
             "hydra.sweeper.pruner: SuccessiveHalvingPruner compares one value, and the sweep has 2 objectives",
@@ -621,19 +731,33 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
             ["hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.target_value=1"],
             "hydra.sweeper.target_value: means nothing with several objectives",
         ),
-        (["hydra.sweep.subdir=${hydra.job.override_dirname}"], "hydra.sweep.subdir: a trial's directory is its number"),
-        (["hydra.sweeper.enqueue=7"], "hydra.sweeper.enqueue: expected a list of {key: value}, got 7"),
-        (["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.min_resource=0"], "hydra.sweeper.pruner: "),
+        (
+            ["hydra.sweep.subdir=${hydra.job.override_dirname}"],
+            "hydra.sweep.subdir: a trial's directory is its number",
+        ),
+        (
+            ["hydra.sweeper.enqueue=7"],
+            "hydra.sweeper.enqueue: expected a list of {key: value}, got 7",
+        ),
+        (
+            ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.min_resource=0"],
+            "hydra.sweeper.pruner: ",
+        ),
         (["+hydra.sweeper.sampler.speed=9"], "hydra.sweeper.sampler: "),
         (["hydra.sweeper.sampler._target_=os.getcwd"], "hydra.sweeper.sampler: "),
         (["hydra.sweeper.storage=nosuchdb://x"], "hydra.sweeper.storage: cannot open nosuchdb://x"),
         (["hydra.sweeper.storage={a: 1}"], "hydra.sweeper.storage: expected"),
-        (["hydra.sweeper.custom_search_space=no.such.function"], "hydra.sweeper.custom_search_space: "),
+        (
+            ["hydra.sweeper.custom_search_space=no.such.function"],
+            "hydra.sweeper.custom_search_space: ",
+        ),
         ([f"hydra.sweeper.check={__name__}.chekc"], f"hydra.sweeper.check={__name__}.chekc: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_bad_setting_is_one_line(request: pytest.FixtureRequest, arguments: list[str], message: str) -> None:
+def test_a_bad_setting_is_one_line(
+    request: pytest.FixtureRequest, arguments: list[str], message: str
+) -> None:
     is_quick = "=nosuchdb" not in arguments[0] and "check" not in arguments[0]
     app: App = request.getfixturevalue("app" if is_quick else "whole")
     text = app.sweep(X, *arguments).error()
@@ -647,7 +771,8 @@ def test_a_bad_setting_is_one_line(request: pytest.FixtureRequest, arguments: li
 
 
 @pytest.mark.parametrize(
-    "setting", ["n_trials=many", "n_trials=1.5", "seeds=null", "on_change=maybe", "n_trial=3", "params=7"]
+    "setting",
+    ["n_trials=many", "n_trials=1.5", "seeds=null", "on_change=maybe", "n_trial=3", "params=7"],
 )
 def test_hydra_refuses_what_is_of_the_wrong_type(app: App, setting: str) -> None:
     out = app.sweep(X, f"hydra.sweeper.{setting}")
@@ -665,12 +790,16 @@ class BatchLauncher(Launcher):
         raise AssertionError("must not be asked")
 
 
-def test_a_launcher_that_takes_a_batch_is_refused_with_the_reason(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_takes_a_batch_is_refused_with_the_reason(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = f"{__name__}.BatchLauncher"
     ConfigStore.instance().store(group="hydra/launcher", name="batch", node={"_target_": target})
     instantiate = Plugins.instance()._instantiate
     monkeypatch.setattr(
-        Plugins.instance(), "_instantiate", lambda c: BatchLauncher() if c._target_ == target else instantiate(c)
+        Plugins.instance(),
+        "_instantiate",
+        lambda c: BatchLauncher() if c._target_ == target else instantiate(c),
     )
     text = app.sweep(X, "hydra/launcher=batch").error()
     assert text.startswith("hydra/launcher: BatchLauncher takes a batch of jobs")
@@ -701,12 +830,16 @@ def test_one_storage_for_several_sweeps(app: App) -> None:
     for name in ("s", "t"):
         assert app.sweep(X, storage, ONE, to=name).code == 0
     text = app.sweep(X, storage, "hydra.sweeper.study_name=s", to="u").error()
-    assert text.startswith("hydra.sweeper.study_name: the storage holds a study 's' of another sweep")
+    assert text.startswith(
+        "hydra.sweeper.study_name: the storage holds a study 's' of another sweep"
+    )
     # Nothing stands in the way of another name.
     assert app.sweep(X, storage, "hydra.sweeper.study_name=u", ONE, to="u").code == 0
 
 
-def test_a_sweep_begun_meanwhile_is_not_overwritten(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_begun_meanwhile_is_not_overwritten(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from visionsweep.sweep import command
 
     prepare = command.prepare
@@ -736,6 +869,11 @@ def test_every_sampler_and_pruner_of_the_documentation_runs(app: App) -> None:
     for sampler in ("tpe_async", "tpe", "random", "nsgaii", "nsgaiii", "qmc"):
         pruner = {"tpe": "patient", "random": "asha", "nsgaii": "hyperband"}.get(sampler, "none")
         choice = [f"hydra/sweeper/sampler={sampler}", f"hydra/sweeper/pruner={pruner}"]
-        out = app(*OPTUNA_ASYNC[:2], *choice, "hydra.sweeper.n_trials=2", X, f"hydra.sweep.dir={sampler}")
+        out = app(
+            *OPTUNA_ASYNC[:2], *choice, "hydra.sweeper.n_trials=2", X, f"hydra.sweep.dir={sampler}"
+        )
         assert out.code == 0, out.text
-        assert {t.state for t in app.study(sampler).trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+        assert {t.state for t in app.study(sampler).trials} <= {
+            TrialState.COMPLETE,
+            TrialState.PRUNED,
+        }

@@ -42,7 +42,9 @@ class Run:
 
     @staticmethod
     def fixed(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-        return {key: value for key, value in trial.user_attrs.items() if not key.startswith("sweep:")}
+        return {
+            key: value for key, value in trial.user_attrs.items() if not key.startswith("sweep:")
+        }
 
 
 Both = Callable[..., tuple[Run, Run]]
@@ -75,19 +77,34 @@ def both(app: App, monkeypatch: pytest.MonkeyPatch) -> Both:
         sampler = optuna.samplers.RandomSampler(seed=SEED)
         return lambda number: sampler
 
-    def run(*arguments: str, n_trials: int | None = 2, sampler: tuple[str, ...] = RANDOM) -> tuple[Run, Run]:
+    def run(
+        *arguments: str, n_trials: int | None = 2, sampler: tuple[str, ...] = RANDOM
+    ) -> tuple[Run, Run]:
         budget = () if n_trials is None else (f"hydra.sweeper.n_trials={n_trials}",)
         found = []
         for name in ("optuna", "optuna_async"):
             monkeypatch.setattr(optuna, "create_study", noted)
             if sampler == RANDOM:
                 monkeypatch.setattr(session, "sampler_factory", one_sampler)
-            common = ("--multirun", f"hydra/sweeper={name}", f"hydra.sweep.dir={name}", "hydra.sweeper.n_jobs=1")
+            common = (
+                "--multirun",
+                f"hydra/sweeper={name}",
+                f"hydra.sweep.dir={name}",
+                "hydra.sweeper.n_jobs=1",
+            )
             outcome = app(*common, *sampler, *budget, *arguments)
             assert outcome.code == 0, outcome.text
             study = studies[0] if name == "optuna" else app.study(name)
             file = app.folder / name / "optimization_results.yaml"
-            found.append(Run(outcome, study, app.overrides, app.configs, file.read_text() if file.exists() else None))
+            found.append(
+                Run(
+                    outcome,
+                    study,
+                    app.overrides,
+                    app.configs,
+                    file.read_text() if file.exists() else None,
+                )
+            )
         return found[0], found[1]
 
     return run
@@ -105,7 +122,11 @@ def assert_equal(theirs: Run, ours: Run) -> None:
 
 # Every form of upstream's documentation and tests, several to a sweep: keys of the app and the right sides.
 FORMS = {
-    "documentation, intervals": ["x=interval(-5.0, 5.0)", "y=interval(0, 10)", "+w=int(interval(-5.0, 5.0))"],
+    "documentation, intervals": [
+        "x=interval(-5.0, 5.0)",
+        "y=interval(0, 10)",
+        "+w=int(interval(-5.0, 5.0))",
+    ],
     "documentation, log": [
         "x=tag(log, interval(1, 10))",
         "y=tag(log, int(interval(1, 64)))",
@@ -117,7 +138,11 @@ FORMS = {
         "z=range(-5.5,5.5,step=0.5)",
         "+w=range(0, 3, 0.5)",
     ],
-    "documentation, choices": ["x=choice(-5.0, 0.0, 5.0)", "y=choice(0, 1, 2, 3, 4, 5)", "mode=fast,slow"],
+    "documentation, choices": [
+        "x=choice(-5.0, 0.0, 5.0)",
+        "y=choice(0, 1, 2, 3, 4, 5)",
+        "mode=fast,slow",
+    ],
     "negative steps": ["x=range(10,0,-3)", "y=range(5)", "z=range(1.0,0.0,-0.25)"],
     "casts": ["x=float(range(1,4))", "y=int(3.7,2.1)", "mode=str(1,2)", "z=bool(1,0)"],
     "sorted and tagged": [
@@ -139,7 +164,10 @@ FORMS = {
 
 @pytest.mark.parametrize(
     "name",  # tests/sweep/test_space.py compares all of them function by function
-    [name if name.startswith("doc") else pytest.param(name, marks=pytest.mark.slow) for name in FORMS],
+    [
+        name if name.startswith("doc") else pytest.param(name, marks=pytest.mark.slow)
+        for name in FORMS
+    ],
 )
 def test_every_form_of_the_command_line(both: Both, name: str) -> None:
     assert_equal(*both(*FORMS[name]))
@@ -187,7 +215,12 @@ def test_a_custom_search_space_must_not_draw_what_is_fixed(app: App) -> None:
         ("optuna_async", "error: z: is given the value 3"),
     ):
         out = app(
-            "--multirun", f"hydra/sweeper={name}", "x=1,2", "z=3", "mode=slow", custom.replace(".configure", ".z_too")
+            "--multirun",
+            f"hydra/sweeper={name}",
+            "x=1,2",
+            "z=3",
+            "mode=slow",
+            custom.replace(".configure", ".z_too"),
         )
         assert out.code == 1
         assert words in out.stderr
@@ -200,7 +233,10 @@ def z_too(cfg: DictConfig, trial: optuna.Trial) -> None:
 def test_several_objectives(app: App, both: Both) -> None:
     app.task = lambda cfg: (cfg.x**2 + cfg.y, (cfg.x - 2) ** 2)
     theirs, ours = both(
-        "x=range(0, 5, step=0.5)", "y=range(0, 3, step=0.5)", "hydra.sweeper.direction=[minimize,maximize]", n_trials=4
+        "x=range(0, 5, step=0.5)",
+        "y=range(0, 3, step=0.5)",
+        "hydra.sweeper.direction=[minimize,maximize]",
+        n_trials=4,
     )
     assert_equal(theirs, ours)
     assert ours.results is not None
@@ -242,7 +278,9 @@ def test_a_shuffled_list_has_one_order_for_ever(app: App, both: Both) -> None:
     """Upstream shuffles anew at each start, so a stored sweep would meet another space."""
     theirs, ours = both("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", n_trials=1)
     for key in ("x", "mode"):
-        (one,), (other,) = ([t.distributions[key].choices for t in run.study.trials] for run in (theirs, ours))  # type: ignore[attr-defined]
+        (one,), (other,) = (
+            [t.distributions[key].choices for t in run.study.trials] for run in (theirs, ours)
+        )  # type: ignore[attr-defined]
         assert sorted(one) == sorted(other)
     app.sweep("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", "hydra.sweeper.n_trials=1")
     assert app.study().trials[0].distributions == ours.study.trials[0].distributions
@@ -281,7 +319,10 @@ def test_a_list_is_extended(both: Both) -> None:
 @pytest.mark.slow
 def test_glob_over_a_group(app: App) -> None:
     """Upstream ends with an AssertionError."""
-    assert app("--multirun", "hydra/sweeper=optuna", "db=glob(*)", "hydra.sweeper.n_trials=1").code == 1
+    assert (
+        app("--multirun", "hydra/sweeper=optuna", "db=glob(*)", "hydra.sweeper.n_trials=1").code
+        == 1
+    )
     assert app.sweep("db=glob(*)", "hydra.sweeper.n_trials=1").code == 0
     assert app.study().trials[0].distributions["db"].choices == ("mysql", "postgresql", "sqlite")  # type: ignore[attr-defined]
 

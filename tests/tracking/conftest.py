@@ -38,9 +38,15 @@ def make_run(tmp_path):
         run_dir = tmp_path / name
         journal = Journal(run_dir)
         journals.append(journal)
-        journal.start(run_dir.name, "tests", {"optim.lr": 0.001} if params is None else params, {"git": "abc"})
+        journal.start(
+            run_dir.name, "tests", {"optim.lr": 0.001} if params is None else params, {"git": "abc"}
+        )
         for epoch in (1, 2, 3):
-            journal.metrics(epoch, {"val/loss": 1 / epoch, "val/f1": epoch / 3}, time_ms=1_700_000_000_000 + epoch)
+            journal.metrics(
+                epoch,
+                {"val/loss": 1 / epoch, "val/f1": epoch / 3},
+                time_ms=1_700_000_000_000 + epoch,
+            )
         (run_dir / "config.yaml").write_text("a: 1\n")
         journal.artifact("config.yaml", "config")
         if state is not None:

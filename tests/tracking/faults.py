@@ -205,7 +205,11 @@ class Proxy:
 
             def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes] | None:
                 upstream = http.client.HTTPConnection("127.0.0.1", proxy._upstream_port, timeout=60)
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() != "connection"
+                }
                 try:
                     upstream.request(self.command, self.path, body or None, headers)
                     answer = upstream.getresponse()

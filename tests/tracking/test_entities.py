@@ -7,7 +7,22 @@ from visionsweep.tracking.entities import MAX_PARAM, finite_or_nan, param_value,
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:mlflow")
 
-ODD_KEYS = ["a=b", "a+b", "layers[0]", "x@y", "a,b", "a//b", "/a", "a/", "..", "a/../b", ".", "", "x" * 300, "a\nb"]
+ODD_KEYS = [
+    "a=b",
+    "a+b",
+    "layers[0]",
+    "x@y",
+    "a,b",
+    "a//b",
+    "/a",
+    "a/",
+    "..",
+    "a/../b",
+    ".",
+    "",
+    "x" * 300,
+    "a\nb",
+]
 
 
 @pytest.mark.parametrize("key", ["val/f1_macro", "optim.lr", "val/f1_class/Äpfel rot", "a-b:c"])

@@ -24,7 +24,9 @@ from visionsweep.tracking.sync import main
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside mlflow and its dependencies
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"
+    ),  # raised inside mlflow and its dependencies
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
 ]
 
@@ -67,14 +69,20 @@ class Scenario:
         # Every third is a sweep, with a parent; the others are the seeds of a trial, without one.
         is_sweep = seed % 3 == 0
         self.directory = directory / str(seed) / ("sweep" if is_sweep else "7")
-        names = [str(number) for number in range(3)] if is_sweep else [f"seed_{number}" for number in range(3)]
+        names = (
+            [str(number) for number in range(3)]
+            if is_sweep
+            else [f"seed_{number}" for number in range(3)]
+        )
         self.run_dirs = [self.directory / name for name in names]
 
     def happen(self) -> None:
         """Train and upload, with faults and kills; return when no process is left."""
         if not self._is_dead_from_the_start:
             self.proxy.open()
-        trainers = [threading.Thread(target=self._train, args=(run_dir,)) for run_dir in self.run_dirs]
+        trainers = [
+            threading.Thread(target=self._train, args=(run_dir,)) for run_dir in self.run_dirs
+        ]
         for trainer in trainers:
             trainer.start()
         if self._is_dead_from_the_start:
@@ -83,7 +91,9 @@ class Scenario:
             trainers.append(revival)
         for _ in range(self.random.choice([0, 1, 1])):
             uploader = self._start_uploader()
-            self.proxy.wait_for_requests(self.proxy.num_requests + self.random.randrange(60), seconds=6)
+            self.proxy.wait_for_requests(
+                self.proxy.num_requests + self.random.randrange(60), seconds=6
+            )
             os.kill(uploader.pid, signal.SIGKILL)
             uploader.finish(0, lambda behind: None)
         uploader = self._start_uploader()
@@ -124,14 +134,25 @@ class Scenario:
         run_dir.mkdir(parents=True)
         for ending in endings:
             time.sleep(rng.uniform(0, 1))
-            code = subprocess.run([sys.executable, TRIALS, run_dir, str(self.seed), ending], check=False).returncode
+            code = subprocess.run(
+                [sys.executable, TRIALS, run_dir, str(self.seed), ending], check=False
+            ).returncode
             assert code == (-signal.SIGKILL if ending in KILLS else 0)
 
     def _start_uploader(self):
         return start_uploader(self.directory, self.proxy.uri, self.experiment, wait_seconds=5)
 
     def _sync(self, *options: str, uri: str | None = None) -> int:
-        return main([str(self.directory), "--uri", uri or self.proxy.uri, "--experiment", self.experiment, *options])
+        return main(
+            [
+                str(self.directory),
+                "--uri",
+                uri or self.proxy.uri,
+                "--experiment",
+                self.experiment,
+                *options,
+            ]
+        )
 
 
 def seeds() -> list[int]:

@@ -18,7 +18,9 @@ from visionsweep.tracking.store import Store
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside mlflow and its dependencies
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"
+    ),  # raised inside mlflow and its dependencies
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
 ]
 
@@ -75,12 +77,15 @@ def test_uploaders_and_workers_that_start_together_on_a_fresh_database(repeat, t
     command = [sys.executable, "-c", WORKER]
     workers = [
         subprocess.Popen(
-            [*command, str(number), str(NUM_WORKERS), *map(str, run_dirs[::-1])], cwd=Path(__file__).parents[2]
+            [*command, str(number), str(NUM_WORKERS), *map(str, run_dirs[::-1])],
+            cwd=Path(__file__).parents[2],
         )
         for number in range(NUM_WORKERS)
     ]
     assert [worker.wait() for worker in workers] == [0] * NUM_WORKERS
-    assert [uploader.finish(120, lambda behind: None) for uploader in uploaders] == [0] * NUM_WORKERS
+    assert [uploader.finish(120, lambda behind: None) for uploader in uploaders] == [
+        0
+    ] * NUM_WORKERS
     for group in groups:
         log = (group / "uploader.log").read_text()
         assert not [line for line in log.splitlines() if ERROR.search(line)], log

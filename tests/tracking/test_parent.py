@@ -71,7 +71,10 @@ def test_the_parent_shows_who_won_and_again_changes_nothing(sweep, uri):
     client = MlflowClient(uri)
     for _ in range(2):
         assert main([str(sweep), "--uri", uri, "--verify"]) == 0
-        for path in (sweep / ".mlflow.json", *(sweep / str(number) / ".mlflow.json" for number in range(4))):
+        for path in (
+            sweep / ".mlflow.json",
+            *(sweep / str(number) / ".mlflow.json" for number in range(4)),
+        ):
             path.rename(path.with_name("moved"))  # as if it was lost
     for path in (sweep, *(sweep / str(number) for number in range(4))):
         (path / "moved").rename(path / ".mlflow.json")
@@ -83,17 +86,27 @@ def test_the_parent_shows_who_won_and_again_changes_nothing(sweep, uri):
     assert parent.data.params["space.optim.lr"] == "log 0.0001 .. 0.1"
     assert parent.data.tags["best.optim.lr"] == "0.03"
     assert "won" in parent.data.tags["mlflow.note.content"]
-    assert parent.data.tags["git.commit"] == parent.data.tags["mlflow.source.git.commit"] == "0123abc"
+    assert (
+        parent.data.tags["git.commit"] == parent.data.tags["mlflow.source.git.commit"] == "0123abc"
+    )
     overrides = "'optim.lr=tag(log,interval(1e-4,0.1))' hydra.sweeper.storage=postgresql://me:***@lab/studies"
     assert parent.data.tags["overrides"] == overrides
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"report.html", "leaderboard.json", "trials.csv", "sweep.yaml"} <= files
 
     experiment = parent.info.experiment_id
-    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
-    winners = [run.data.tags["visionsweep.winner"] for run in children if "visionsweep.winner" in run.data.tags]
+    children = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    winners = [
+        run.data.tags["visionsweep.winner"]
+        for run in children
+        if "visionsweep.winner" in run.data.tags
+    ]
     assert winners == ["true"]
-    assert client.get_run(load_ack(sweep / "1", uri).run_id).data.tags["visionsweep.winner"] == "true"
+    assert (
+        client.get_run(load_ack(sweep / "1", uri).run_id).data.tags["visionsweep.winner"] == "true"
+    )
     assert sorted(run.data.tags["visionsweep.state"] for run in children) == [
         "failed",
         "finished",
@@ -111,7 +124,12 @@ def test_checkpoints_wait_until_the_sweep_is_over(sweep, uri):
     replay = DirectoryReplay(sweep, Store(uri))
     replay.hold_checkpoints(True)
     replay.advance()
-    assert [load_ack(sweep / str(n), uri).state for n in range(4)] == ["finished", "finished", "pruned", "failed"]
+    assert [load_ack(sweep / str(n), uri).state for n in range(4)] == [
+        "finished",
+        "finished",
+        "pruned",
+        "failed",
+    ]
     assert (sweep / "0/best.pt").stat().st_nlink == 1
     assert replay.behind == 0
     (sweep / "0/best.pt").unlink()  # the sweep keeps the best ones only
@@ -135,12 +153,17 @@ def test_verify_sees_what_the_sweeps_own_run_lacks(sweep, uri, capsys):
     assert main([str(sweep), "--uri", uri, "--verify"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == f"{sweep}: the sweep's own run"
-    assert lines[-2] == "  differs: metric best/f1_macro: 0 points missing, 0 doubled, 1 not in the record"
+    assert (
+        lines[-2]
+        == "  differs: metric best/f1_macro: 0 points missing, 0 doubled, 1 not in the record"
+    )
     assert lines[-1].startswith("  differs: file report.html: size 12, expected ")
 
 
 def best_shown(record):
-    return [point["values"].get("best/f1_macro") for point in best_points(record, ended_trials(record))]
+    return [
+        point["values"].get("best/f1_macro") for point in best_points(record, ended_trials(record))
+    ]
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
@@ -149,7 +172,10 @@ def test_what_is_no_finite_number_wins_nowhere(tmp_path, uri, direction):
     from mlflow import MlflowClient
 
     odd = [math.nan, math.inf, -math.inf]
-    trials = [trial(n, values=(value,), params={"optim.lr": 0.01}, end=10.0 + n) for n, value in enumerate(odd)]
+    trials = [
+        trial(n, values=(value,), params={"optim.lr": 0.01}, end=10.0 + n)
+        for n, value in enumerate(odd)
+    ]
     write_sweep(tmp_path / "odd", trials, (direction,), space=SPACE)
     assert best_shown(read_sweep(tmp_path / "odd")) == [None] * 3
     trials.append(trial(3, values=(0.4,), params={"optim.lr": 0.02}, end=20.0))
@@ -163,10 +189,15 @@ def test_what_is_no_finite_number_wins_nowhere(tmp_path, uri, direction):
     tags = MlflowClient(uri).get_run(load_ack(tmp_path / "odd", uri).run_id).data.tags
     assert tags["best.trial"] == "3"
     assert "#3 won" in tags["mlflow.note.content"]
-    assert "visionsweep.winner" in MlflowClient(uri).get_run(load_ack(tmp_path / "odd/3", uri).run_id).data.tags
+    assert (
+        "visionsweep.winner"
+        in MlflowClient(uri).get_run(load_ack(tmp_path / "odd/3", uri).run_id).data.tags
+    )
 
 
 def test_how_a_sweep_ended_is_what_its_trials_say(sweep):
     assert sweep_state(sweep, []) == "finished"
-    (sweep / "trials.csv").write_text((sweep / "trials.csv").read_text().replace("complete", "failed"))
+    (sweep / "trials.csv").write_text(
+        (sweep / "trials.csv").read_text().replace("complete", "failed")
+    )
     assert sweep_state(sweep, []) == "failed"

@@ -55,7 +55,9 @@ def test_the_home_directory_is_expanded(monkeypatch, tmp_path):
     assert resolve_uri("sqlite:///~/m.db", tmp_path) == "sqlite:////home/somebody/m.db"
 
 
-@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "sqlite:///", "sqlite:///:memory:", "sqlite://x"])
+@pytest.mark.parametrize(
+    "uri", ["./mlruns", "file:///tmp/mlruns", "sqlite:///", "sqlite:///:memory:", "sqlite://x"]
+)
 def test_a_uri_that_mlflow_cannot_use_is_refused(uri, tmp_path):
     with pytest.raises(ConfigError, match=r"^tracking\.uri: .*sqlite:///mlflow\.db"):
         resolve_uri(uri, tmp_path)
@@ -65,12 +67,18 @@ def test_the_command_that_opens_mlflow(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     here = f"sqlite:///{tmp_path}/mlflow.db"
     assert ui_command(here) == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
-    assert ui_command("sqlite:////else where/m.db") == "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'"
+    assert (
+        ui_command("sqlite:////else where/m.db")
+        == "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'"
+    )
     assert ui_command("http://me:secret@lab:5000") == "http://me:***@lab:5000"
 
 
 def test_passwords_are_masked():
-    assert without_password("postgresql+psycopg2://u:p/w@host/db") == "postgresql+psycopg2://u:***@host/db"
+    assert (
+        without_password("postgresql+psycopg2://u:p/w@host/db")
+        == "postgresql+psycopg2://u:***@host/db"
+    )
     assert without_password("postgresql://u:pw@host/db") == "postgresql://u:***@host/db"
     assert without_password("http://host:5000") == "http://host:5000"
 
@@ -91,15 +99,20 @@ def test_a_dead_server_costs_the_wait_and_nothing_else(run_dir):
 
 def test_an_uploader_that_dies_at_once_raises_nothing(run_dir):
     code = "import sys; print('no JSON'); sys.exit(1)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert UploaderProcess(process, run_dir, DEAD_SERVER).finish(5, lambda behind: None) == 3
 
 
 def test_an_uploader_that_does_not_end_is_killed(run_dir):
     code = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print('{\"error\": null}', flush=True); time.sleep(99)"
+        "import signal, time; signal.signal(15, signal.SIG_IGN); "
+        "print('{\"error\": null}', flush=True); time.sleep(99)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     uploader = UploaderProcess(process, run_dir, DEAD_SERVER, terminate_seconds=0.3)
     assert uploader.finish(1.0, lambda behind: None) == 3
     assert process.returncode == -signal.SIGKILL

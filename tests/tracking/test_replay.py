@@ -10,7 +10,9 @@ from visionsweep.tracking.ack import ACK_NAME, load_ack
 from visionsweep.tracking.sync import main
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # raised inside mlflow and its dependencies
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning"
+    ),  # raised inside mlflow and its dependencies
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
 ]
 
@@ -32,7 +34,8 @@ def read(client, uri):
         (run,) = client.search_runs([experiment.experiment_id], f"tags.`visionsweep.uid` = '{uid}'")
         history = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
         return run, {
-            key: [(point.step, point.timestamp, point.value) for point in points] for key, points in history.items()
+            key: [(point.step, point.timestamp, point.value) for point in points]
+            for key, points in history.items()
         }
 
     return read
@@ -54,7 +57,9 @@ def test_a_run_arrives_whole(make_run, uri, client, read):
     assert (run.info.status, run.info.run_name) == ("FINISHED", "run")
     (artifact,) = client.list_artifacts(run.info.run_id, "config")
     assert (artifact.path, artifact.file_size) == ("config/config.yaml", 5)
-    assert run.info.artifact_uri.startswith(uri.replace("sqlite:///", "file://").replace("mlflow.db", "mlartifacts"))
+    assert run.info.artifact_uri.startswith(
+        uri.replace("sqlite:///", "file://").replace("mlflow.db", "mlartifacts")
+    )
 
 
 def test_sending_again_changes_nothing_with_and_without_the_ack(make_run, uri, read):
@@ -127,7 +132,9 @@ os.write(journal._fd, b'{"type":"metrics","time":17000')
     assert history == {"a": [(1, 7, 1.0)]}
 
 
-def test_a_dead_process_is_marked_killed_and_its_resumption_goes_on_in_the_same_run(make_run, uri, read, tmp_path):
+def test_a_dead_process_is_marked_killed_and_its_resumption_goes_on_in_the_same_run(
+    make_run, uri, read, tmp_path
+):
     code = """
 import sys; from pathlib import Path; from visionsweep.rundir.journal import Journal
 journal = Journal(Path(sys.argv[1])); journal.start("k", "tests", {}, {}); journal.metrics(1, {"a": 1.0}, time_ms=7)
@@ -172,13 +179,20 @@ def test_odd_names_and_values_arrive_readable(make_run, uri, read):
     assert run.data.params["augment"] == "null"
     assert run.data.params["größe"] == "ä" * 5997 + "..."
     assert run.data.params["empty"] == ""
-    assert [value for key, value in run.data.params.items() if key.startswith("layers_0_-")] == ["[1, 2]"]
-    assert sorted(points[0][2] for key, points in history.items() if key.startswith("f1/a_b-")) == [0.25, 0.5]
+    assert [value for key, value in run.data.params.items() if key.startswith("layers_0_-")] == [
+        "[1, 2]"
+    ]
+    assert sorted(points[0][2] for key, points in history.items() if key.startswith("f1/a_b-")) == [
+        0.25,
+        0.5,
+    ]
     assert math.isnan(history["val/loss"][-1][2])
     assert run.data.tags["visionsweep.nonfinite"] == "1"
 
 
-def test_a_changed_file_is_sent_again_and_an_unchanged_one_is_not(make_run, uri, client, read, monkeypatch):
+def test_a_changed_file_is_sent_again_and_an_unchanged_one_is_not(
+    make_run, uri, client, read, monkeypatch
+):
     from visionsweep.tracking.store import Store
 
     sent = []
@@ -186,7 +200,9 @@ def test_a_changed_file_is_sent_again_and_an_unchanged_one_is_not(make_run, uri,
     monkeypatch.setattr(
         Store,
         "log_file",
-        lambda self, run_id, path, folder, **how: sent.append(path.name) or log_file(self, run_id, path, folder, **how),
+        lambda self, run_id, path, folder, **how: (
+            sent.append(path.name) or log_file(self, run_id, path, folder, **how)
+        ),
     )
     journal, run_dir = make_run(state=None)
     (run_dir / "large.bin").write_bytes(b"x" * 1000)
@@ -210,7 +226,9 @@ def test_the_final_state_waits_for_the_last_file(make_run, uri, read, monkeypatc
 
     _, run_dir = make_run()
     replay = DirectoryReplay(run_dir, Store(uri))
-    monkeypatch.setattr("visionsweep.tracking.directory.FILE_SECONDS", -1.0)  # no time for files in this pass
+    monkeypatch.setattr(
+        "visionsweep.tracking.directory.FILE_SECONDS", -1.0
+    )  # no time for files in this pass
     replay.advance()
     assert replay.behind == 2
     assert read(run_dir)[0].info.status == "RUNNING"
@@ -231,7 +249,9 @@ def test_a_missing_file_is_named_and_does_not_keep_the_run_open(make_run, uri, r
     assert read(run_dir)[0].info.status == "FINISHED"
 
 
-def test_weights_that_a_sweep_removed_before_they_were_sent_are_no_loss(make_run, uri, read, capsys):
+def test_weights_that_a_sweep_removed_before_they_were_sent_are_no_loss(
+    make_run, uri, read, capsys
+):
     journal, run_dir = make_run("s/0", state=None)
     (run_dir / "checkpoints").mkdir()
     best = run_dir / "checkpoints/best.pt"
@@ -248,7 +268,9 @@ def test_weights_that_a_sweep_removed_before_they_were_sent_are_no_loss(make_run
     assert read(run_dir)[0].info.status == "FINISHED"
 
 
-def test_weights_that_are_there_and_did_not_arrive_are_a_difference(make_run, uri, client, read, capsys):
+def test_weights_that_are_there_and_did_not_arrive_are_a_difference(
+    make_run, uri, client, read, capsys
+):
     journal, run_dir = make_run("s/0", state=None)
     (run_dir / "checkpoints").mkdir()
     best = run_dir / "checkpoints/best.pt"
@@ -280,7 +302,9 @@ def test_the_seeds_of_a_trial_are_children_of_the_sweep(make_run, uri, client, r
         assert read(runs[2])[0].data.tags["mlflow.parentRunId"] == parent_id
     assert [path.parent.name for path in tmp_path.rglob(".sweep_uid")] == ["faces"]
     experiment = client.get_experiment_by_name("tests")
-    children = client.search_runs([experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'")
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent_id}'"
+    )
     assert len(children) == 3
 
 
@@ -296,7 +320,9 @@ def test_a_refused_parameter_costs_itself_only(make_run, uri, client, read, caps
     assert (run.data.params["p7"], run.data.params["new"]) == ("7", "1")
 
 
-def test_a_run_that_was_deleted_in_mlflow_is_left_alone_until_it_is_restored(make_run, uri, client, read, capsys):
+def test_a_run_that_was_deleted_in_mlflow_is_left_alone_until_it_is_restored(
+    make_run, uri, client, read, capsys
+):
     journal, run_dir = make_run(state=None)
     assert sync(run_dir, uri) == 0
     run_id = read(run_dir)[0].info.run_id
@@ -317,7 +343,9 @@ def test_a_run_that_the_store_has_lost_is_sent_again(make_run, uri, read):
     assert sync(run_dir, uri) == 0
     first, _ = read(run_dir)
     ack = run_dir / ACK_NAME
-    ack.write_text(ack.read_text().replace(first.info.run_id, "0" * 32))  # as if the database were another one
+    ack.write_text(
+        ack.read_text().replace(first.info.run_id, "0" * 32)
+    )  # as if the database were another one
     assert sync(run_dir, uri, "--verify") == 0
     assert read(run_dir)[0].info.run_id == first.info.run_id
 
@@ -334,7 +362,9 @@ def test_a_sweep_has_a_parent_and_its_trials_are_children(make_run, uri, client,
     _, third = make_run("faces/2", state="stopped")
     (first / ACK_NAME).unlink()
     assert sync(tmp_path / "faces", uri, "--verify") == 0
-    assert {read(run_dir)[0].data.tags["mlflow.parentRunId"] for run_dir in (first, second, third)} == {parent_id}
+    assert {
+        read(run_dir)[0].data.tags["mlflow.parentRunId"] for run_dir in (first, second, third)
+    } == {parent_id}
     assert client.get_run(parent_id).info.status == "KILLED"
     assert read(first)[0].data.tags["visionsweep.sweep"] == "faces"
 
@@ -343,7 +373,9 @@ def test_a_broken_run_does_not_stop_the_others(make_run, uri, read, tmp_path, ca
     _, good = make_run("s/1")
     broken = tmp_path / "s/0"
     broken.mkdir()
-    (broken / "events.jsonl").write_text('{"type":"metrics","time":1,"pid":1,"step":1,"values":{"a":1}}\n')
+    (broken / "events.jsonl").write_text(
+        '{"type":"metrics","time":1,"pid":1,"step":1,"values":{"a":1}}\n'
+    )
     assert sync(tmp_path / "s", uri, "--experiment", "tests") == 1
     assert "not sent: events.jsonl does not begin with a start record" in capsys.readouterr().out
     assert read(good)[0].info.status == "FINISHED"
@@ -363,7 +395,9 @@ def test_verify_finds_what_is_missing_doubled_and_foreign(make_run, uri, client,
     assert "metric val/loss: 1 points missing, 0 doubled, 1 not in the record" in shown
 
 
-def test_a_run_whose_files_are_refused_comes_last(make_run, uri, read, tmp_path, capsys, monkeypatch):
+def test_a_run_whose_files_are_refused_comes_last(
+    make_run, uri, read, tmp_path, capsys, monkeypatch
+):
     from visionsweep.tracking.store import Store
 
     log_file = Store.log_file

@@ -25,16 +25,23 @@ def test_a_dry_run_says_what_is_missing_and_touches_nothing(make_run, tmp_path):
 
 
 def test_a_directory_without_a_run_is_refused_in_one_line(tmp_path):
-    result = subprocess.run([sys.executable, str(SYNC), str(tmp_path)], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(SYNC), str(tmp_path)], capture_output=True, text=True
+    )
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert f"error: {tmp_path}: no run (events.jsonl) there; give a run's or a sweep's directory" in result.stderr
+    assert (
+        f"error: {tmp_path}: no run (events.jsonl) there; give a run's or a sweep's directory"
+        in result.stderr
+    )
 
 
 def test_what_is_meant_instead_is_named(make_run, tmp_path, capsys):
     make_run("multirun/faces/0")
     assert main([str(tmp_path / "multirun")]) == 1
-    assert capsys.readouterr().err.endswith(f"there; give what is in it, such as {tmp_path}/multirun/faces\n")
+    assert capsys.readouterr().err.endswith(
+        f"there; give what is in it, such as {tmp_path}/multirun/faces\n"
+    )
     assert main([str(tmp_path / "nope")]) == 1
     assert "nope: no such directory" in capsys.readouterr().err
 
@@ -74,7 +81,10 @@ def test_two_known_stores_need_a_choice(make_run, capsys):
     save_ack(run_dir, "http://a", Ack())
     save_ack(run_dir, "http://b", Ack())
     assert main([str(run_dir), "--dry-run"]) == 1
-    assert "--uri: choose where to send to; the runs know http://a, http://b" in capsys.readouterr().err
+    assert (
+        "--uri: choose where to send to; the runs know http://a, http://b"
+        in capsys.readouterr().err
+    )
     assert main([str(run_dir), "--dry-run", "--uri", "http://a"]) == 1
     assert "0/6 records sent" in capsys.readouterr().out
 

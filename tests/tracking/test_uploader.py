@@ -79,7 +79,9 @@ uploader = start_uploader(Path(sys.argv[1]), sys.argv[2], "tests"); journal = Jo
 journal.start("orphan", "tests", {}, {}); journal.metrics(1, {"a": 1.0}); print(uploader.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    trainer = subprocess.run([sys.executable, "-c", code, str(run_dir), uri], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.run(
+        [sys.executable, "-c", code, str(run_dir), uri], stdout=subprocess.PIPE, text=True
+    )
     uploader_pid = int(trainer.stdout)
     deadline = time.monotonic() + 60
     while load_ack(run_dir, uri).state is None and time.monotonic() < deadline:
@@ -90,8 +92,12 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not _is_running(uploader_pid)
 
 
-@pytest.mark.filterwarnings("ignore")  # the first import of mlflow.pyfunc, and torch.export, warn a lot
-def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(make_run, tmp_path, monkeypatch, uri):
+@pytest.mark.filterwarnings(
+    "ignore"
+)  # the first import of mlflow.pyfunc, and torch.export, warn a lot
+def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(
+    make_run, tmp_path, monkeypatch, uri
+):
     import types
 
     import mlflow
@@ -126,7 +132,9 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(make_run, tm
     experiment = client.get_experiment_by_name("tests")
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert (champion.version, champion.run_id) == (version.version, model.source_run_id)
-    assert [(metric.key, metric.value) for metric in model.metrics if metric.key == "val/f1"] == [("val/f1", 2 / 3)]
+    assert [(metric.key, metric.value) for metric in model.metrics if metric.key == "val/f1"] == [
+        ("val/f1", 2 / 3)
+    ]
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     for batch_size in (1, 2, 5):
         images = np.random.default_rng(0).integers(0, 256, (batch_size, 3, 8, 6), dtype=np.uint8)
@@ -134,13 +142,17 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(make_run, tm
         np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-6)
 
 
-def test_a_model_that_cannot_be_exported_is_given_up_with_the_reason(make_run, tmp_path, monkeypatch, capsys, uri):
+def test_a_model_that_cannot_be_exported_is_given_up_with_the_reason(
+    make_run, tmp_path, monkeypatch, capsys, uri
+):
     import types
 
     def fail(run_dir, device):
         raise RuntimeError("no such weights")
 
-    monkeypatch.setitem(sys.modules, "visionsweep.training.predictor", types.SimpleNamespace(load_predictor=fail))
+    monkeypatch.setitem(
+        sys.modules, "visionsweep.training.predictor", types.SimpleNamespace(load_predictor=fail)
+    )
     monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0, 0.0))
     journal, run_dir = make_run("failing", state=None)
     journal.model("checkpoints/best.pt")

@@ -24,12 +24,28 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ENDS = ("finished", "pruned", "failed", "stopped")
-KILLS = ("killed", "torn", "stillborn")  # torn: in the middle of a record; stillborn: before the first one
-STATUS = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
+KILLS = (
+    "killed",
+    "torn",
+    "stillborn",
+)  # torn: in the middle of a record; stillborn: before the first one
+STATUS = {
+    "finished": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    "stopped": "KILLED",
+    "killed": "KILLED",
+}
 EPOCHS = 6
 STEPS = 15  # records of steps an epoch
 PARAMS = {"optim.lr": 1e-3, "loss": "focal", "augment": None, "größe": [1, "ä"], "long": "x" * 2000}
-PARAMS_IN_MLFLOW = {"optim.lr": "0.001", "loss": "focal", "augment": "null", "größe": '[1, "ä"]', "long": "x" * 2000}
+PARAMS_IN_MLFLOW = {
+    "optim.lr": "0.001",
+    "loss": "focal",
+    "augment": "null",
+    "größe": '[1, "ä"]',
+    "long": "x" * 2000,
+}
 
 Record = dict[str, Any]
 
@@ -42,7 +58,17 @@ def train(run_dir: Path, seed: int, ending: str, sleep_seconds: float = 0.1) -> 
         _die(run_dir, torn=rng.random() < 0.5)
     first = (last_step(read_journal(run_dir)) or 0) // 100 + 1
     journal.start(run_dir.name, f"seed {seed}", PARAMS, {"pid": str(os.getpid()), "ä": "ö" * 10})
-    journal.datasets([{"name": "d train", "digest": "ab" * 10, "context": "train", "source": "d", "profile": {"n": 3}}])
+    journal.datasets(
+        [
+            {
+                "name": "d train",
+                "digest": "ab" * 10,
+                "context": "train",
+                "source": "d",
+                "profile": {"n": 3},
+            }
+        ]
+    )
     stop = threading.Event()
     sampler = threading.Thread(target=_sample, args=(journal, rng.random(), stop), daemon=True)
     sampler.start()
@@ -53,7 +79,9 @@ def train(run_dir: Path, seed: int, ending: str, sleep_seconds: float = 0.1) -> 
                 _die(run_dir, torn=ending == "torn")
             countdown -= 1
             if step < STEPS:
-                journal.metrics(100 * epoch + step, {"train/loss": rng.random(), "train/lr": rng.random()})
+                journal.metrics(
+                    100 * epoch + step, {"train/loss": rng.random(), "train/lr": rng.random()}
+                )
         _end_epoch(run_dir, journal, 100 * epoch + STEPS, rng)
         time.sleep(rng.random() * 2 * sleep_seconds)
     stop.set()
@@ -74,7 +102,10 @@ def _end_epoch(run_dir: Path, journal: Journal, step: int, rng: random.Random) -
     write_text(run_dir / "table.csv", f"step,f1\n{step},{rng.random()}\n")
     journal.artifact("table.csv", "tables")
     odd = rng.choice([rng.random(), math.nan, math.inf, -math.inf])
-    journal.metrics(step, {"val/loss": odd, "val/f1_macro": rng.random(), "val/f1_class/Äpfel rot": rng.random()})
+    journal.metrics(
+        step,
+        {"val/loss": odd, "val/f1_macro": rng.random(), "val/f1_class/Äpfel rot": rng.random()},
+    )
     journal.tags({"step": str(step), "mlflow.runName": f"{run_dir.name} f1={step}"})
     journal.sync()
 
@@ -99,7 +130,9 @@ def records_of(run_dir: Path) -> list[Record]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def compare(client: "MlflowClient", experiment: str, run_dirs: list[Path], artifacts: Path) -> list[str]:
+def compare(
+    client: "MlflowClient", experiment: str, run_dirs: list[Path], artifacts: Path
+) -> list[str]:
     """Return one line for each thing that MLflow lacks, has twice, has besides or tells wrongly.
 
     `client` may be of the server's database: what is there, nothing between. `artifacts` is the server's folder, where
@@ -129,13 +162,23 @@ def compare(client: "MlflowClient", experiment: str, run_dirs: list[Path], artif
             lines.append(f"{run_dir}: {len(found)} runs in MLflow")
         for run in found:
             place = urlsplit(run.info.artifact_uri)
-            folder = Path(place.path) if place.scheme == "file" else artifacts / place.path.lstrip("/")
-            lines += [f"{run_dir}: {line}" for line in _compare_run(client, run, records, run_dir, folder, parents)]
+            folder = (
+                Path(place.path) if place.scheme == "file" else artifacts / place.path.lstrip("/")
+            )
+            lines += [
+                f"{run_dir}: {line}"
+                for line in _compare_run(client, run, records, run_dir, folder, parents)
+            ]
     return lines + [f"foreign runs of {uid}: {len(foreign)}" for uid, foreign in by_uid.items()]
 
 
 def _compare_run(
-    client: "MlflowClient", run: "Run", records: list[Record], run_dir: Path, folder: Path, parents: set[str]
+    client: "MlflowClient",
+    run: "Run",
+    records: list[Record],
+    run_dir: Path,
+    folder: Path,
+    parents: set[str],
 ) -> list[str]:
     expected: dict[str, Counter[tuple[Any, ...]]] = {}
     tags: dict[str, str] = {}
@@ -144,19 +187,29 @@ def _compare_run(
     for record in records:
         tags |= record.get("tags", {})
         for key, value in record.get("values", {}).items():
-            expected.setdefault(key, Counter())[(record["step"], record["time"], _finite(float(value)))] += 1
+            expected.setdefault(key, Counter())[
+                (record["step"], record["time"], _finite(float(value)))
+            ] += 1
         if record["type"] == "artifact":
-            files[f"{record['folder']}/{Path(record['path']).name}".lstrip("/")] = run_dir / record["path"]
+            files[f"{record['folder']}/{Path(record['path']).name}".lstrip("/")] = (
+                run_dir / record["path"]
+            )
         if record["type"] in ("start", "resume", "end"):
             state = record.get("state", "killed")
     tags |= {"visionsweep.state": state}
     if parents:
         tags["mlflow.parentRunId"] = next(iter(parents))
     info, data = run.info, run.data
-    lines = [f"tag {key}: {data.tags.get(key)!r}, not {tags[key]!r}" for key in tags if data.tags.get(key) != tags[key]]
+    lines = [
+        f"tag {key}: {data.tags.get(key)!r}, not {tags[key]!r}"
+        for key in tags
+        if data.tags.get(key) != tags[key]
+    ]
     if info.status != STATUS[state]:
         lines.append(f"status {info.status}, but it was {state}")
-    if info.start_time != records[0]["time"] or info.end_time not in [record["time"] for record in records]:
+    if info.start_time != records[0]["time"] or info.end_time not in [
+        record["time"] for record in records
+    ]:
         lines.append(f"from {info.start_time} to {info.end_time}")
     if data.params != PARAMS_IN_MLFLOW:
         lines.append(f"parameters {data.params}")
@@ -166,12 +219,19 @@ def _compare_run(
         history = client.get_metric_history(info.run_id, key)
         found = Counter((point.step, point.timestamp, _finite(point.value)) for point in history)
         if found != expected.get(key):
-            missing, besides = expected.get(key, Counter()) - found, found - expected.get(key, Counter())
+            missing, besides = (
+                expected.get(key, Counter()) - found,
+                found - expected.get(key, Counter()),
+            )
             lines.append(f"{key}: {missing.total()} points missing, {besides.total()} too many")
-    in_mlflow = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    in_mlflow = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
     if in_mlflow.keys() != files.keys():
         lines.append(f"files {sorted(in_mlflow)}, not {sorted(files)}")
-    different = [name for name in in_mlflow.keys() & files.keys() if not _same(in_mlflow[name], files[name])]
+    different = [
+        name for name in in_mlflow.keys() & files.keys() if not _same(in_mlflow[name], files[name])
+    ]
     return lines + [f"contents of {name} differ" for name in different]
 
 

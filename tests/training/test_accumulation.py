@@ -18,7 +18,9 @@ NUM_CLASSES = 6
 COUNTS = torch.tensor([500, 200, 90, 40, 15, 3])
 LOSSES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
 TAKES_WEIGHTS = [path for path in LOSSES if "class_weights:" in path.read_text()]
-CASES = [(path, "as configured") for path in LOSSES] + [(path, "balanced") for path in TAKES_WEIGHTS]
+CASES = [(path, "as configured") for path in LOSSES] + [
+    (path, "balanced") for path in TAKES_WEIGHTS
+]
 SPLITS = {"4 x 8": [8, 8, 8, 8], "uneven tail": [8, 8, 8, 2], "one image last": [8, 1]}
 
 
@@ -30,10 +32,17 @@ def make_loss(path: Path, weights: str) -> Loss:
     return loss
 
 
-def make_model(*, normalization: Callable[[int], nn.Module] = lambda n: nn.GroupNorm(2, n)) -> nn.Module:
+def make_model(
+    *, normalization: Callable[[int], nn.Module] = lambda n: nn.GroupNorm(2, n)
+) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3), normalization(8), nn.ReLU(), nn.Flatten(), nn.Dropout(0.0), nn.Linear(8 * 36, NUM_CLASSES)
+        nn.Conv2d(1, 8, 3),
+        normalization(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.0),
+        nn.Linear(8 * 36, NUM_CLASSES),
     )
 
 
@@ -53,7 +62,9 @@ def gradient(model: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("sizes", SPLITS.values(), ids=SPLITS.keys())
 @pytest.mark.parametrize("kind", ["hard", "mixup"])
-@pytest.mark.parametrize(("path", "weights"), CASES, ids=[f"{path.stem}, weights {w}" for path, w in CASES])
+@pytest.mark.parametrize(
+    ("path", "weights"), CASES, ids=[f"{path.stem}, weights {w}" for path, w in CASES]
+)
 def test_micro_batches_give_the_gradient_of_the_large_batch(
     path: Path, weights: str, kind: str, sizes: list[int]
 ) -> None:
@@ -80,7 +91,10 @@ def test_the_mean_of_means_is_something_else() -> None:
     """The usual way, `loss / k`, fails the test above by far: the test can tell the two apart."""
     loss = make_loss(Path(__file__).parents[2] / "conf/loss/cross_entropy.yaml", "balanced")
     generator = torch.Generator().manual_seed(1)
-    images, targets = torch.randn(26, 1, 8, 8, generator=generator), make_targets(26, "hard", generator)
+    images, targets = (
+        torch.randn(26, 1, 8, 8, generator=generator),
+        make_targets(26, "hard", generator),
+    )
     model = make_model()
     loss(model(images), targets).backward()
     expected = gradient(model)
@@ -94,7 +108,10 @@ def test_two_passes_leave_no_trace_of_the_first() -> None:
     """BatchNorm's running statistics and the random numbers of dropout are those of a single pass."""
     loss = make_loss(Path(__file__).parents[2] / "conf/loss/f1.yaml", "as configured")
     generator = torch.Generator().manual_seed(2)
-    images, targets = torch.randn(16, 1, 8, 8, generator=generator), make_targets(16, "hard", generator)
+    images, targets = (
+        torch.randn(16, 1, 8, 8, generator=generator),
+        make_targets(16, "hard", generator),
+    )
 
     def make() -> nn.Module:
         model = make_model(normalization=nn.BatchNorm2d)
@@ -122,11 +139,16 @@ def test_batch_norm_is_the_documented_difference() -> None:
     """BatchNorm normalizes each micro-batch by itself, so here the gradients do differ."""
     loss = make_loss(Path(__file__).parents[2] / "conf/loss/cross_entropy.yaml", "as configured")
     generator = torch.Generator().manual_seed(4)
-    images, targets = torch.randn(32, 1, 8, 8, generator=generator), make_targets(32, "hard", generator)
+    images, targets = (
+        torch.randn(32, 1, 8, 8, generator=generator),
+        make_targets(32, "hard", generator),
+    )
     gradients = []
     for size in (32, 8):
         model = make_model(normalization=nn.BatchNorm2d)
-        batches = [Batch(i, t) for i, t in zip(images.split(size), targets.split(size), strict=True)]
+        batches = [
+            Batch(i, t) for i, t in zip(images.split(size), targets.split(size), strict=True)
+        ]
         backward(model, loss, batches, nullcontext, lambda value: value)
         gradients.append(gradient(model))
     assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) > 1e-3

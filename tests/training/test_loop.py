@@ -17,13 +17,22 @@ from visionsweep.run import run
 from visionsweep.run.assemble import assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.training.ema import EMA
-from visionsweep.training.loop import EpochResult, Interrupted, add_grad_norm, evaluate, fit, predict_probabilities
+from visionsweep.training.loop import (
+    EpochResult,
+    Interrupted,
+    add_grad_norm,
+    evaluate,
+    fit,
+    predict_probabilities,
+)
 
 from .conftest import Compose
 
 
 def test_ten_images_are_memorized(compose: Compose) -> None:
-    experiment = assemble(resolved_config(compose("trainer.batch_size=5", "trainer.epochs=40", "scheduler=none")))
+    experiment = assemble(
+        resolved_config(compose("trainer.batch_size=5", "trainer.epochs=40", "scheduler=none"))
+    )
     experiment.train.indices = experiment.train.indices[:10]
     experiment.val.indices = experiment.train.indices
     results: list[EpochResult] = []
@@ -38,14 +47,26 @@ def test_ten_images_are_memorized(compose: Compose) -> None:
     assert results[-1].metrics["val/loss"] < 0.05
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate", "updates"), [(32, 1, 45), (32, 4, 12), (100, 3, 5)])
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "updates"), [(32, 1, 45), (32, 4, 12), (100, 3, 5)]
+)
 def test_updates_are_counted_with_the_uneven_tail(
     compose: Compose, batch_size: int, accumulate: int, updates: int
 ) -> None:
     # 1,438 training images
-    overrides = [f"trainer.batch_size={batch_size}", f"trainer.accumulate={accumulate}", "trainer.epochs=1"]
+    overrides = [
+        f"trainer.batch_size={batch_size}",
+        f"trainer.accumulate={accumulate}",
+        "trainer.epochs=1",
+    ]
     experiment = assemble(resolved_config(compose(*overrides)))
-    fit(experiment.state, experiment.train, experiment.val, experiment.settings, on_epoch_end=lambda _: None)
+    fit(
+        experiment.state,
+        experiment.train,
+        experiment.val,
+        experiment.settings,
+        on_epoch_end=lambda _: None,
+    )
     assert experiment.state.step == updates
     assert experiment.state.scheduler.state_dict()["num_updates"] == updates
 
@@ -65,15 +86,21 @@ def test_an_epoch_can_be_entered_anywhere(compose: Compose) -> None:
     for start in (1, 17, 44):
         rest = list(train.epoch(3, start=start))
         assert len(rest) == len(whole) - start
-        assert all(torch.equal(a.images, b.images) for a, b in zip(whole[start:], rest, strict=True))
-        assert all(torch.equal(a.targets, b.targets) for a, b in zip(whole[start:], rest, strict=True))
+        assert all(
+            torch.equal(a.images, b.images) for a, b in zip(whole[start:], rest, strict=True)
+        )
+        assert all(
+            torch.equal(a.targets, b.targets) for a, b in zip(whole[start:], rest, strict=True)
+        )
 
 
 def test_augmentation_is_not_applied_to_validation(compose: Compose) -> None:
     experiment = assemble(resolved_config(compose("augment=strong")))
     batch = next(iter(experiment.val))
     rows = experiment.val.indices[: len(batch.images)]
-    mean, std = (torch.tensor(experiment.inference[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    mean, std = (
+        torch.tensor(experiment.inference[key]).view(1, -1, 1, 1) for key in ("mean", "std")
+    )
     expected = (experiment.dataset.train.images[rows] / 255 - mean) / std
     torch.testing.assert_close(batch.images, expected, rtol=1e-5, atol=1e-5)
 
@@ -81,7 +108,9 @@ def test_augmentation_is_not_applied_to_validation(compose: Compose) -> None:
 def test_evaluation_equals_scikit_learn_on_the_whole_set(compose: Compose) -> None:
     run(compose("name=a", "trainer.epochs=1"))
     experiment = assemble(resolved_config(compose("name=a", "trainer.epochs=1")))
-    evaluation = evaluate(experiment.state.model, experiment.state.loss, experiment.val, experiment.settings)
+    evaluation = evaluate(
+        experiment.state.model, experiment.state.loss, experiment.val, experiment.settings
+    )
     logits, targets = [], []
     with torch.no_grad():
         for batch in experiment.val:
@@ -93,13 +122,17 @@ def test_evaluation_equals_scikit_learn_on_the_whole_set(compose: Compose) -> No
     labels = range(10)
     f1 = sklearn.metrics.f1_score(truth, preds, average="macro", labels=labels, zero_division=0)
     assert metrics["val/f1_macro"] == pytest.approx(f1, abs=1e-12)
-    assert metrics["val/loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(scores, truth)), rel=1e-6)
+    assert metrics["val/loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(scores, truth)), rel=1e-6
+    )
     top5 = sklearn.metrics.top_k_accuracy_score(truth, scores.numpy(), k=5, labels=list(labels))
     assert metrics["val/top5_accuracy"] == pytest.approx(top5, abs=1e-12)
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
-def test_the_gradient_norm_is_numpys_mean_over_every_tenth_update(compose: Compose, clip_norm: float | None) -> None:
+def test_the_gradient_norm_is_numpys_mean_over_every_tenth_update(
+    compose: Compose, clip_norm: float | None
+) -> None:
     """Before clipping."""
     overrides = ["trainer.batch_size=60", "trainer.accumulate=2", "trainer.epochs=1"]
     experiment = assemble(resolved_config(compose(*overrides)))
@@ -122,8 +155,16 @@ def test_the_gradient_norm_is_numpys_mean_over_every_tenth_update(compose: Compo
 
     experiment.state.scaler = Noting(experiment.state.scaler)  # type: ignore[assignment]
     results: list[EpochResult] = []
-    fit(experiment.state, experiment.train, experiment.val, settings, on_epoch_end=lambda r: results.append(r))
-    assert len(norms) == 12  # 1,438 images: 24 micro-batches, 12 updates, of which the first and the eleventh count
+    fit(
+        experiment.state,
+        experiment.train,
+        experiment.val,
+        settings,
+        on_epoch_end=lambda r: results.append(r),
+    )
+    assert (
+        len(norms) == 12
+    )  # 1,438 images: 24 micro-batches, 12 updates, of which the first and the eleventh count
     assert results[0].metrics["train/grad_norm"] == pytest.approx(np.mean(norms[::10]), rel=1e-5)
 
 
@@ -160,7 +201,13 @@ def test_a_nan_loss_names_epoch_step_and_lr(compose: Compose) -> None:
 
     experiment.state.model.forward = poisoned  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"loss is nan at epoch 1, step 7 \(lr=0\.125\)"):
-        fit(experiment.state, experiment.train, experiment.val, experiment.settings, on_epoch_end=lambda _: None)
+        fit(
+            experiment.state,
+            experiment.train,
+            experiment.val,
+            experiment.settings,
+            on_epoch_end=lambda _: None,
+        )
 
 
 def test_a_reason_of_the_callback_ends_the_run(compose: Compose) -> None:
@@ -171,7 +218,13 @@ def test_a_reason_of_the_callback_ends_the_run(compose: Compose) -> None:
         epochs.append(result.epoch)
         return "enough" if result.epoch == 2 else None
 
-    reason = fit(experiment.state, experiment.train, experiment.val, experiment.settings, on_epoch_end=on_epoch_end)
+    reason = fit(
+        experiment.state,
+        experiment.train,
+        experiment.val,
+        experiment.settings,
+        on_epoch_end=on_epoch_end,
+    )
     assert reason == "enough"
     assert epochs == [1, 2]
 
@@ -192,7 +245,14 @@ def test_a_stop_comes_after_the_update_under_way(compose: Compose) -> None:
 
 def test_early_stopping_ends_a_run_that_gets_no_better(compose: Compose) -> None:
     overrides = ["scheduler=none", "optim=sgd", "optim.lr=1e-12", "trainer.epochs=9"]
-    run(compose(*overrides, "trainer.early_stopping.patience=2", "trainer.early_stopping.min_delta=0.5", "name=a"))
+    run(
+        compose(
+            *overrides,
+            "trainer.early_stopping.patience=2",
+            "trainer.early_stopping.min_delta=0.5",
+            "name=a",
+        )
+    )
     assert json.loads(Path("outputs/a/result.json").read_text())["epochs"] == 3
 
 
@@ -213,7 +273,9 @@ def test_ema_follows_its_formula() -> None:
 
 
 def test_normalization_is_numpys_mean_and_std() -> None:
-    images = torch.randint(0, 256, (5000, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (5000, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     rows = torch.arange(0, 5000, 2)
     measured = Normalization.of(images, rows)
     pixels = images[rows].numpy().astype(np.float64) / 255
@@ -228,10 +290,21 @@ def test_a_constant_image_is_normalized_without_a_division_by_zero() -> None:
 
 def test_the_objective_is_read_everywhere(compose: Compose) -> None:
     """Minimizing the loss: the best epoch is the one of the lowest, and it is what a run returns."""
-    value = run(compose("objective.metric=val/loss", "objective.direction=minimize", "trainer.epochs=3", "name=a"))
+    value = run(
+        compose(
+            "objective.metric=val/loss",
+            "objective.direction=minimize",
+            "trainer.epochs=3",
+            "name=a",
+        )
+    )
     result = json.loads(Path("outputs/a/result.json").read_text())
     lines = Path("outputs/a/events.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    losses = [r["values"]["val/loss"] for r in records if r["type"] == "metrics" and "val/loss" in r["values"]]
+    losses = [
+        r["values"]["val/loss"]
+        for r in records
+        if r["type"] == "metrics" and "val/loss" in r["values"]
+    ]
     assert value == min(losses) == result["objective"]["value"]
     assert result["best_epoch"] == losses.index(min(losses)) + 1

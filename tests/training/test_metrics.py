@@ -10,12 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from visionsweep.training.metrics import CLASS_F1_PREFIX, METRIC_DIRECTIONS, classification_metrics, confusion_matrix
+from visionsweep.training.metrics import (
+    CLASS_F1_PREFIX,
+    METRIC_DIRECTIONS,
+    classification_metrics,
+    confusion_matrix,
+)
 
 K = 5
 NAMES = ["a", "b", "c", "d", "e"]
 
-label_pairs = st.lists(st.tuples(st.integers(0, K - 1), st.integers(0, K - 1)), min_size=1, max_size=40)
+label_pairs = st.lists(
+    st.tuples(st.integers(0, K - 1), st.integers(0, K - 1)), min_size=1, max_size=40
+)
 
 
 def sklearn_metrics(targets: list[int], preds: list[int], absent_classes: str) -> dict[str, float]:
@@ -24,10 +31,14 @@ def sklearn_metrics(targets: list[int], preds: list[int], absent_classes: str) -
     result = {
         "accuracy": sk.accuracy_score(targets, preds),
         # its balanced_accuracy_score warns about predictions of classes that have no targets
-        "balanced_accuracy": sk.recall_score(targets, preds, labels=sorted(set(targets)), average="macro"),
+        "balanced_accuracy": sk.recall_score(
+            targets, preds, labels=sorted(set(targets)), average="macro"
+        ),
     }
     for average in ("macro", "weighted"):
-        scores = sk.precision_recall_fscore_support(targets, preds, labels=labels, average=average, zero_division=0)
+        scores = sk.precision_recall_fscore_support(
+            targets, preds, labels=labels, average=average, zero_division=0
+        )
         for name, score in zip(("precision", "recall", "f1"), scores, strict=False):
             result[f"{name}_{average}"] = score
     f1 = sk.f1_score(targets, preds, labels=labels, average=None, zero_division=0)
@@ -72,7 +83,9 @@ def test_confusion_matrix_is_that_of_sklearn_and_adds_up(pairs):
     matrix = confusion_matrix(preds, targets, K)
     assert matrix.dtype == torch.int64
     np.testing.assert_array_equal(matrix, sk.confusion_matrix(targets, preds, labels=range(K)))
-    parts = [confusion_matrix(p, t, K) for p, t in zip(preds.split(7), targets.split(7), strict=True)]
+    parts = [
+        confusion_matrix(p, t, K) for p, t in zip(preds.split(7), targets.split(7), strict=True)
+    ]
     assert torch.equal(sum(parts), matrix)
 
 
@@ -83,8 +96,12 @@ def test_counts_beyond_float32_are_exact():
 
 def test_every_metric_has_a_direction():
     names = our_metrics([0, 1], [1, 0], "zero").keys()
-    assert {name for name in names if not name.startswith(CLASS_F1_PREFIX)} <= METRIC_DIRECTIONS.keys()
-    assert [name for name, direction in METRIC_DIRECTIONS.items() if direction == "minimize"] == ["loss"]
+    assert {
+        name for name in names if not name.startswith(CLASS_F1_PREFIX)
+    } <= METRIC_DIRECTIONS.keys()
+    assert [name for name, direction in METRIC_DIRECTIONS.items() if direction == "minimize"] == [
+        "loss"
+    ]
 
 
 def test_the_directions_are_known_without_importing_torch():

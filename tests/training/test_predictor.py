@@ -20,7 +20,9 @@ def test_probabilities_of_raw_images(tmp_path: Path, pixels: np.ndarray) -> None
     with torch.inference_mode():
         probabilities = predictor(torch.from_numpy(pixels))
     assert probabilities.dtype == torch.float32
-    np.testing.assert_allclose(probabilities.numpy(), expected_probabilities(model, pixels), atol=1e-6)
+    np.testing.assert_allclose(
+        probabilities.numpy(), expected_probabilities(model, pixels), atol=1e-6
+    )
 
 
 def test_what_the_run_knows_of_its_data(tmp_path: Path) -> None:
@@ -61,7 +63,9 @@ def test_pretrained_weights_are_not_asked_for(tmp_path: Path, pixels: np.ndarray
         "model: {_target_: visionsweep.models.timm.create_model, name: test_resnet, pretrained: /weights/gone.pt}"
     )
     probabilities = load_predictor(run_dir)(torch.from_numpy(pixels)).detach().numpy()
-    np.testing.assert_allclose(probabilities, expected_probabilities(model.eval(), pixels), atol=1e-6)
+    np.testing.assert_allclose(
+        probabilities, expected_probabilities(model.eval(), pixels), atol=1e-6
+    )
 
 
 def damage(run_dir: Path, what: str) -> None:

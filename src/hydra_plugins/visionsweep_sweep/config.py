@@ -84,7 +84,9 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     """`hydra/sweeper=optuna_async`: upstream's keys, and those of an asynchronous sweep that goes on after a crash."""
 
     _target_: str = "hydra_plugins.visionsweep_sweep.sweeper.OptunaAsyncSweeper"
-    defaults: list[Any] = field(default_factory=lambda: [{"sampler": "tpe_async"}, {"pruner": "none"}])
+    defaults: list[Any] = field(
+        default_factory=lambda: [{"sampler": "tpe_async"}, {"pruner": "none"}]
+    )
 
     pruner: Any = MISSING
 
@@ -137,15 +139,24 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     threads_key: str | None = None  # number of CPU threads of a job
     epochs_key: str | None = None  # epochs of a whole trial
     metric_key: str | None = None  # name of the objective
-    multirun_keys: list[str] = field(default_factory=list)  # overrides that a single run does not take
+    multirun_keys: list[str] = field(
+        default_factory=list
+    )  # overrides that a single run does not take
 
 
 def register() -> None:
     """Put the configs into Hydra's store."""
     store = ConfigStore.instance().store
     provider = "visionsweep"
-    store(group="hydra/sweeper", name="optuna_async", node=OptunaAsyncSweeperConf, provider=provider)
-    store(group="hydra/sweeper/sampler", name="tpe_async", node=AsyncTPESamplerConfig, provider=provider)
+    store(
+        group="hydra/sweeper", name="optuna_async", node=OptunaAsyncSweeperConf, provider=provider
+    )
+    store(
+        group="hydra/sweeper/sampler",
+        name="tpe_async",
+        node=AsyncTPESamplerConfig,
+        provider=provider,
+    )
     for name, node in {
         "none": NoPrunerConfig,
         "asha": ASHAPrunerConfig,

@@ -31,7 +31,9 @@ class WorkersLauncherConf:
     memory_limit: Any = None  # of a worker with its child processes: 4GB, 512MiB, or bytes
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="workers", node=WorkersLauncherConf, provider="visionsweep")
+ConfigStore.instance().store(
+    group="hydra/launcher", name="workers", node=WorkersLauncherConf, provider="visionsweep"
+)
 
 
 class WorkersLauncher(Launcher):
@@ -55,11 +57,19 @@ class WorkersLauncher(Launcher):
         self._sweep: dict[str, Any] = {}
         self._engine: WorkersEngine | None = None  # stays warm between two batches
 
-    def setup(self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig") -> None:
+    def setup(
+        self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
+    ) -> None:
         """Take what the jobs need."""
-        self._sweep = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self._sweep = {
+            "hydra_context": hydra_context,
+            "task_function": task_function,
+            "config": config,
+        }
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> "Sequence[JobReturn]":
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> "Sequence[JobReturn]":
         """Run a batch of jobs; return how each one ended, in order."""
         from hydra.core.utils import configure_log, setup_globals
 
@@ -67,7 +77,11 @@ class WorkersLauncher(Launcher):
 
         setup_globals()
         context, hydra_config = self._sweep["hydra_context"], self._sweep["config"].hydra
-        configure_log(hydra_config.hydra_logging, hydra_config.verbose, execution_whitelist=context.execution_whitelist)
+        configure_log(
+            hydra_config.hydra_logging,
+            hydra_config.verbose,
+            execution_whitelist=context.execution_whitelist,
+        )
         sweep_dir = Path(str(hydra_config.sweep.dir)).absolute()
         slots = self._plan(self._n_jobs)
         if not job_overrides:
@@ -78,7 +92,9 @@ class WorkersLauncher(Launcher):
         if engine is None or engine.num_slots < len(slots):
             if engine is not None:
                 engine.close()
-            engine = self._engine = self._start(slots, sweep_dir / "sweep.log", keep_job_returns=True)
+            engine = self._engine = self._start(
+                slots, sweep_dir / "sweep.log", keep_job_returns=True
+            )
             weakref.finalize(self, engine.close)
         try:
             return run_batch(engine, job_overrides, initial_job_idx)
@@ -87,7 +103,9 @@ class WorkersLauncher(Launcher):
             engine.close()
             raise
 
-    def create_engine(self, n_jobs: int | None = None, log_path: Path | None = None) -> "WorkersEngine":
+    def create_engine(
+        self, n_jobs: int | None = None, log_path: Path | None = None
+    ) -> "WorkersEngine":
         """Start workers and return them; the caller closes them.
 
         ``n_jobs`` overrides the launcher's; a worker's output between jobs is appended to ``log_path``.
@@ -99,8 +117,18 @@ class WorkersLauncher(Launcher):
 
         return plan_slots(n_jobs, self._gpus_per_trial, self._threads)
 
-    def _start(self, slots: "list[Slot]", log_path: Path | None, *, keep_job_returns: bool = False) -> "WorkersEngine":
+    def _start(
+        self, slots: "list[Slot]", log_path: Path | None, *, keep_job_returns: bool = False
+    ) -> "WorkersEngine":
         from visionsweep.sweep.engines.local.pool import Limits, WorkersEngine
 
-        limits = Limits(self._max_trials_per_worker, self._trial_timeout_seconds, self._memory_limit)
-        return WorkersEngine(slots, **self._sweep, limits=limits, log_path=log_path, keep_job_returns=keep_job_returns)
+        limits = Limits(
+            self._max_trials_per_worker, self._trial_timeout_seconds, self._memory_limit
+        )
+        return WorkersEngine(
+            slots,
+            **self._sweep,
+            limits=limits,
+            log_path=log_path,
+            keep_job_returns=keep_job_returns,
+        )

@@ -17,7 +17,9 @@ class OptunaAsyncSweeper(Sweeper):
         # `sweep` reads hydra.sweeper itself: a stored sweep is composed again with what it was started with.
         del settings
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Keep what `sweep` needs."""
         self._hydra_context = hydra_context
         self._task_function = task_function

@@ -49,7 +49,11 @@ def allowed_targets() -> list[str]:
     The environment decides, never the config: a config may come from a stranger.
     """
     own = os.environ.get("VISIONSWEEP_ALLOW", "")
-    return [*ALLOWED_TARGETS, *HYDRA_TARGETS, *(entry.strip() for entry in own.split(",") if entry.strip())]
+    return [
+        *ALLOWED_TARGETS,
+        *HYDRA_TARGETS,
+        *(entry.strip() for entry in own.split(",") if entry.strip()),
+    ]
 
 
 def build(node: Any, key: str, **runtime: Any) -> Any:
@@ -74,12 +78,16 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
         hints = _hints(target)
         for argument, value in arguments.items():
             if argument in parameters:
-                _check_type(value, hints.get(argument), parameters[argument].default, f"{key}.{argument}")
+                _check_type(
+                    value, hints.get(argument), parameters[argument].default, f"{key}.{argument}"
+                )
     built = {k: _build_nested(v, f"{key}.{k}", runtime) for k, v in arguments.items()}
     try:
         return target(**built, **wanted)
     except (TypeError, ValueError, AssertionError) as error:
-        if path.startswith(OUR_TARGETS):  # ours say `ConfigError` for what the user can mend; this is a bug
+        if path.startswith(
+            OUR_TARGETS
+        ):  # ours say `ConfigError` for what the user can mend; this is a bug
             raise
         raise ConfigError(f"{key}: {name} refuses these settings ({first_line(error)})") from error
 
@@ -110,7 +118,8 @@ def _locate(path: str, key: str) -> Callable[..., Any]:
 
 def _is_allowed(path: str) -> bool:
     return any(
-        path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern for pattern in allowed_targets()
+        path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
+        for pattern in allowed_targets()
     )
 
 
@@ -136,12 +145,15 @@ def _check_names(
     known = [
         n
         for n, p in parameters.items()
-        if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) and n not in runtime
+        if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        and n not in runtime
     ]
     if not _takes_any(parameters):
         for argument in arguments:
             if argument not in known:
-                raise ConfigError(f"{key}.{argument}: {name} takes {', '.join(known) or 'no settings'}")
+                raise ConfigError(
+                    f"{key}.{argument}: {name} takes {', '.join(known) or 'no settings'}"
+                )
     for parameter in known:
         if parameters[parameter].default is inspect.Parameter.empty and parameter not in arguments:
             raise ConfigError(f"{key}.{parameter}: {name} needs it and it is not set")
@@ -159,7 +171,11 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # annotations that only a type checker can resolve
+    except (
+        NameError,
+        TypeError,
+        AttributeError,
+    ):  # annotations that only a type checker can resolve
         return {}
 
 
@@ -200,13 +216,21 @@ def _fits(value: Any, hint: Any) -> bool:
         return all(any(_fits(v, item) for item in items) for v in value) if items else True
     if origin in (dict, collections.abc.Mapping):
         return isinstance(value, Mapping)
-    if isinstance(hint, type) and not isinstance(value, Mapping | bool | int | float | str | list | type(None)):
+    if isinstance(hint, type) and not isinstance(
+        value, Mapping | bool | int | float | str | list | type(None)
+    ):
         return True  # an object that was built already
     # A plain value where a library wants an object of its own (torch's `Tensor`): it is no match.
     return not isinstance(hint, type) or isinstance(value, hint)
 
 
-_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+}
 
 
 def _describe(hint: Any) -> str:

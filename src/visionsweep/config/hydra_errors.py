@@ -18,12 +18,16 @@ def one_line(error: BaseException) -> str:
     if not lines:
         return one_line(cause) if cause is not None else type(error).__name__
     first = lines[0].removesuffix(".")
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and first.startswith("Could not override"):
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and first.startswith(
+        "Could not override"
+    ):
         return _unknown_key(cause, lines[1:])
     if isinstance(cause, OmegaConfBaseException) and first.startswith("Error merging override "):
         return f"{first.removeprefix('Error merging override ')}: {one_line(cause)}"
     if isinstance(error, OverrideParseException):
-        said = [line for line in lines if not line.startswith(("Error when parsing index", "See https"))]
+        said = [
+            line for line in lines if not line.startswith(("Error when parsing index", "See https"))
+        ]
         return f"{error.override}: not an override that Hydra understands: {'; '.join(said)}; quote the value"
     if isinstance(error, OmegaConfBaseException):  # what follows names types of ours
         return first
@@ -50,14 +54,22 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError, advice: list[str]
     names = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
     names = [name for name in names if not name.startswith("_")]
     near = [where + name for name in difflib.get_close_matches(key, names, 1)]
-    if not near and not where and isinstance(parent, DictConfig):  # epochs=2, where it is trainer.epochs
+    if (
+        not near and not where and isinstance(parent, DictConfig)
+    ):  # epochs=2, where it is trainer.epochs
         near = [path for path in _paths(parent) if path.rpartition(".")[2] == key]
     if near:
         hint = f"did you mean {' or '.join(near[:3])}?"
     else:
         hint = f"{where.rstrip('.') or 'the config'} has {', '.join(name for name in names if name != 'hydra')}"
-    added = [line.partition(" use ")[2] for line in advice if line.startswith("To append to your config use ")]
-    return f"{full_key}: no such key; {hint}" + (f" (a new key is added with {added[0]})" if added else "")
+    added = [
+        line.partition(" use ")[2]
+        for line in advice
+        if line.startswith("To append to your config use ")
+    ]
+    return f"{full_key}: no such key; {hint}" + (
+        f" (a new key is added with {added[0]})" if added else ""
+    )
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-PATH_KEYS = ("data.root", "data.path", "data.test_path", "data.cache_dir", "model.pretrained", "resume")
+PATH_KEYS = (
+    "data.root",
+    "data.path",
+    "data.test_path",
+    "data.cache_dir",
+    "model.pretrained",
+    "resume",
+)
 
 # A value of these characters needs no quotes in Hydra's override grammar.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
@@ -65,6 +72,10 @@ def difference(stored: Any, composed: Any, key: str = "") -> dict[str, tuple[Any
         found: dict[str, tuple[Any, Any]] = {}
         for name in [*stored, *(n for n in composed if n not in stored)]:
             below = f"{key}.{name}" if key else str(name)
-            found |= difference(stored.get(name, "(not set)"), composed.get(name, "(not set)"), below)
+            found |= difference(
+                stored.get(name, "(not set)"), composed.get(name, "(not set)"), below
+            )
         return found
-    return {} if stored == composed and type(stored) is type(composed) else {key: (stored, composed)}
+    return (
+        {} if stored == composed and type(stored) is type(composed) else {key: (stored, composed)}
+    )

@@ -139,7 +139,9 @@ class TrainBatches(Batches):
         # An inverse-CDF draw: torch.multinomial stops at 2^24 categories.
         edges = self._weights.cumsum(0)
         draws = torch.rand(self.num_images, generator=generator, dtype=torch.float64) * edges[-1]
-        return self.indices[torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)]
+        return self.indices[
+            torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)
+        ]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the micro-batches of `epoch`, from micro-batch `start` on.

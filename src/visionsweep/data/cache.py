@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
 FORMAT_VERSION = 1  # raise it when decoding or the file's layout changes
-CHUNK = 64  # images a task: small enough to share out evenly, large enough that the queue costs nothing
+CHUNK = (
+    64  # images a task: small enough to share out evenly, large enough that the queue costs nothing
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def decode_all(
         images, bad = _open_or_build(folder, paths, preprocessing)
     _report(paths, bad, on_bad_image)
     kept = [index for index in range(len(paths)) if index not in bad]
-    return DecodedImages(images, kept, [(str(paths[index]), reason) for index, reason in bad.items()])
+    return DecodedImages(
+        images, kept, [(str(paths[index]), reason) for index, reason in bad.items()]
+    )
 
 
 def _report(paths: Sequence[Path], bad: dict[int, str], on_bad_image: OnBadImage) -> None:
@@ -101,9 +105,13 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _decode_to_memory(paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Tensor, dict[int, str]]:
+def _decode_to_memory(
+    paths: Sequence[Path], preprocessing: Preprocessing
+) -> tuple[Tensor, dict[int, str]]:
     start, count, bad = time.perf_counter(), 0, {}
-    images = np.empty((len(paths), preprocessing.channels, *preprocessing.image_size), dtype=np.uint8)
+    images = np.empty(
+        (len(paths), preprocessing.channels, *preprocessing.image_size), dtype=np.uint8
+    )
     for chunk, chunk_bad in _decode_chunks(paths, preprocessing):
         images[count : count + len(chunk)] = chunk
         count += len(chunk)
@@ -114,13 +122,23 @@ def _decode_to_memory(paths: Sequence[Path], preprocessing: Preprocessing) -> tu
 
 def _log_decoded(count: int, preprocessing: Preprocessing, start: float, where: str) -> None:
     shape = "x".join(map(str, (preprocessing.channels, *preprocessing.image_size)))
-    logger.info("decoded %s images to %s in %.1f s; %s", f"{count:,}", shape, time.perf_counter() - start, where)
+    logger.info(
+        "decoded %s images to %s in %.1f s; %s",
+        f"{count:,}",
+        shape,
+        time.perf_counter() - start,
+        where,
+    )
 
 
-def _open_or_build(folder: Path, paths: Sequence[Path], preprocessing: Preprocessing) -> tuple[Tensor, dict[int, str]]:
+def _open_or_build(
+    folder: Path, paths: Sequence[Path], preprocessing: Preprocessing
+) -> tuple[Tensor, dict[int, str]]:
     array_path = folder / f"{_key(paths, preprocessing)}.npy"
     found = _open(array_path, len(paths))
-    if found is not None and any(_is_readable_now(paths[index], preprocessing) for index in found[1]):
+    if found is not None and any(
+        _is_readable_now(paths[index], preprocessing) for index in found[1]
+    ):
         array_path.unlink(missing_ok=True)  # a network folder was away, or permissions were wrong
         found = None
     if found is None:
@@ -137,7 +155,9 @@ def _open_or_build(folder: Path, paths: Sequence[Path], preprocessing: Preproces
             ) from error
         found = _open(array_path, len(paths))
         if found is None:
-            raise DataError(f"data.cache_dir: {array_path} vanished while it was opened. Start again")
+            raise DataError(
+                f"data.cache_dir: {array_path} vanished while it was opened. Start again"
+            )
     return found
 
 
@@ -172,7 +192,10 @@ def _key(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
 def _open(array_path: Path, num_files: int) -> tuple[Tensor, dict[int, str]] | None:
     """What is cached, or None when it is missing, incomplete or damaged."""
     try:
-        bad = {int(index): reason for index, reason in json.loads(_bad_path(array_path).read_text()).items()}
+        bad = {
+            int(index): reason
+            for index, reason in json.loads(_bad_path(array_path).read_text()).items()
+        }
         if len(bad) == num_files:
             return torch.empty(0, dtype=torch.uint8), bad
         # Copy-on-write: the pages are shared until written to, and torch accepts the array as writable.

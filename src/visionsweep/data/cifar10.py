@@ -12,7 +12,9 @@ from visionsweep.errors import DataError
 ARCHIVE_FOLDER = "cifar-10-batches-py"
 
 
-def load_cifar10(root: str | None = None, download: bool = False, flips: bool = True) -> ImageDataset:
+def load_cifar10(
+    root: str | None = None, download: bool = False, flips: bool = True
+) -> ImageDataset:
     """CIFAR-10 with its official test split, below `root` or the cache folder; DataError if it is not there.
 
     The batches are pickles: torchvision opens them only after it has checked their MD5 sums.

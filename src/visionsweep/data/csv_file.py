@@ -47,7 +47,9 @@ def load_csv(
     preprocessing = make_preprocessing(image_size, channels, fit)
     table = require_file("data.path", path, "the CSV file with one row an image")
     if not label:
-        raise ConfigError("data.label is not set: give the name of the column with the labels (data.label=...)")
+        raise ConfigError(
+            "data.label is not set: give the name of the column with the labels (data.label=...)"
+        )
     folder = None if root is None else require_folder("data.root", root, "the folder of the images")
     columns = {"data.image": image, "data.label": label} | ({"data.group": group} if group else {})
     rows = _read_rows(table, columns)
@@ -55,7 +57,9 @@ def load_csv(
     train_files = _to_files(rows, table, folder, class_names, classes)
     test_files = None
     if test_path is not None:
-        test_table = require_file("data.test_path", test_path, "a CSV file with the columns of data.path")
+        test_table = require_file(
+            "data.test_path", test_path, "a CSV file with the columns of data.path"
+        )
         test_rows = _read_rows(test_table, columns)
         test_files = _to_files(test_rows, test_table, folder, class_names, classes)
         check_disjoint(train_files, test_files, "data.test_path")
@@ -90,11 +94,22 @@ def _read_rows(path: Path, columns: dict[str, str]) -> list[_Row]:
                             f"{path} line {reader.line_num}: column {columns[key]} ({key}) is empty. "
                             "Fill it in, or remove the row"
                         )
-                rows.append(_Row(reader.line_num, values["data.image"], values["data.label"], values.get("data.group")))
+                rows.append(
+                    _Row(
+                        reader.line_num,
+                        values["data.image"],
+                        values["data.label"],
+                        values.get("data.group"),
+                    )
+                )
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8") from error
+        raise DataError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8"
+        ) from error
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path} ({error}). Expected a CSV file with a header") from error
+        raise DataError(
+            f"cannot read {path} ({error}). Expected a CSV file with a header"
+        ) from error
     if not rows:
         raise DataError(f"{path} has a header but no row: expected one row an image")
     return rows
@@ -103,7 +118,9 @@ def _read_rows(path: Path, columns: dict[str, str]) -> list[_Row]:
 def _check_columns(path: Path, available: Sequence[str], columns: dict[str, str]) -> None:
     for key, name in columns.items():
         if available.count(name) > 1:
-            raise DataError(f"{key}={name}: {path} has {available.count(name)} columns of that name. Rename one")
+            raise DataError(
+                f"{key}={name}: {path} has {available.count(name)} columns of that name. Rename one"
+            )
         if name not in available:
             raise DataError(
                 f"{key}={name}: {path} has no such column{nearest(name, available)} "
@@ -121,7 +138,9 @@ def _class_names(classes: Sequence[str | int] | int | None, rows: Sequence[_Row]
     if len(set(names)) != len(names):
         raise ConfigError(f"data.classes: a class is named twice in {names}")
     if len(names) < 2:
-        raise DataError(f"data.label: {len(names)} class ({', '.join(names)}); expected two or more")
+        raise DataError(
+            f"data.label: {len(names)} class ({', '.join(names)}); expected two or more"
+        )
     return names
 
 
@@ -139,7 +158,9 @@ def _to_files(
     for row in rows:
         if row.label not in numbers:
             raise DataError(_explain_label(row, table, class_names, classes))
-        path = Path(os.path.normpath(base / os.path.expanduser(row.image)))  # a/../a/0.png is a/0.png
+        path = Path(
+            os.path.normpath(base / os.path.expanduser(row.image))
+        )  # a/../a/0.png is a/0.png
         if path in lines:
             raise DataError(
                 f"{table} line {row.line}: {row.image} is in line {lines[path]} too, so it could be in "
@@ -155,7 +176,9 @@ def _to_files(
         paths=list(lines),
         ids=[row.image for row in rows],
         targets=[numbers[row.label] for row in rows],
-        groups=None if rows[0].group is None else [row.group for row in rows if row.group is not None],
+        groups=None
+        if rows[0].group is None
+        else [row.group for row in rows if row.group is not None],
     )
 
 
@@ -171,7 +194,9 @@ def _explain_label(
 ) -> str:
     where = f"label {row.label} in {table} line {row.line}"
     if isinstance(classes, int):
-        return f"{where}, but data.classes={classes} (labels 0..{classes - 1}). Correct one of the two"
+        return (
+            f"{where}, but data.classes={classes} (labels 0..{classes - 1}). Correct one of the two"
+        )
     given = "the labels of data.path" if classes is None else "data.classes"
     shown = ", ".join(class_names[:8]) + (", ..." if len(class_names) > 8 else "")
     return f"{where} is not among {given} ({shown}){nearest(row.label, class_names)} Correct one"

@@ -12,7 +12,9 @@ from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import ConfigError, DataError
 
 Fit = Literal["crop", "pad", "stretch"]
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 EXIF_ORIENTATION = 0x0112
 # Shrink by whole factors down to this many times the wanted size, then filter: the default of Pillow's
 # Image.thumbnail, close to filtering the full image at a fraction of the time.
@@ -31,7 +33,9 @@ def make_preprocessing(image_size: int | Sequence[int], channels: int, fit: str)
     """Preprocessing from the settings `data.*`; ConfigError for a value that no image can have."""
     sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ConfigError(f"data.image_size: expected pixels, as one number or [height, width], got {image_size}")
+        raise ConfigError(
+            f"data.image_size: expected pixels, as one number or [height, width], got {image_size}"
+        )
     if channels not in (1, 3):
         raise ConfigError(f"data.channels: expected 1 (grey) or 3 (RGB), got {channels}")
     if fit not in get_args(Fit):
@@ -49,7 +53,9 @@ def decode_image(path: str | Path, preprocessing: Preprocessing) -> npt.NDArray[
     try:
         with Image.open(path) as opened:
             upright = _load_upright(opened, preprocessing)
-        image = _fit(_to_mode(upright, "L" if preprocessing.channels == 1 else "RGB"), preprocessing)
+        image = _fit(
+            _to_mode(upright, "L" if preprocessing.channels == 1 else "RGB"), preprocessing
+        )
     except MemoryError:  # the machine's fault, not the file's
         raise
     # Pillow's decoders meet hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.
@@ -101,7 +107,9 @@ def _to_8_bit(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError("pixels that are not finite")
     is_integer = np.issubdtype(pixels.dtype, np.integer)
-    nominal = next((top for top in ((65535.0,) if is_integer else (1.0, 255.0)) if high <= top), None)
+    nominal = next(
+        (top for top in ((65535.0,) if is_integer else (1.0, 255.0)) if high <= top), None
+    )
     if low < 0 or nominal is None:
         values -= low
         nominal = (high - low) or 1.0
@@ -126,4 +134,6 @@ def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         cut_width, cut_height = min(cut_width, width / scale), min(cut_height, height / scale)
     left, top = (image.width - cut_width) / 2, (image.height - cut_height) / 2
     box = (left, top, left + cut_width, top + cut_height)
-    return image.resize((width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+    return image.resize(
+        (width, height), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP
+    )

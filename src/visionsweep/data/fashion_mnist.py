@@ -37,7 +37,9 @@ FILES = (
 )
 
 
-def load_fashion_mnist(root: str | None = None, download: bool = False, flips: bool = True) -> ImageDataset:
+def load_fashion_mnist(
+    root: str | None = None, download: bool = False, flips: bool = True
+) -> ImageDataset:
     """Fashion-MNIST with its official test split; DataError says where it looked.
 
     A set `root` is the only place looked at; else the Debian package's folder, then the cache folder.
@@ -66,7 +68,9 @@ def read_idx(path: Path) -> Tensor:
     # Header: two zero bytes, the type (8: unsigned byte), the number of dimensions, big-endian uint32 sizes.
     num_dims = content[3] if len(content) > 3 else 0
     if content[:3] != b"\x00\x00\x08" or not 1 <= num_dims <= 4 or len(content) < 4 + 4 * num_dims:
-        raise DataError(f"{path} is not an idx file of bytes: header {content[:4].hex() or 'missing'}")
+        raise DataError(
+            f"{path} is not an idx file of bytes: header {content[:4].hex() or 'missing'}"
+        )
     shape = struct.unpack_from(f">{num_dims}I", content, 4)
     offset = 4 + 4 * num_dims
     num_bytes = len(content) - offset
@@ -88,7 +92,9 @@ def _image_set(images: Tensor, labels: Tensor, path: Path, part: str) -> ImageSe
         )
     targets = labels.to(torch.int64)
     check_labels(targets, len(CLASS_NAMES), f"{part} ({path.parent})")
-    return ImageSet(images.unsqueeze(1), targets, [f"{part}/{index}" for index in range(len(targets))])
+    return ImageSet(
+        images.unsqueeze(1), targets, [f"{part}/{index}" for index in range(len(targets))]
+    )
 
 
 def _locate(root: str | None, download: bool) -> list[Path]:

@@ -34,7 +34,9 @@ def find_images_below(key: str, folder: Path) -> tuple[list[Path], int]:
     images: list[Path] = []
     num_others = 0
     # os.walk would leave an unreadable folder out silently.
-    for parent, folders, names in os.walk(folder, onerror=lambda e: refuse_unreadable(key, e), followlinks=True):
+    for parent, folders, names in os.walk(
+        folder, onerror=lambda e: refuse_unreadable(key, e), followlinks=True
+    ):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if name.startswith("."):  # among them ._NAME, which macOS leaves in archives
@@ -49,7 +51,9 @@ def find_images_below(key: str, folder: Path) -> tuple[list[Path], int]:
 
 def refuse_unreadable(key: str, error: OSError) -> NoReturn:
     """Raise DataError for a folder that cannot be listed."""
-    raise DataError(f"{key}: cannot list {error.filename} ({error.strerror}). Correct its permissions") from error
+    raise DataError(
+        f"{key}: cannot list {error.filename} ({error.strerror}). Correct its permissions"
+    ) from error
 
 
 def load_files(
@@ -94,7 +98,9 @@ def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
         try:
             sizes[path.stat().st_size].append(path)
         except OSError as error:
-            raise DataError(f"cannot read {path} ({error.strerror}). Correct the path, or its permissions") from error
+            raise DataError(
+                f"cannot read {path} ({error.strerror}). Correct the path, or its permissions"
+            ) from error
     return sizes
 
 
@@ -103,4 +109,6 @@ def _sha256(path: Path) -> bytes:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}). Correct the path, or its permissions") from error
+        raise DataError(
+            f"cannot read {path} ({error.strerror}). Correct the path, or its permissions"
+        ) from error

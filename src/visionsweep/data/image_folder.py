@@ -67,7 +67,9 @@ def load_image_folder(
 
 def _sub_folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(
+            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+        )
     except OSError as error:
         refuse_unreadable("data.root", error)
 
@@ -75,7 +77,11 @@ def _sub_folders(folder: Path) -> list[Path]:
 def _find_parts(folder: Path) -> tuple[Path, Path | None]:
     """Folders of the classes for training, and for the official test split if there is one."""
     names = {path.name for path in _sub_folders(folder)}
-    if not names or not names <= PART_NAMES or not all(_sub_folders(folder / name) for name in names):
+    if (
+        not names
+        or not names <= PART_NAMES
+        or not all(_sub_folders(folder / name) for name in names)
+    ):
         return folder, None
     if not {"train", "test"} <= names:
         raise DataError(
@@ -84,7 +90,9 @@ def _find_parts(folder: Path) -> tuple[Path, Path | None]:
         )
     unused = sorted(names - {"train", "test"})
     if unused:
-        logger.warning("%s is not used: validation is cut from train (split.val_fraction)", folder / unused[0])
+        logger.warning(
+            "%s is not used: validation is cut from train (split.val_fraction)", folder / unused[0]
+        )
     return folder / "train", folder / "test"
 
 
@@ -113,13 +121,17 @@ def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFi
     num_others = 0
     for target, name in enumerate(class_names):
         # Archives keep no empty folders: a class without test images is warned of.
-        found, others = find_images_below("data.root", folder / name) if (folder / name).exists() else ([], 0)
+        found, others = (
+            find_images_below("data.root", folder / name) if (folder / name).exists() else ([], 0)
+        )
         paths += found
         targets += [target] * len(found)
         num_others += others
     if not paths:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"data.root: no image in the class folders of {folder}; expected files named {suffixes}")
+        raise DataError(
+            f"data.root: no image in the class folders of {folder}; expected files named {suffixes}"
+        )
     if num_others:
         logger.info("%s: ignored %s files that are not named as images", folder, f"{num_others:,}")
     return ImageFiles(paths, [path.relative_to(root).as_posix() for path in paths], targets)

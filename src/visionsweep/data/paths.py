@@ -11,7 +11,9 @@ def absolute(key: str, value: str) -> Path:
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:  # ~name of nobody
-        raise ConfigError(f"{key}: cannot expand {value!r} ({error}). Give an absolute path") from error
+        raise ConfigError(
+            f"{key}: cannot expand {value!r} ({error}). Give an absolute path"
+        ) from error
 
 
 def require_folder(key: str, value: str | None, meaning: str) -> Path:
@@ -35,7 +37,9 @@ def _require(key: str, value: str | None, meaning: str) -> Path:
         raise ConfigError(f"{key} is not set: give {meaning} ({key}=...){_without_data(key)}")
     path = absolute(key, value)
     if not path.exists():
-        raise DataError(f"{key}: {path} does not exist (cwd {Path.cwd()}). Set {key}=...{_without_data(key)}")
+        raise DataError(
+            f"{key}: {path} does not exist (cwd {Path.cwd()}). Set {key}=...{_without_data(key)}"
+        )
     return path
 
 

@@ -53,7 +53,11 @@ def split_indices(
     else:
         is_val = _split_groups(targets, groups, val_fraction, fold, num_folds, rng)
     train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
-    how = f"split.val_fraction={val_fraction:g}" if fold is None else f"split.fold={fold} of {num_folds}"
+    how = (
+        f"split.val_fraction={val_fraction:g}"
+        if fold is None
+        else f"split.fold={fold} of {num_folds}"
+    )
     if len(train) == 0 or len(val) == 0:
         units = "" if groups is None else f" in {len(set(groups)):,} groups"
         raise DataError(
@@ -67,17 +71,25 @@ def split_indices(
 
 def _check_settings(val_fraction: float, fold: int | None, num_folds: int, seed: int) -> None:
     if not 0 < val_fraction < 1:
-        raise ConfigError(f"split.val_fraction: expected a share between 0 and 1, got {val_fraction}")
+        raise ConfigError(
+            f"split.val_fraction: expected a share between 0 and 1, got {val_fraction}"
+        )
     if num_folds < 2:
         raise ConfigError(f"split.num_folds: expected 2 or more, got {num_folds}")
     if fold is not None and not 0 <= fold < num_folds:
-        raise ConfigError(f"split.fold: expected 0..{num_folds - 1} (split.num_folds={num_folds}), got {fold}")
+        raise ConfigError(
+            f"split.fold: expected 0..{num_folds - 1} (split.num_folds={num_folds}), got {fold}"
+        )
     if seed < 0:
         raise ConfigError(f"seed: expected 0 or more, got {seed}")
 
 
 def _split_images(
-    targets: Indices, val_fraction: float, fold: int | None, num_folds: int, rng: np.random.Generator
+    targets: Indices,
+    val_fraction: float,
+    fold: int | None,
+    num_folds: int,
+    rng: np.random.Generator,
 ) -> npt.NDArray[np.bool_]:
     """Mask (N,) of the validation images, each class shared out by itself."""
     counts = np.bincount(targets)
@@ -130,7 +142,9 @@ def _split_groups(
     return is_val
 
 
-def _assign_groups(table: Indices, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Indices:
+def _assign_groups(
+    table: Indices, shares: npt.NDArray[np.float64], rng: np.random.Generator
+) -> Indices:
     """Part (G,) of each group, so that every class of `table` (G, K) counts is spread by `shares` (P,).
 
     Greedy, as scikit-learn's StratifiedGroupKFold, for parts of any size: large groups first, each to the part
@@ -171,14 +185,20 @@ def _cover_classes(table: Indices, in_val: npt.NDArray[np.bool_]) -> None:
                 in_val[candidates[np.argmin(table[candidates].sum(axis=1))]] = side
 
 
-def _warn_missing_classes(targets: Indices, train: Indices, val: Indices, class_names: Sequence[str] | None) -> None:
+def _warn_missing_classes(
+    targets: Indices, train: Indices, val: Indices, class_names: Sequence[str] | None
+) -> None:
     counts = np.bincount(targets)
     for part, indices in (("training", train), ("validation", val)):
-        missing = np.flatnonzero((counts > 0) & (np.bincount(targets[indices], minlength=len(counts)) == 0))
+        missing = np.flatnonzero(
+            (counts > 0) & (np.bincount(targets[indices], minlength=len(counts)) == 0)
+        )
         if len(missing) == 0:
             continue
         names = [str(label) if class_names is None else class_names[label] for label in missing[:5]]
-        shown = ", ".join(f"{name} ({counts[label]})" for name, label in zip(names, missing, strict=False))
+        shown = ", ".join(
+            f"{name} ({counts[label]})" for name, label in zip(names, missing, strict=False)
+        )
         logger.warning(
             "split: %d of %d classes have no image in %s: %s%s; a class of one image or one group stays in training",
             len(missing),
@@ -209,7 +229,9 @@ def split_rows(dataset: ImageDataset, train: Indices, val: Indices) -> list[Spli
     return rows
 
 
-def _rows(name: str, image_set: ImageSet, indices: Indices, class_names: Sequence[str]) -> list[SplitRow]:
+def _rows(
+    name: str, image_set: ImageSet, indices: Indices, class_names: Sequence[str]
+) -> list[SplitRow]:
     targets = image_set.targets.tolist()
     return [
         SplitRow(

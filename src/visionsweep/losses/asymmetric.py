@@ -35,7 +35,9 @@ class AsymmetricLoss(SampleLoss):
             if not 0 <= gamma < math.inf:
                 raise ConfigError(f"loss.{key}: got {gamma}, expected a number >= 0")
         if not 0 <= smoothing < 1:
-            raise ConfigError(f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1")
+            raise ConfigError(
+                f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1"
+            )
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
         self.smoothing = smoothing

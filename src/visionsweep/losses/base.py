@@ -57,7 +57,11 @@ class SampleLoss(Loss):
     class_weights: Tensor | None
 
     def __init__(
-        self, class_weights: ClassWeights = "none", *, beta: float = 0.999, class_counts: Tensor | None = None
+        self,
+        class_weights: ClassWeights = "none",
+        *,
+        beta: float = 0.999,
+        class_counts: Tensor | None = None,
     ) -> None:
         """``class_weights``, ``beta``, ``class_counts``: see ``compute_class_weights``, which may raise."""
         super().__init__()
@@ -90,7 +94,9 @@ class SampleLoss(Loss):
 
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (2,): the sum of losses and the sum of weights."""
-        return torch.stack([self.sample_losses(logits, targets).sum(), self.sample_weights(targets).sum()])
+        return torch.stack(
+            [self.sample_losses(logits, targets).sum(), self.sample_weights(targets).sum()]
+        )
 
     def value(self, statistics: Tensor) -> Tensor:
         """Return the weighted mean."""

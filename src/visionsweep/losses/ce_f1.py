@@ -29,9 +29,13 @@ class CrossEntropyF1Loss(Loss):
         super().__init__()
         for key, weight in (("ce_weight", ce_weight), ("f1_weight", f1_weight)):
             if not 0 <= weight < math.inf:
-                raise ConfigError(f"loss.{key}: got {weight}, expected a number >= 0, for example 1")
+                raise ConfigError(
+                    f"loss.{key}: got {weight}, expected a number >= 0, for example 1"
+                )
         if ce_weight == f1_weight == 0:
-            raise ConfigError("loss.ce_weight: got 0 and loss.f1_weight 0, expected one of them above 0")
+            raise ConfigError(
+                "loss.ce_weight: got 0 and loss.f1_weight 0, expected one of them above 0"
+            )
         self.ce_weight = ce_weight
         self.f1_weight = f1_weight
         self.cross_entropy = CrossEntropyLoss(class_weights, beta=beta, class_counts=class_counts)
@@ -39,7 +43,9 @@ class CrossEntropyF1Loss(Loss):
 
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (2 + 3K,): the statistics of the cross-entropy, then those of the soft F1."""
-        return torch.cat([self.cross_entropy.statistics(logits, targets), self.f1.statistics(logits, targets)])
+        return torch.cat(
+            [self.cross_entropy.statistics(logits, targets), self.f1.statistics(logits, targets)]
+        )
 
     def value(self, statistics: Tensor) -> Tensor:
         """Return the weighted sum of both losses."""

@@ -15,7 +15,9 @@ from visionsweep.errors import ConfigError
 ClassWeights = Literal["none", "balanced", "effective"] | Sequence[float]
 
 
-def compute_class_weights(spec: ClassWeights, class_counts: Tensor | None, beta: float) -> Tensor | None:
+def compute_class_weights(
+    spec: ClassWeights, class_counts: Tensor | None, beta: float
+) -> Tensor | None:
     """Return (K,) float32 weights, or None where all classes weigh the same.
 
     ``spec``: "none"; "balanced", 1 / n_c; "effective", the inverse effective number of samples
@@ -52,5 +54,7 @@ def _listed_weights(weights: Sequence[float], num_classes: int) -> Tensor:
         )
     for weight in weights:
         if not (isinstance(weight, int | float) and math.isfinite(weight) and weight > 0):
-            raise ConfigError(f"loss.class_weights: got {weight!r} in the list, expected numbers above 0")
+            raise ConfigError(
+                f"loss.class_weights: got {weight!r} in the list, expected numbers above 0"
+            )
     return torch.tensor(weights, dtype=torch.float32)

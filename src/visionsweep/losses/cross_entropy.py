@@ -18,5 +18,7 @@ class CrossEntropyLoss(SampleLoss):
         """Return the (N,) weighted losses; for class indices by torch's own kernel, which is a third faster."""
         if targets.ndim == 1:
             dtype = torch.promote_types(logits.dtype, torch.float32)
-            return F.cross_entropy(logits.to(dtype), targets, weight=self.class_weights, reduction="none")
+            return F.cross_entropy(
+                logits.to(dtype), targets, weight=self.class_weights, reduction="none"
+            )
         return super().sample_losses(logits, targets)

@@ -27,7 +27,9 @@ class SoftF1Loss(Loss):
         """Raises ConfigError unless absent_weight is finite and >= 0."""
         super().__init__()
         if not 0 <= absent_weight < math.inf:
-            raise ConfigError(f"loss.absent_weight: got {absent_weight}, expected a number >= 0, such as 1")
+            raise ConfigError(
+                f"loss.absent_weight: got {absent_weight}, expected a number >= 0, such as 1"
+            )
         self.absent_weight = absent_weight
 
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -25,7 +25,9 @@ class LabelSmoothingLoss(SampleLoss):
         """Raises ConfigError unless 0 <= smoothing < 1."""
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         if not 0 <= smoothing < 1:
-            raise ConfigError(f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1")
+            raise ConfigError(
+                f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1"
+            )
         self.smoothing = smoothing
 
     def class_losses(self, logits: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ class PolyLoss(SampleLoss):
         """Raises ConfigError unless epsilon is finite and >= -1."""
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         if not -1 <= epsilon < math.inf:
-            raise ConfigError(f"loss.epsilon: got {epsilon}, expected a number >= -1, for example 1")
+            raise ConfigError(
+                f"loss.epsilon: got {epsilon}, expected a number >= -1, for example 1"
+            )
         self.epsilon = epsilon
 
     def class_losses(self, logits: Tensor) -> Tensor:

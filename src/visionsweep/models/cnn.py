@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from visionsweep.errors import ConfigError
 
-MAX_GRID = 7  # features are averaged down to at most 7 x 7, so that the head stays small for large images
+MAX_GRID = (
+    7  # features are averaged down to at most 7 x 7, so that the head stays small for large images
+)
 
 
 class CNN(nn.Module):
@@ -28,7 +30,9 @@ class CNN(nn.Module):
         """``widths``: channels of each block. ``hidden``: units between the two linear layers."""
         super().__init__()
         if not widths or min(widths) < 1:
-            raise ConfigError(f"model.widths: got {list(widths)}, expected channels of each block, e.g. [16,32,64]")
+            raise ConfigError(
+                f"model.widths: got {list(widths)}, expected channels of each block, e.g. [16,32,64]"
+            )
         if not 0 <= drop_rate < 1:
             raise ConfigError(f"model.drop_rate: got {drop_rate}, expected a number in [0, 1)")
         layers: list[nn.Module] = []

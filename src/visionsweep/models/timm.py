@@ -27,16 +27,26 @@ def create_model(
 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; python -c 'import timm; print(timm.list_models())'"
+        hint = (
+            f"; did you mean {', '.join(near)}?"
+            if near
+            else "; python -c 'import timm; print(timm.list_models())'"
+        )
         raise ConfigError(f"model.name: timm has no model '{name}'{hint}")
-    kwargs: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels, "drop_rate": drop_rate}
+    kwargs: dict[str, Any] = {
+        "num_classes": num_classes,
+        "in_chans": in_channels,
+        "drop_rate": drop_rate,
+    }
     pretrained_cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
         kwargs["img_size"] = image_size
     if isinstance(pretrained, str):
         path = Path(pretrained).expanduser()
         if not path.is_file():
-            raise ConfigError(f"model.pretrained: {pretrained} is no file; give true, false or a file of weights")
+            raise ConfigError(
+                f"model.pretrained: {pretrained} is no file; give true, false or a file of weights"
+            )
         kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
     try:
         model: nn.Module = timm.create_model(name, pretrained=bool(pretrained), **kwargs)

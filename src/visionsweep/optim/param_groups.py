@@ -27,12 +27,16 @@ def param_groups(
         raise ConfigError(f"optim.weight_decay: got {weight_decay}, expected a finite number >= 0")
     undecayed = _undecayed_names(model)
     if layer_decay is not None:
-        return _layer_groups(model, undecayed, weight_decay=weight_decay, lr=lr, layer_decay=layer_decay)
+        return _layer_groups(
+            model, undecayed, weight_decay=weight_decay, lr=lr, layer_decay=layer_decay
+        )
     groups: dict[float, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if name in undecayed else weight_decay
-            groups.setdefault(decay, {"params": [], "weight_decay": decay, "lr": lr})["params"].append(parameter)
+            groups.setdefault(decay, {"params": [], "weight_decay": decay, "lr": lr})[
+                "params"
+            ].append(parameter)
     return list(groups.values())
 
 
@@ -52,7 +56,9 @@ def _layer_groups(
     model: nn.Module, undecayed: set[str], *, weight_decay: float, lr: float, layer_decay: float
 ) -> list[dict[str, Any]]:
     if not 0 < layer_decay <= 1:
-        raise ConfigError(f"optim.layer_decay: got {layer_decay}, expected null or a number in (0, 1], such as 0.75")
+        raise ConfigError(
+            f"optim.layer_decay: got {layer_decay}, expected null or a number in (0, 1], such as 0.75"
+        )
     if not hasattr(model, "group_matcher"):
         raise ConfigError(
             f"optim.layer_decay: got {layer_decay}, but {type(model).__name__} does not tell its layers "
@@ -65,6 +71,10 @@ def _layer_groups(
         model, weight_decay=weight_decay, layer_decay=layer_decay, no_weight_decay_list=undecayed
     )
     return [
-        {"params": group["params"], "weight_decay": group["weight_decay"], "lr": lr * group["lr_scale"]}
+        {
+            "params": group["params"],
+            "weight_decay": group["weight_decay"],
+            "lr": lr * group["lr_scale"],
+        }
         for group in groups
     ]

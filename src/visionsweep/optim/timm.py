@@ -8,7 +8,9 @@ from torch.optim.optimizer import ParamsT
 from visionsweep.errors import ConfigError
 
 
-def create_optimizer(params: ParamsT, name: str, lr: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
+def create_optimizer(
+    params: ParamsT, name: str, lr: float, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
     """Return timm's optimizer `name`, or Lookahead around it for ``lookahead_NAME``; its momentum is 0.9.
 
     ``params``: parameters, or groups that are used as they are. Raises ConfigError for a name that timm does
@@ -23,9 +25,15 @@ def create_optimizer(params: ParamsT, name: str, lr: float, weight_decay: float 
         hint = f"did you mean {', '.join(near)}?" if near else f"it has {', '.join(names)}"
         raise ConfigError(f"optim.name: timm has no optimizer '{name}'; {hint}")
     try:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(params, opt=wanted, lr=lr, weight_decay=weight_decay)
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            params, opt=wanted, lr=lr, weight_decay=weight_decay
+        )
     except (AssertionError, ImportError) as error:
-        raise ConfigError(f"optim.name: '{name}' cannot be used here ({error}); choose another name") from error
+        raise ConfigError(
+            f"optim.name: '{name}' cannot be used here ({error}); choose another name"
+        ) from error
     if getattr(optimizer, "is_second_order", False):
-        raise ConfigError(f"optim.name: '{name}' needs second derivatives, which training does not compute")
+        raise ConfigError(
+            f"optim.name: '{name}' needs second derivatives, which training does not compute"
+        )
     return optimizer

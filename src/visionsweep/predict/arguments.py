@@ -30,19 +30,38 @@ class Key:
 class Arguments:
     """What predict.py is asked to do; those without a default are required. Paths that the user gave are absolute."""
 
-    runs: Annotated[tuple[Path, ...], Key("run", "directory of a run, or several: [outputs/a,outputs/b] is their mean")]
-    images: Annotated[Path, Key("data.predict", "folder of images, or CSV file with a column of their paths")]
+    runs: Annotated[
+        tuple[Path, ...],
+        Key("run", "directory of a run, or several: [outputs/a,outputs/b] is their mean"),
+    ]
+    images: Annotated[
+        Path, Key("data.predict", "folder of images, or CSV file with a column of their paths")
+    ]
     image_column: Annotated[
         str | None, Key("data.image", "CSV column of the paths; default: path, image, file, ...")
     ] = None
-    root: Annotated[Path | None, Key("data.root", "folder that they start from; default: the CSV file's")] = None
+    root: Annotated[
+        Path | None, Key("data.root", "folder that they start from; default: the CSV file's")
+    ] = None
     out: Annotated[Path, Key("out", "CSV file to write")] = Path("submission.csv")
-    sample: Annotated[Path | None, Key("sample", "sample submission: its rows, order and header are kept")] = None
-    id_column: Annotated[str | None, Key("id_column", "default: the sample's first column, or id")] = None
-    label_column: Annotated[str | None, Key("label_column", "default: the sample's second column, or label")] = None
-    labels: Annotated[Labels, Key("labels", "what the label column holds: names or indices")] = "names"
-    probabilities: Annotated[bool, Key("probabilities", "true adds a column prob_CLASS for each class")] = False
-    tta: Annotated[TTA, Key("tta", "flip: the mean over each image and its mirror image; or none")] = "none"
+    sample: Annotated[
+        Path | None, Key("sample", "sample submission: its rows, order and header are kept")
+    ] = None
+    id_column: Annotated[
+        str | None, Key("id_column", "default: the sample's first column, or id")
+    ] = None
+    label_column: Annotated[
+        str | None, Key("label_column", "default: the sample's second column, or label")
+    ] = None
+    labels: Annotated[Labels, Key("labels", "what the label column holds: names or indices")] = (
+        "names"
+    )
+    probabilities: Annotated[
+        bool, Key("probabilities", "true adds a column prob_CLASS for each class")
+    ] = False
+    tta: Annotated[
+        TTA, Key("tta", "flip: the mean over each image and its mirror image; or none")
+    ] = "none"
     batch_size: Annotated[int, Key("batch_size", "images at a time")] = 128
     device: Annotated[str, Key("device", "auto, cpu, cuda, cuda:N or mps")] = "auto"
 
@@ -136,5 +155,7 @@ def _items(name: str, text: str) -> list[str]:
         return [text]
     items = [item.strip() for item in next(csv.reader([text[1:-1]], skipinitialspace=True))]
     if not items or not all(items):
-        raise ConfigError(f"{name}: expected a list without gaps, e.g. [outputs/a,outputs/b], got '{text}'")
+        raise ConfigError(
+            f"{name}: expected a list without gaps, e.g. [outputs/a,outputs/b], got '{text}'"
+        )
     return items

@@ -30,7 +30,12 @@ def run_prediction(arguments: Arguments) -> str:
     # torch takes seconds: not for --help, or an argument that is wrong
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
-    from visionsweep.predict.submission import make_template, render, render_class_columns, summarize
+    from visionsweep.predict.submission import (
+        make_template,
+        render,
+        render_class_columns,
+        summarize,
+    )
     from visionsweep.training.devices import choose_device
     from visionsweep.training.predictor import load_predictor
 
@@ -42,7 +47,11 @@ def run_prediction(arguments: Arguments) -> str:
     check_runs(arguments.runs, predictors, arguments.tta)
     class_names = predictors[0].class_names
     class_columns = template.class_columns(class_names) if arguments.label_column is None else None
-    if class_columns is None and arguments.label_column is None and template.seems_to_want_classes(class_names):
+    if (
+        class_columns is None
+        and arguments.label_column is None
+        and template.seems_to_want_classes(class_names)
+    ):
         raise ConfigError(
             f"label_column: {arguments.sample} has the columns {', '.join(template.header)}; say which of them holds "
             f"the label, or name one column a class exactly as the classes: {', '.join(class_names)}"
@@ -73,4 +82,6 @@ def _check_out(arguments: Arguments) -> None:
         raise ConfigError(f"out: {out} {problem}; expected a file in a folder that exists")
     for name, source in (("sample", arguments.sample), ("data.predict", arguments.images)):
         if source is not None and out.resolve() == source.resolve():
-            raise ConfigError(f"out: {out} is the file that {name} names, which would be lost; choose another name")
+            raise ConfigError(
+                f"out: {out} is the file that {name} names, which would be lost; choose another name"
+            )

@@ -10,7 +10,17 @@ from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.table import Table, read_table
 
 # Names of the column with the paths, in lower case, the likeliest first.
-IMAGE_COLUMNS = ("path", "image", "image_path", "file", "filename", "file_name", "image_id", "imageid", "id")
+IMAGE_COLUMNS = (
+    "path",
+    "image",
+    "image_path",
+    "file",
+    "filename",
+    "file_name",
+    "image_id",
+    "imageid",
+    "id",
+)
 
 
 @dataclass(frozen=True)
@@ -30,12 +40,16 @@ def find_images(source: Path, image_column: str | None, root: Path | None) -> li
     if source.is_dir():
         for key, value in (("data.image", image_column), ("data.root", root)):
             if value is not None:
-                raise ConfigError(f"{key}: is for a CSV file, but data.predict={source} is a folder; leave it out")
+                raise ConfigError(
+                    f"{key}: is for a CSV file, but data.predict={source} is a folder; leave it out"
+                )
         paths, _ = find_images_below("data.predict", source)
         images = [ImageFile(path, path.relative_to(source).as_posix()) for path in paths]
         if not images:
             suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-            raise DataError(f"data.predict: no image below {source}; expected files named {suffixes}")
+            raise DataError(
+                f"data.predict: no image below {source}; expected files named {suffixes}"
+            )
     else:
         images = _images_listed(read_table("data.predict", source), image_column, root)
     for image in images:
@@ -55,8 +69,16 @@ def _is_unicode(name: str) -> bool:
 
 
 def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:
-    column = table.index("data.image", image_column) if image_column is not None else _guess_column(table)
-    folder = table.path.parent if root is None else require_folder("data.root", str(root), "the folder of the images")
+    column = (
+        table.index("data.image", image_column)
+        if image_column is not None
+        else _guess_column(table)
+    )
+    folder = (
+        table.path.parent
+        if root is None
+        else require_folder("data.root", str(root), "the folder of the images")
+    )
     images = []
     for row in table.rows:
         name = row[column].strip()

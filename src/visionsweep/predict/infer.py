@@ -41,7 +41,12 @@ def _shown(names: Sequence[str]) -> str:
 
 @torch.inference_mode()
 def predict(
-    paths: Sequence[Path], predictors: Sequence[Predictor], *, batch_size: int, tta: TTA, device: str
+    paths: Sequence[Path],
+    predictors: Sequence[Predictor],
+    *,
+    batch_size: int,
+    tta: TTA,
+    device: str,
 ) -> Tensor:
     """Return the (N, K) float64 probabilities of the images: the mean over the predictors.
 
@@ -51,7 +56,9 @@ def predict(
     memory_format, _ = choose_memory_format("auto", torch.device(device))
     groups: dict[Preprocessing, list[Predictor]] = {}
     for predictor in predictors:
-        groups.setdefault(predictor.preprocessing, []).append(predictor.to(memory_format=memory_format))
+        groups.setdefault(predictor.preprocessing, []).append(
+            predictor.to(memory_format=memory_format)
+        )
     total = torch.zeros(len(paths), len(predictors[0].class_names), dtype=torch.float64)
     for preprocessing, group in groups.items():
         start = 0
@@ -71,7 +78,9 @@ def _probabilities(predictor: Predictor, images: Tensor, tta: TTA) -> Tensor:
     return probabilities
 
 
-def decoded_batches(paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int) -> Iterator[Tensor]:
+def decoded_batches(
+    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
+) -> Iterator[Tensor]:
     """Yield (B, C, H, W) uint8 batches of the images in their order.
 
     After an unreadable image nothing more is yielded, but the rest is read, so that the `DataError` counts all.
@@ -80,7 +89,12 @@ def decoded_batches(paths: Sequence[Path], preprocessing: Preprocessing, batch_s
     with ThreadPoolExecutor(choose_threads(None)[0]) as executor:  # Pillow releases the GIL
         pending: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
         for start in range(0, len(paths), batch_size):
-            pending.append([executor.submit(decode_image, p, preprocessing) for p in paths[start : start + batch_size]])
+            pending.append(
+                [
+                    executor.submit(decode_image, p, preprocessing)
+                    for p in paths[start : start + batch_size]
+                ]
+            )
             is_last = start + batch_size >= len(paths)
             while pending and (is_last or len(pending) > PREFETCH):
                 images = _collect(pending.popleft(), unreadable)

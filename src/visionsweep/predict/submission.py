@@ -46,11 +46,16 @@ class Template:
         """Raise `ConfigError` if a column to be added is there already."""
         for column in columns:
             if column in self.header:
-                raise ConfigError(f"probabilities: the sample has a column '{column}' already; rename or remove it")
+                raise ConfigError(
+                    f"probabilities: the sample has a column '{column}' already; rename or remove it"
+                )
 
 
 def make_template(
-    images: Sequence[ImageFile], sample: Path | None, id_column: str | None, label_column: str | None
+    images: Sequence[ImageFile],
+    sample: Path | None,
+    id_column: str | None,
+    label_column: str | None,
 ) -> Template:
     """Return the rows of the sample file in its order or, without one, a row an image sorted by file name.
 
@@ -64,7 +69,9 @@ def make_template(
     ids = [PurePosixPath(image.name).name for image in images]
     _check_unique(ids, "data.predict", "name them by relative path in a sample file (sample=...)")
     ordered = sorted(zip(ids, images, strict=True), key=lambda pair: pair[0])
-    return Template(header, [[name, ""] for name, _ in ordered], [image for _, image in ordered], label_index=1)
+    return Template(
+        header, [[name, ""] for name, _ in ordered], [image for _, image in ordered], label_index=1
+    )
 
 
 def _from_sample(
@@ -80,7 +87,10 @@ def _from_sample(
     if label_column is None:
         label_column = next(name for name in header if name != id_column)
     _check_two_columns(id_column, label_column)
-    id_index, label_index = table.index("id_column", id_column), table.index("label_column", label_column)
+    id_index, label_index = (
+        table.index("id_column", id_column),
+        table.index("label_column", label_column),
+    )
     ids = [row[id_index] for row in rows]
     _check_unique([_normal(name) for name in ids], "sample", "remove the repeated rows")
     return Template(header, rows, _match(ids, images, table.path), label_index)
@@ -88,13 +98,17 @@ def _from_sample(
 
 def _check_two_columns(id_column: str, label_column: str) -> None:
     if id_column == label_column:
-        raise ConfigError(f"label_column: expected another column than id_column, got '{label_column}' for both")
+        raise ConfigError(
+            f"label_column: expected another column than id_column, got '{label_column}' for both"
+        )
 
 
 def _check_unique(ids: Sequence[str], key: str, remedy: str) -> None:
     repeated = [name for name, count in Counter(ids).items() if count > 1]
     if repeated:
-        raise DataError(f"{key}: {len(repeated):,} ids stand more than once, {_examples(repeated)}; {remedy}")
+        raise DataError(
+            f"{key}: {len(repeated):,} ids stand more than once, {_examples(repeated)}; {remedy}"
+        )
 
 
 def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> list[ImageFile]:
@@ -141,7 +155,9 @@ def _examples(names: Sequence[str]) -> str:
     return "e.g. " + ", ".join(f"'{name}'" for name in names[:3])
 
 
-def render(template: Template, labels: Sequence[str], columns: Sequence[str], probabilities: Tensor) -> str:
+def render(
+    template: Template, labels: Sequence[str], columns: Sequence[str], probabilities: Tensor
+) -> str:
     """Return the submission as CSV text; ``probabilities``, (N, K), fill new ``columns`` unless there is none."""
     rows = []
     for row, label, probs in zip(template.rows, labels, probabilities.tolist(), strict=True):

@@ -46,7 +46,9 @@ def read_table(key: str, path: Path) -> Table:
         raise DataError(f"{key}: cannot read {path} as a UTF-8 CSV file ({error})") from error
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise DataError(f"{key}: {path} has more than one column '{repeated[0]}'; rename all but one")
+        raise DataError(
+            f"{key}: {path} has more than one column '{repeated[0]}'; rename all but one"
+        )
     if not rows:
         raise DataError(f"{key}: {path} has no row below its header")
     return Table(path, header, rows)

@@ -42,7 +42,10 @@ log = logging.getLogger(__name__)
 # A worker of a controller that died may still be about to end.
 TRIAL_LOCK_SECONDS = 30.0
 TRACEBACK = "traceback.txt"
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch raises plain RuntimeErrors in places
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+)  # torch raises plain RuntimeErrors in places
 
 
 class Stopped(TrialStopped):
@@ -101,13 +104,18 @@ def _run_dir(cfg: DictConfig, config: dict[str, Any]) -> Path:
     if HydraConfig.initialized():
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         if resume not in (None, run_dir):
-            raise ConfigError(f"resume: type resume={cfg.resume} on the command line; it cannot stand in a config file")
+            raise ConfigError(
+                f"resume: type resume={cfg.resume} on the command line; it cannot stand in a config file"
+            )
         return run_dir
     if resume is not None:
         if not (resume / CONFIG).is_file():
             raise ConfigError(f"resume: {resume} holds no run (no {CONFIG})")
         stored = OmegaConf.load(resume / CONFIG)
-        for key in ("name", "study"):  # the directory says which run it is; the time of day is no setting
+        for key in (
+            "name",
+            "study",
+        ):  # the directory says which run it is; the time of day is no setting
             config[key] = OmegaConf.select(stored, key)
         refuse_difference(config, resume)
         return resume
@@ -124,7 +132,11 @@ def _stored_objective(run_dir: Path) -> Objective | None:
     if result is None or result["state"] not in ("finished", "pruned"):
         return None
     end_again(run_dir, result["state"])
-    log.info("%s has %s already", shown(run_dir), "finished" if result["state"] == "finished" else "been pruned")
+    log.info(
+        "%s has %s already",
+        shown(run_dir),
+        "finished" if result["state"] == "finished" else "been pruned",
+    )
     if result["state"] == "pruned":
         raise TrialPruned(f"after epoch {result['epochs']}")
     return objective_of(result)
@@ -160,7 +172,9 @@ def _train(
     except TrialPruned as pruned:
         log.info("pruned %s", pruned)
         if best.value is not None:
-            journal.tags({RUN_NAME_TAG: f"{title} {score_text(objective['metric'], best.value)} pruned"})
+            journal.tags(
+                {RUN_NAME_TAG: f"{title} {score_text(objective['metric'], best.value)} pruned"}
+            )
         write_result(run_dir, result_of(config, "pruned", recorder))
         end(journal, run_dir, "pruned")
         raise
@@ -190,12 +204,16 @@ def _fit(run_dir: Path, experiment: Experiment, recorder: Recorder, trial: Trial
 
     def on_epoch_end(result: EpochResult) -> str | None:
         reason = recorder(result)
-        report(result.epoch)  # last: a trial that dies while it waits for the answer has lost nothing
+        report(
+            result.epoch
+        )  # last: a trial that dies while it waits for the answer has lost nothing
         return reason
 
     if recorder.history:  # the run may have died before its last report, or before the answer
         report(len(recorder.history))
-    reason = recorder.best.give_up(experiment.state.epoch)  # a run may have died after its last epoch
+    reason = recorder.best.give_up(
+        experiment.state.epoch
+    )  # a run may have died after its last epoch
     # Workers are told by the controller: a signal is none of theirs.
     nobody: AbstractContextManager[list[int]] = nullcontext([])
     signals = stop_on_signal() if trial.number is None else nobody
@@ -219,7 +237,9 @@ def _fit(run_dir: Path, experiment: Experiment, recorder: Recorder, trial: Trial
 
 
 def _record_failure(journal: Journal, run_dir: Path, title: str, error: Exception) -> None:
-    text = f"{error}\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    text = (
+        f"{error}\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    )
     write_text(run_dir / TRACEBACK, text)
     journal.artifact(TRACEBACK)
     journal.tags({"error": _reason(error), RUN_NAME_TAG: f"{title} failed"})
@@ -233,4 +253,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     """Return whether a sweep starts the trial again, from its checkpoint: such an error says nothing about it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return type(error) is RuntimeError and any(text in str(error).lower() for text in _OUT_OF_MEMORY)
+    return type(error) is RuntimeError and any(
+        text in str(error).lower() for text in _OUT_OF_MEMORY
+    )

@@ -11,7 +11,13 @@ import numpy as np
 import torch
 
 from visionsweep.config.build import build, require_number
-from visionsweep.data.batches import EvalBatches, Normalization, Placement, TrainBatches, move_if_it_fits
+from visionsweep.data.batches import (
+    EvalBatches,
+    Normalization,
+    Placement,
+    TrainBatches,
+    move_if_it_fits,
+)
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.labels import check_labels
 from visionsweep.data.memo import remembered
@@ -20,7 +26,12 @@ from visionsweep.errors import ConfigError, first_line
 from visionsweep.losses.base import Loss
 from visionsweep.optim.param_groups import param_groups
 from visionsweep.rundir.result import NUM_PARAMETERS
-from visionsweep.training.devices import choose_device, choose_memory_format, choose_precision, choose_threads
+from visionsweep.training.devices import (
+    choose_device,
+    choose_memory_format,
+    choose_precision,
+    choose_threads,
+)
 from visionsweep.training.ema import EMA
 from visionsweep.training.loop import Settings, TrainState
 from visionsweep.training.metrics import METRIC_DIRECTIONS
@@ -70,7 +81,9 @@ def assemble(config: dict[str, Any], *, keep_dataset: bool = False) -> Experimen
     _check_data(dataset, train_indices, trainer)
     _check_objective(config["objective"], config["metrics"]["absent_classes"], dataset)
 
-    seed_everything(config["seed"])  # after the dataset: whether it had to be built makes no difference from here on
+    seed_everything(
+        config["seed"]
+    )  # after the dataset: whether it had to be built makes no difference from here on
     model = build(
         config["model"],
         "model",
@@ -90,7 +103,9 @@ def assemble(config: dict[str, Any], *, keep_dataset: bool = False) -> Experimen
         trainer["batch_size"],
         placement,
         indices=train_rows,
-        augment=build(config["augment"], "augment", num_classes=dataset.num_classes, flips=dataset.flips),
+        augment=build(
+            config["augment"], "augment", num_classes=dataset.num_classes, flips=dataset.flips
+        ),
         seed=config["seed"],
         balanced=trainer["sampler"] == "balanced",
     )
@@ -119,14 +134,20 @@ def _dataset(node: dict[str, Any], keep: bool) -> ImageDataset:
     return remembered(node, load) if keep else load()
 
 
-def _test_batches(dataset: ImageDataset, batch_size: int, placement: Placement) -> EvalBatches | None:
+def _test_batches(
+    dataset: ImageDataset, batch_size: int, placement: Placement
+) -> EvalBatches | None:
     if dataset.test is None:
         return None
     images = move_if_it_fits(dataset.test.images, placement.device)
-    return EvalBatches(images, dataset.test.targets, batch_size, placement, indices=torch.arange(len(dataset.test)))
+    return EvalBatches(
+        images, dataset.test.targets, batch_size, placement, indices=torch.arange(len(dataset.test))
+    )
 
 
-def _settings(config: dict[str, Any], dataset: ImageDataset, device: torch.device, precision: Any) -> Settings:
+def _settings(
+    config: dict[str, Any], dataset: ImageDataset, device: torch.device, precision: Any
+) -> Settings:
     return Settings(
         epochs=config["trainer"]["epochs"],
         accumulate=config["trainer"]["accumulate"],
@@ -170,14 +191,25 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         if value is not None and value < 1:
             raise ConfigError(f"trainer.{key}: expected a whole number from 1 up, got {value}")
     if trainer["clip_norm"] is not None and trainer["clip_norm"] <= 0:
-        raise ConfigError(f"trainer.clip_norm: expected a positive number or null (off), got {trainer['clip_norm']}")
+        raise ConfigError(
+            f"trainer.clip_norm: expected a positive number or null (off), got {trainer['clip_norm']}"
+        )
     if trainer["ema"] is not None and not 0 < trainer["ema"] < 1:
-        raise ConfigError(f"trainer.ema: expected a decay in (0, 1) or null (off), got {trainer['ema']}")
-    patience, min_delta = trainer["early_stopping"]["patience"], trainer["early_stopping"]["min_delta"]
+        raise ConfigError(
+            f"trainer.ema: expected a decay in (0, 1) or null (off), got {trainer['ema']}"
+        )
+    patience, min_delta = (
+        trainer["early_stopping"]["patience"],
+        trainer["early_stopping"]["min_delta"],
+    )
     if patience is not None and patience < 1:
-        raise ConfigError(f"trainer.early_stopping.patience: expected epochs from 1 up or null (off), got {patience}")
+        raise ConfigError(
+            f"trainer.early_stopping.patience: expected epochs from 1 up or null (off), got {patience}"
+        )
     if min_delta < 0:
-        raise ConfigError(f"trainer.early_stopping.min_delta: expected a number from 0 up, got {min_delta}")
+        raise ConfigError(
+            f"trainer.early_stopping.min_delta: expected a number from 0 up, got {min_delta}"
+        )
 
 
 def _prepare_machine(trainer: dict[str, Any]) -> tuple[torch.device, Any, torch.memory_format]:
@@ -185,7 +217,9 @@ def _prepare_machine(trainer: dict[str, Any]) -> tuple[torch.device, Any, torch.
     device = torch.device(name)
     threads, threads_reason = choose_threads(trainer["threads"])
     precision, precision_reason = choose_precision(trainer["precision"], device)
-    memory_format, (format_name, format_reason) = choose_memory_format(trainer["memory_format"], device)
+    memory_format, (format_name, format_reason) = choose_memory_format(
+        trainer["memory_format"], device
+    )
     log.info(
         "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",
         name,
@@ -219,7 +253,13 @@ def _check_objective(objective: dict[str, Any], absent_classes: str, dataset: Im
     if dataset.num_classes <= 5:
         del known["val/top5_accuracy"]
     metric = objective["metric"]
-    _check_metric(metric, objective["direction"], known, ("objective.metric", "objective.direction"), absent_classes)
+    _check_metric(
+        metric,
+        objective["direction"],
+        known,
+        ("objective.metric", "objective.direction"),
+        absent_classes,
+    )
     for name, direction in objective["others"].items():
         key = f"objective.others.{name}"
         if name == metric:
@@ -238,7 +278,9 @@ def _check_metric(
         hint = "the test split is never an objective; " if metric.startswith("test/") else ""
         names = ", ".join(name for name in known if "/f1_class/" not in name)
         more = "" if keys[0] == "objective.metric" else f" or {NUM_PARAMETERS}"
-        raise ConfigError(f"{keys[0]}: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS{more}")
+        raise ConfigError(
+            f"{keys[0]}: no metric '{metric}'; {hint}choose one of {names}, val/f1_class/CLASS{more}"
+        )
     if "/f1_class/" in metric and absent_classes == "skip":
         raise ConfigError(
             f"{keys[0]}: {metric} may be missing with metrics.absent_classes=skip; set metrics.absent_classes=zero"
@@ -251,7 +293,11 @@ def _normalization(
     node: dict[str, Any], model: torch.nn.Module, dataset: ImageDataset, indices: torch.Tensor
 ) -> Normalization:
     pretrained_cfg = getattr(model, "pretrained_cfg", None)
-    if node.get("pretrained") and pretrained_cfg and len(pretrained_cfg["mean"]) == dataset.preprocessing.channels:
+    if (
+        node.get("pretrained")
+        and pretrained_cfg
+        and len(pretrained_cfg["mean"]) == dataset.preprocessing.channels
+    ):
         log.info("normalization: mean and std that the pretrained weights were trained with")
         return Normalization(tuple(pretrained_cfg["mean"]), tuple(pretrained_cfg["std"]))
     return Normalization.of(dataset.train.images, indices)
@@ -274,7 +320,9 @@ def _state(
             "derive it from visionsweep.losses.base.SampleLoss"
         )
     if train.balanced and config["loss"].get("class_weights", "none") != "none":
-        log.warning("trainer.sampler=balanced and class weights both correct for rare classes: twice is too much")
+        log.warning(
+            "trainer.sampler=balanced and class weights both correct for rare classes: twice is too much"
+        )
     optimizer = build_optimizer(config["optim"], model)
     updates_per_epoch = -(-len(train) // trainer["accumulate"])
     scheduler = build(
@@ -286,8 +334,14 @@ def _state(
         direction=config["objective"]["direction"],
     )
     if trainer["accumulate"] > len(train):
-        log.warning("trainer.accumulate=%d: an epoch has %d micro-batches only", trainer["accumulate"], len(train))
-    if trainer["accumulate"] > 1 and any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        log.warning(
+            "trainer.accumulate=%d: an epoch has %d micro-batches only",
+            trainer["accumulate"],
+            len(train),
+        )
+    if trainer["accumulate"] > 1 and any(
+        isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()
+    ):
         log.info(
             "this model's BatchNorm normalizes each micro-batch of %d by itself, which no accumulation can make exact "
             "(docs/training.md)",

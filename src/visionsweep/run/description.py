@@ -68,12 +68,16 @@ def take_up_trial(config: dict[str, Any], run_dir: Path) -> bool:
     if not (run_dir / CONFIG).is_file() or not (run_dir / ENVIRONMENT).is_file():
         return False
     stored = OmegaConf.load(run_dir / CONFIG)
-    config["name"] = OmegaConf.select(stored, "name")  # the time of the first start, where the user gave none
+    config["name"] = OmegaConf.select(
+        stored, "name"
+    )  # the time of the first start, where the user gave none
     refuse_difference(config | {"study": OmegaConf.select(stored, "study")}, run_dir)
     return True
 
 
-def write_description(config: dict[str, Any], run_dir: Path, experiment: Experiment, *, is_resumed: bool) -> None:
+def write_description(
+    config: dict[str, Any], run_dir: Path, experiment: Experiment, *, is_resumed: bool
+) -> None:
     """Write config, environment and split; a resumed run must find its split again, before anything is written."""
     split = (experiment.dataset, experiment.train_indices, experiment.val_indices)
     split_path = run_dir / SPLIT
@@ -93,7 +97,11 @@ def write_description(config: dict[str, Any], run_dir: Path, experiment: Experim
         record = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
         record["resumed"].append(now)
     else:
-        record = now | {"overrides": typed_overrides(), "bad_images": experiment.dataset.bad_images, "resumed": []}
+        record = now | {
+            "overrides": typed_overrides(),
+            "bad_images": experiment.dataset.bad_images,
+            "resumed": [],
+        }
     write_text(run_dir / ENVIRONMENT, json.dumps(record, indent=2) + "\n")
 
 

@@ -21,7 +21,9 @@ from visionsweep.training.reproducibility import environment
 COMPONENT_GROUPS = ("model", "loss", "optim", "scheduler", "data", "augment")
 
 
-def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment, journal: Journal) -> str:
+def start_journal(
+    config: dict[str, Any], run_dir: Path, experiment: Experiment, journal: Journal
+) -> str:
     """Record name, parameters, tags, data and files of the run; only what is new if it was started before.
 
     Returns the name, which gets the score at its end.
@@ -31,7 +33,8 @@ def start_journal(config: dict[str, Any], run_dir: Path, experiment: Experiment,
     params = _important_params(config, searched)
     params |= {
         "effective_batch_size": min(
-            config["trainer"]["batch_size"] * config["trainer"]["accumulate"], experiment.train.num_images
+            config["trainer"]["batch_size"] * config["trainer"]["accumulate"],
+            experiment.train.num_images,
         ),
         NUM_PARAMETERS: count_parameters(experiment.state.model),
         "num_train_images": len(experiment.train_indices),
@@ -55,7 +58,9 @@ def record_failed_start(config: dict[str, Any], run_dir: Path, error: str) -> No
         tags = _tags(config, run_dir, environment(Path(__file__).parent))
         searched = _searched(run_dir)
         title = run_title(config, run_dir, _choices(), searched)
-        journal.start(title, config["tracking"]["experiment"], _important_params(config, searched), tags)
+        journal.start(
+            title, config["tracking"]["experiment"], _important_params(config, searched), tags
+        )
         journal.tags({"error": error, RUN_NAME_TAG: f"{title} failed"})
         journal.end("failed")
     finally:
@@ -102,7 +107,10 @@ def _important_params(config: dict[str, Any], searched: dict[str, object]) -> di
     flat = flatten(config)
     params: dict[str, object] = dict(_choices())
     wanted = [key for key in flat if key.partition(".")[0] in ("loss", "optim")]
-    wanted += [f"trainer.{key}" for key in ("epochs", "batch_size", "accumulate", "precision", "clip_norm", "ema")]
+    wanted += [
+        f"trainer.{key}"
+        for key in ("epochs", "batch_size", "accumulate", "precision", "clip_norm", "ema")
+    ]
     wanted += ["trainer.sampler", "split.val_fraction", "split.fold", "seed", "objective.metric"]
     for key in (*wanted, *(key for key in searched if key not in ("name", "study"))):
         if key in flat and not key.endswith("._target_"):
@@ -114,7 +122,10 @@ def _important_params(config: dict[str, Any], searched: dict[str, object]) -> di
 
 def _datasets(config: dict[str, Any], experiment: Experiment) -> list[dict[str, object]]:
     dataset = experiment.dataset
-    parts = [("train", dataset.train, experiment.train_indices), ("validation", dataset.train, experiment.val_indices)]
+    parts = [
+        ("train", dataset.train, experiment.train_indices),
+        ("validation", dataset.train, experiment.val_indices),
+    ]
     if dataset.test is not None:
         parts.append(("test", dataset.test, np.arange(len(dataset.test))))
     source = config["data"].get("root") or config["data"].get("path") or dataset.name

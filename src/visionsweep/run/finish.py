@@ -14,7 +14,15 @@ from visionsweep.run.assemble import Experiment
 from visionsweep.run.identity import score_text, trial_place
 from visionsweep.run.recorder import Recorder
 from visionsweep.rundir.journal import CHECKPOINT_FOLDER, RUN_NAME_TAG, Journal, read_journal
-from visionsweep.rundir.result import BEST, LAST, RESULT, Objective, objective_of, result_of, write_result
+from visionsweep.rundir.result import (
+    BEST,
+    LAST,
+    RESULT,
+    Objective,
+    objective_of,
+    result_of,
+    write_result,
+)
 from visionsweep.sweep.trial import current_trial
 from visionsweep.training.loop import evaluate
 
@@ -24,7 +32,9 @@ SUMMARY_METRICS = ("val/f1_macro", "val/accuracy", "val/loss")
 CHECKPOINTS = {"none": (), "best": (BEST,), "all": (BEST, LAST)}  # tracking.checkpoints
 
 
-def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder, title: str) -> Objective:
+def finish(
+    config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder, title: str
+) -> Objective:
     """Test the best checkpoint once, draw, write the result; return the best objective (see `Objective`)."""
     best = recorder.best_checkpoint()
     value = recorder.best.value
@@ -35,7 +45,9 @@ def finish(config: dict[str, Any], run_dir: Path, experiment: Experiment, record
     test = _test(experiment)
     history = [entry["metrics"] for entry in recorder.history]
     if not _has_summary(run_dir):  # a run may have died here before
-        journal.metrics(len(history), _summary(recorder, best["metrics"], history[-1], test, settings.objective))
+        journal.metrics(
+            len(history), _summary(recorder, best["metrics"], history[-1], test, settings.objective)
+        )
     for path in draw(run_dir, experiment, best["matrix"].numpy(), history, recorder.best.epoch):
         journal.artifact(path, FIGURES)
     for name in CHECKPOINTS[config["tracking"]["checkpoints"]]:
@@ -68,13 +80,24 @@ def _summary(
 ) -> dict[str, float]:
     """Return the numbers that a table of runs is sorted by: each is there once, whatever came after the best epoch."""
     assert recorder.best.value is not None
-    summary: dict[str, float] = {f"best/{k.removeprefix('val/')}": best[k] for k in SUMMARY_METRICS if k in best}
-    summary |= {f"best/{objective.removeprefix('val/')}": recorder.best.value, "best/epoch": recorder.best.epoch}
+    summary: dict[str, float] = {
+        f"best/{k.removeprefix('val/')}": best[k] for k in SUMMARY_METRICS if k in best
+    }
+    summary |= {
+        f"best/{objective.removeprefix('val/')}": recorder.best.value,
+        "best/epoch": recorder.best.epoch,
+    }
     summary |= {f"final/{k.removeprefix('val/')}": last[k] for k in SUMMARY_METRICS if k in last}
     return summary | {k: v for k, v in (test or {}).items() if "/f1_class/" not in k}
 
 
-def end(journal: Journal, run_dir: Path, state: Literal["finished", "pruned", "failed"], *, keep: bool = False) -> None:
+def end(
+    journal: Journal,
+    run_dir: Path,
+    state: Literal["finished", "pruned", "failed"],
+    *,
+    keep: bool = False,
+) -> None:
     """Close the record of a run whose result is written; the trial of a sweep needs no `last.pt` any more.
 
     ``keep``: leave it, since the trial may be started again.
@@ -108,7 +131,10 @@ def _test(experiment: Experiment) -> dict[str, float] | None:
     if experiment.test is None:
         return None
     evaluation = evaluate(
-        experiment.state.evaluated_model(), experiment.state.loss, experiment.test, experiment.settings
+        experiment.state.evaluated_model(),
+        experiment.state.loss,
+        experiment.test,
+        experiment.settings,
     )
     return evaluation.metrics(experiment.settings, "test")
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from visionsweep.tracking.ack import sweep_directory
 
-_TIME = re.compile(r"\d{4}-(\d\d-\d\d)_(\d\d)-(\d\d)-\d\d-\d+")  # the name of a run that was given none
+_TIME = re.compile(
+    r"\d{4}-(\d\d-\d\d)_(\d\d)-(\d\d)-\d\d-\d+"
+)  # the name of a run that was given none
 _ALWAYS = ("loss", "optim", "optim.lr")
 _MAX_VALUE = 24
 # Which run and where it runs, nothing of what it does.
@@ -26,7 +28,10 @@ def trial_place(config: Mapping[str, Any], run_dir: Path) -> str | None:
 
 
 def run_title(
-    config: Mapping[str, Any], run_dir: Path, choices: Mapping[str, str], values: Mapping[str, object]
+    config: Mapping[str, Any],
+    run_dir: Path,
+    choices: Mapping[str, str],
+    values: Mapping[str, object],
 ) -> str:
     """Return a run's name without its score.
 
@@ -39,7 +44,9 @@ def run_title(
             value = config["optim"].get("lr")
         if value is None or _LEFT_OUT.fullmatch(key):
             continue
-        words.append(_short(value) if key in choices else f"{key.rpartition('.')[2]}={_short(value)}")
+        words.append(
+            _short(value) if key in choices else f"{key.rpartition('.')[2]}={_short(value)}"
+        )
     return " ".join(words)
 
 
@@ -51,7 +58,10 @@ def score_text(metric: str, value: float) -> str:
 
 def ordered_values(keys: Iterable[str], overrides: Iterable[str]) -> dict[str, object]:
     """Return the values that a run's overrides give to `keys`, as they were typed."""
-    given = {key.lstrip("+"): value for key, _, value in (override.partition("=") for override in overrides)}
+    given = {
+        key.lstrip("+"): value
+        for key, _, value in (override.partition("=") for override in overrides)
+    }
     return {key: given[key].strip("'\"") for key in keys if key in given}
 
 

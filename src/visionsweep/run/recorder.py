@@ -27,13 +27,17 @@ log = logging.getLogger(__name__)
 class Best:
     """The best objective so far, and whether it is time to give up."""
 
-    def __init__(self, direction: Literal["maximize", "minimize"], patience: int | None, min_delta: float) -> None:
+    def __init__(
+        self, direction: Literal["maximize", "minimize"], patience: int | None, min_delta: float
+    ) -> None:
         self._sign = 1.0 if direction == "maximize" else -1.0
         self._patience = patience
         self._min_delta = min_delta
         self.value: float | None = None
         self.epoch = 0
-        self._reference = -math.inf  # signed; what early stopping compares with, moves by min_delta or more
+        self._reference = (
+            -math.inf
+        )  # signed; what early stopping compares with, moves by min_delta or more
         self._reference_epoch = 0
 
     def update(self, epoch: int, value: float) -> bool:
@@ -166,7 +170,11 @@ class Recorder:
         is_class = f"/{CLASS_F1_PREFIX}"
         if sum(is_class in name for name in metrics) <= MAX_CLASS_METRICS:
             return metrics
-        return {name: value for name, value in metrics.items() if is_class not in name or name == self._objective}
+        return {
+            name: value
+            for name, value in metrics.items()
+            if is_class not in name or name == self._objective
+        }
 
     def best_checkpoint(self) -> dict[str, Any]:
         """Return the contents of `best.pt`."""

@@ -67,7 +67,9 @@ def locked(directory: Path, wait_seconds: float = 0.0) -> Iterator[None]:
             if time.monotonic() >= deadline:
                 file.seek(0)
                 holder = _describe_process(file.read().strip())
-                raise UserError(f"{directory} is in use by {holder}; wait for it, or end it, then try again")
+                raise UserError(
+                    f"{directory} is in use by {holder}; wait for it, or end it, then try again"
+                )
             time.sleep(_LOCK_POLL_SECONDS)
         file.truncate(0)
         file.write(str(os.getpid()))

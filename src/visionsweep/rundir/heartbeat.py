@@ -81,13 +81,17 @@ def _gpu_metrics() -> dict[str, float]:
 
 def _beat(path: Path, stop: threading.Event) -> None:
     while True:
-        with contextlib.suppress(OSError):  # a full disk, an unmounted folder: the next beat may do better
+        with contextlib.suppress(
+            OSError
+        ):  # a full disk, an unmounted folder: the next beat may do better
             path.touch()
         if stop.wait(BEAT_SECONDS):
             return
 
 
-def _sample_system(run_dir: Path, journal: Journal, seconds: float, sample: int, stop: threading.Event) -> None:
+def _sample_system(
+    run_dir: Path, journal: Journal, seconds: float, sample: int, stop: threading.Event
+) -> None:
     psutil.cpu_percent()  # the first answer is always 0
     due = time.monotonic()
     while not stop.wait(max(0.0, due + seconds - time.monotonic())):

@@ -46,7 +46,9 @@ class Journal:
         _cut_torn_line(self._fd)
         self._started = any(record["type"] == "start" for record in read_journal(run_dir))
 
-    def start(self, name: str, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
+    def start(
+        self, name: str, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
+    ) -> None:
         """Give the run its uid, name, MLflow experiment, parameters (dotted key -> value) and tags.
 
         In a directory that already has a start (a resumed run) the uid, name and parameters stay as they are:
@@ -92,7 +94,10 @@ class Journal:
 
     def system(self, step: int, values: Mapping[str, float]) -> None:
         """Record a sample of the machine's load; `step` counts the samples. May be called by another thread."""
-        self._append("system", {"step": step, "values": {key: _number(value) for key, value in values.items()}})
+        self._append(
+            "system",
+            {"step": step, "values": {key: _number(value) for key, value in values.items()}},
+        )
 
     def model(self, checkpoint: str, step: int = 0, register: str | None = None) -> None:
         """Ask for an MLflow model of `checkpoint` (relative path), whose metrics are those of `step`.
@@ -126,7 +131,9 @@ class Journal:
         if written != len(line):
             # A full disk takes a part of the line: without it the next record still starts on its own line.
             os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_END) - written)
-            raise OSError(errno.ENOSPC, "no space left for the record", str(self._run_dir / JOURNAL_NAME))
+            raise OSError(
+                errno.ENOSPC, "no space left for the record", str(self._run_dir / JOURNAL_NAME)
+            )
 
 
 def read_journal(run_dir: Path) -> list[Record]:

@@ -43,7 +43,12 @@ class Scheduler(abc.ABC):
     """
 
     def __init__(
-        self, optimizer: Optimizer, *, total_updates: int, updates_per_epoch: int, warmup_epochs: float = 0.0
+        self,
+        optimizer: Optimizer,
+        *,
+        total_updates: int,
+        updates_per_epoch: int,
+        warmup_epochs: float = 0.0,
     ) -> None:
         """Sets the lr of update 0, so a subclass has set what ``factor`` reads before.
 

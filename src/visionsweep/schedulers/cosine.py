@@ -26,7 +26,9 @@ class CosineScheduler(Scheduler):
     ) -> None:
         """Raises ConfigError unless 0 <= min_factor <= 1, and as the base class does."""
         if not 0 <= min_factor <= 1:
-            raise ConfigError(f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]")
+            raise ConfigError(
+                f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]"
+            )
         self.min_factor = min_factor
         super().__init__(
             optimizer,

@@ -31,11 +31,17 @@ class CosineRestartsScheduler(Scheduler):
         base class does.
         """
         if restart_mult < 1:
-            raise ConfigError(f"scheduler.restart_mult: got {restart_mult}, expected a whole number >= 1")
+            raise ConfigError(
+                f"scheduler.restart_mult: got {restart_mult}, expected a whole number >= 1"
+            )
         if not 0 <= min_factor <= 1:
-            raise ConfigError(f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]")
+            raise ConfigError(
+                f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]"
+            )
         self.min_factor = min_factor
-        self.restart_updates = epochs_to_updates("restart_epochs", restart_epochs, updates_per_epoch, at_least=1)
+        self.restart_updates = epochs_to_updates(
+            "restart_epochs", restart_epochs, updates_per_epoch, at_least=1
+        )
         self.restart_mult = restart_mult
         super().__init__(
             optimizer,
@@ -51,4 +57,6 @@ class CosineRestartsScheduler(Scheduler):
         while update >= cycle:
             update -= cycle
             cycle *= self.restart_mult
-        return self.min_factor + (1 - self.min_factor) * (1 + math.cos(math.pi * update / cycle)) / 2
+        return (
+            self.min_factor + (1 - self.min_factor) * (1 + math.cos(math.pi * update / cycle)) / 2
+        )

@@ -40,7 +40,9 @@ class OneCycleScheduler(Scheduler):
         else:
             self.rise_updates = warmup_to_updates(warmup_epochs, total_updates, updates_per_epoch)
         # The base class's warm-up is linear from 0: ours is part of the cycle.
-        super().__init__(optimizer, total_updates=total_updates, updates_per_epoch=updates_per_epoch)
+        super().__init__(
+            optimizer, total_updates=total_updates, updates_per_epoch=updates_per_epoch
+        )
 
     def factor(self, update: int) -> float:
         """Return the half cosine up to the peak, or down from it."""

@@ -36,14 +36,22 @@ class PlateauScheduler(Scheduler):
         and cooldown >= 0, threshold finite and >= 0, 0 <= min_factor <= 1, and as the base class does.
         """
         if not 0 < factor < 1:
-            raise ConfigError(f"scheduler.factor: got {factor}, expected a number in (0, 1), such as 0.1")
+            raise ConfigError(
+                f"scheduler.factor: got {factor}, expected a number in (0, 1), such as 0.1"
+            )
         for key, count in (("patience", patience), ("cooldown", cooldown)):
             if count < 0:
-                raise ConfigError(f"scheduler.{key}: got {count}, expected a number of evaluations >= 0")
+                raise ConfigError(
+                    f"scheduler.{key}: got {count}, expected a number of evaluations >= 0"
+                )
         if not 0 <= threshold < math.inf:
-            raise ConfigError(f"scheduler.threshold: got {threshold}, expected a number >= 0, such as 1e-4")
+            raise ConfigError(
+                f"scheduler.threshold: got {threshold}, expected a number >= 0, such as 1e-4"
+            )
         if not 0 <= min_factor <= 1:
-            raise ConfigError(f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]")
+            raise ConfigError(
+                f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]"
+            )
         self.min_factor = min_factor
         self.cut = factor
         self.patience = patience

@@ -21,9 +21,13 @@ class StepScheduler(Scheduler):
     ) -> None:
         """Raises ConfigError unless step_epochs > 0 and 0 < gamma <= 1, and as the base class does."""
         if not 0 < gamma <= 1:
-            raise ConfigError(f"scheduler.gamma: got {gamma}, expected a number in (0, 1], such as 0.1")
+            raise ConfigError(
+                f"scheduler.gamma: got {gamma}, expected a number in (0, 1], such as 0.1"
+            )
         self.gamma = gamma
-        self.step_updates = epochs_to_updates("step_epochs", step_epochs, updates_per_epoch, at_least=1)
+        self.step_updates = epochs_to_updates(
+            "step_epochs", step_epochs, updates_per_epoch, at_least=1
+        )
         super().__init__(
             optimizer,
             total_updates=total_updates,

@@ -73,7 +73,9 @@ class Sweep:
 
     def continue_command(self) -> str:
         """Return the command that takes up this sweep."""
-        return continue_command(self.sweep_dir, self.stored.hydra_overrides, self.settings.study_key)
+        return continue_command(
+            self.sweep_dir, self.stored.hydra_overrides, self.settings.study_key
+        )
 
     def repeat_overrides(self, number: int, params: dict[str, Any], threads: int) -> list[str]:
         """Return plain overrides that give a trial's numbers again in a single run."""
@@ -81,12 +83,17 @@ class Sweep:
         overrides = self.composer.overrides(number, params, seed_index=0)
         left_out = {*settings.multirun_keys, settings.study_key, "hydra.sweep.subdir"}
         plain = [o for o in overrides if override_key(o) not in left_out]
-        if settings.threads_key is not None and self.composer.value_of(settings.threads_key) is None:
+        if (
+            settings.threads_key is not None
+            and self.composer.value_of(settings.threads_key) is None
+        ):
             plain.append(f"{settings.threads_key}={threads}")
         return plain
 
 
-def run_sweep(context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]) -> int:
+def run_sweep(
+    context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
+) -> int:
     """Run a sweep, or go on with it; return the exit code: 0, 1 without a result, 130 after Ctrl-C.
 
     Raises `UserError` for what the user can mend, before any trial starts.
@@ -102,13 +109,21 @@ def run_sweep(context: HydraContext, config: DictConfig, task_function: TaskFunc
             print(line)  # noqa: T201 - it is what was asked for
         return 0
     sweep.sweep_dir.mkdir(parents=True, exist_ok=True)
-    with locked(sweep.sweep_dir), _log_to(sweep.sweep_dir / LOG), _counted_interrupts() as interrupts:
+    with (
+        locked(sweep.sweep_dir),
+        _log_to(sweep.sweep_dir / LOG),
+        _counted_interrupts() as interrupts,
+    ):
         if read_stored(sweep.sweep_dir) != sweep.found:
-            raise UserError(f"{sweep.sweep_dir} was changed by another sweep just now; give the command again")
+            raise UserError(
+                f"{sweep.sweep_dir} was changed by another sweep just now; give the command again"
+            )
         return run_session(sweep, lambda: len(interrupts))
 
 
-def prepare(context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]) -> Sweep:
+def prepare(
+    context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
+) -> Sweep:
     """Merge the command onto the stored sweep if there is one, compose it, and refuse what must not differ."""
     sweep_dir = Path(str(config.hydra.sweep.dir))
     stored = read_stored(sweep_dir)
@@ -119,9 +134,14 @@ def prepare(context: HydraContext, config: DictConfig, task_function: TaskFuncti
     node = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
     assert isinstance(node, dict)
     settings = read_settings({str(key): value for key, value in node.items()})
-    space = parse_space(settings.params, settings.default_params, task, config_loader=context.config_loader)
+    space = parse_space(
+        settings.params, settings.default_params, task, config_loader=context.config_loader
+    )
     composer = Composer(context, config, space, settings)
-    enqueue = [space.check_params(item, f"hydra.sweeper.enqueue[{i}]") for i, item in enumerate(settings.enqueue)]
+    enqueue = [
+        space.check_params(item, f"hydra.sweeper.enqueue[{i}]")
+        for i, item in enumerate(settings.enqueue)
+    ]
     settings = replace(settings, enqueue=enqueue)
     fixed = composer.fixed_config()
     # What is fixed counts as what it makes of the config, however it is said.
@@ -152,15 +172,36 @@ def prepare(context: HydraContext, config: DictConfig, task_function: TaskFuncti
         )
         commit = git_commit()
         if commit != stored.git_commit:
-            log.warning("the code was at commit %s when this sweep began, and is at %s now", stored.git_commit, commit)
+            log.warning(
+                "the code was at commit %s when this sweep began, and is at %s now",
+                stored.git_commit,
+                commit,
+            )
     grid = space.grid() if settings.is_grid else None
     n_trials = _total(settings, grid)
-    return Sweep(context, config, task_function, sweep_dir, settings, space, composer, n_trials, grid, stored, mine)
+    return Sweep(
+        context,
+        config,
+        task_function,
+        sweep_dir,
+        settings,
+        space,
+        composer,
+        n_trials,
+        grid,
+        stored,
+        mine,
+    )
 
 
-def _merged(context: HydraContext, config: DictConfig, task: list[str], stored: Stored) -> tuple[DictConfig, list[str]]:
+def _merged(
+    context: HydraContext, config: DictConfig, task: list[str], stored: Stored
+) -> tuple[DictConfig, list[str]]:
     given = [str(o) for o in config.hydra.overrides.hydra]
-    task_merged, hydra_merged = merge(stored.task_overrides, task), merge(stored.hydra_overrides, given)
+    task_merged, hydra_merged = (
+        merge(stored.task_overrides, task),
+        merge(stored.hydra_overrides, given),
+    )
     if (task_merged, hydra_merged) == (task, given):
         return config, task
     target, sweep_dir = config.hydra.sweeper._target_, config.hydra.sweep.dir
@@ -168,7 +209,9 @@ def _merged(context: HydraContext, config: DictConfig, task: list[str], stored: 
         config.hydra.job.config_name, [*hydra_merged, *task_merged], run_mode=RunMode.MULTIRUN
     )
     if config.hydra.sweeper._target_ != target:
-        raise ConfigError(f"hydra/sweeper: this sweep was started with {config.hydra.sweeper._target_}, not {target}")
+        raise ConfigError(
+            f"hydra/sweeper: this sweep was started with {config.hydra.sweeper._target_}, not {target}"
+        )
     if config.hydra.sweep.dir != sweep_dir:  # a name made from the time
         config.hydra.sweep.dir = sweep_dir
     config.hydra.mode = RunMode.MULTIRUN
@@ -183,7 +226,12 @@ def _lasting(hydra_overrides: Sequence[str]) -> list[str]:
 
 
 def _is_same(
-    sweep_dir: Path, stored: Stored, search: dict[str, Any], fixed: dict[str, Any], free: list[str], settings: Settings
+    sweep_dir: Path,
+    stored: Stored,
+    search: dict[str, Any],
+    fixed: dict[str, Any],
+    free: list[str],
+    settings: Settings,
 ) -> bool:
     """Return whether a command asks for the stored search; raise `ConfigError` if not, unless it is to be extended."""
     lines = differences(stored, search, fixed, free)
@@ -196,7 +244,9 @@ def _is_same(
             "  Take the change back, choose another study, or add hydra.sweeper.on_change=extend to go on with it."
         )
     if settings.enqueue != stored.search["enqueue"]:
-        raise ConfigError("hydra.sweeper.enqueue: comes first in a sweep, which began already; take the change back")
+        raise ConfigError(
+            "hydra.sweeper.enqueue: comes first in a sweep, which began already; take the change back"
+        )
     log.warning("%s goes on with a changed search (stored -> now):\n%s", sweep_dir, listed)
     return False
 
@@ -207,7 +257,9 @@ def _total(settings: Settings, grid: list[dict[str, Any]] | None) -> int:
     if settings.n_trials is None or settings.n_trials >= len(grid):
         return len(grid)
     log.warning(
-        "hydra.sweeper.n_trials=%d runs a part of the grid of %d configurations only", settings.n_trials, len(grid)
+        "hydra.sweeper.n_trials=%d runs a part of the grid of %d configurations only",
+        settings.n_trials,
+        len(grid),
     )
     return settings.n_trials
 
@@ -258,7 +310,9 @@ def create_engine(sweep: Sweep, log_path: Path) -> Engine:
         from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
 
         launcher = WorkersLauncher()
-        launcher.setup(hydra_context=sweep.context, task_function=sweep.task_function, config=sweep.config)
+        launcher.setup(
+            hydra_context=sweep.context, task_function=sweep.task_function, config=sweep.config
+        )
     elif not hasattr(launcher, "create_engine"):
         raise ConfigError(
             f"hydra/launcher: {name} takes a batch of jobs and returns when all are done, so it can neither start the "
@@ -278,7 +332,9 @@ def load_history(sweep: Sweep) -> list[tuple[dict[str, Any], list[float]]]:
         return []
     snapshot = sweep.sweep_dir / "warm_start.json"
     kept = json.loads(snapshot.read_text(encoding="utf-8")) if snapshot.exists() else None
-    if kept is None or kept["warm_start"] != source:  # another one before the sweep began, or since it is extended
+    if (
+        kept is None or kept["warm_start"] != source
+    ):  # another one before the sweep began, or since it is extended
         kept = {"warm_start": source, "trials": _read_history(sweep, Path(source))}
         write_text(snapshot, json.dumps(kept))
     return [(dict(params), list(values)) for params, values in kept["trials"]]
@@ -291,9 +347,13 @@ def _read_history(sweep: Sweep, directory: Path) -> list[tuple[dict[str, Any], l
 
     stored = read_stored(directory)
     if stored is None:
-        raise ConfigError(f"hydra.sweeper.warm_start: {directory} holds no sweep (no {FILE}); give multirun/STUDY")
+        raise ConfigError(
+            f"hydra.sweeper.warm_start: {directory} holds no sweep (no {FILE}); give multirun/STUDY"
+        )
     if stored.search["direction"] != list(sweep.settings.directions):
-        raise ConfigError(f"hydra.sweeper.warm_start: {directory} has another direction {stored.search['direction']}")
+        raise ConfigError(
+            f"hydra.sweeper.warm_start: {directory} has another direction {stored.search['direction']}"
+        )
     storage = open_storage(stored.search["storage"] or f"sqlite:///{directory / 'study.db'}")
     name = stored.search["study_name"] or stored.study_name
     try:

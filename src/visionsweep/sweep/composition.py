@@ -13,7 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-_OWN_KEYS = "hydra.sweep."  # of a job's hydra overrides only these are known to need no defaults list
+_OWN_KEYS = (
+    "hydra.sweep."  # of a job's hydra overrides only these are known to need no defaults list
+)
 
 
 class Composition:
@@ -31,7 +33,9 @@ class Composition:
         """Return a job's config, `hydra` included. Raises what Hydra raises."""
         parsed = self._parser.parse_overrides(list(overrides))
         for override in parsed:
-            is_other = override.is_hydra_override() and not override.key_or_group.startswith(_OWN_KEYS)
+            is_other = override.is_hydra_override() and not override.key_or_group.startswith(
+                _OWN_KEYS
+            )
             if is_other or override.is_sweep_override():
                 return self._by_hydra(overrides)
         values = [override for override in parsed if self._is_value(override)]

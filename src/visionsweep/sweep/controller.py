@@ -103,7 +103,9 @@ class Controller:
         self._valid_from = valid_from
         self._running: dict[str, _Running] = {}  # by job key
         self._queue: deque[_Running] = deque()  # stored as running, to be handed out
-        self._shadows: dict[int, list[int]] = {}  # number -> trials with the same parameters that wait for its value
+        self._shadows: dict[
+            int, list[int]
+        ] = {}  # number -> trials with the same parameters that wait for its value
         self._by_params: dict[tuple[tuple[str, Any], ...], int] = {}
         self._records: dict[int, TrialRecord] = {}  # of trials that ended
         self._counts: Counter[str] = Counter()
@@ -136,7 +138,9 @@ class Controller:
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number."""
-        return [self._records.get(number) or self._record(number) for number in range(len(self._study))]
+        return [
+            self._records.get(number) or self._record(number) for number in range(len(self._study))
+        ]
 
     def _take_up(self) -> None:
         unfinished = set(self._study.running())
@@ -165,7 +169,12 @@ class Controller:
     def _hand_out_prepared(self) -> None:
         """Give the slot that just became free the trial that waits for it, before anything is written down."""
         is_free = self._settings.seeds == 1 and self._stop_reason is None and not self._interrupts()
-        if is_free and self._queue and self._queue[0].config is not None and self._engine.num_free > 0:
+        if (
+            is_free
+            and self._queue
+            and self._queue[0].config is not None
+            and self._engine.num_free > 0
+        ):
             self._submit(self._queue.popleft())
 
     def _may_prepare(self) -> bool:
@@ -198,17 +207,23 @@ class Controller:
 
     def _overrides(self, trial: _Running) -> tuple[str, ...]:
         seed_index = len(self._study.notes(trial.number).seed_values)
-        return self._jobs.overrides(trial.number, self._study.trial(trial.number).params, seed_index)
+        return self._jobs.overrides(
+            trial.number, self._study.trial(trial.number).params, seed_index
+        )
 
     def _submit(self, trial: _Running) -> None:
         settings = self._settings
         seed_index = len(self._study.notes(trial.number).seed_values)
-        trial.job = str(trial.number) if settings.seeds == 1 else f"{trial.number}/seed_{seed_index}"
+        trial.job = (
+            str(trial.number) if settings.seeds == 1 else f"{trial.number}/seed_{seed_index}"
+        )
         overrides = trial.overrides or self._overrides(trial)
         config = self._compose(overrides) if trial.config is None else trial.config
         config, trial.overrides, trial.config = config or None, (), None
         self._running[trial.job] = trial
-        self._engine.submit(Job(trial.job, trial.number, overrides, attempt=trial.attempt, config=config))
+        self._engine.submit(
+            Job(trial.job, trial.number, overrides, attempt=trial.attempt, config=config)
+        )
 
     # -- repeated configurations
 
@@ -250,7 +265,9 @@ class Controller:
             trial.started = event.time
             notes = self._study.notes(trial.number)
             notes.start = notes.start or event.time
-            self._display.started(trial.number, trial.attempt, event.slot, self._study.trial(trial.number).params)
+            self._display.started(
+                trial.number, trial.attempt, event.slot, self._study.trial(trial.number).params
+            )
         elif isinstance(event, Reported):
             self._report(trial, event)
         else:
@@ -265,7 +282,9 @@ class Controller:
         prune = False
         if seed_index == 0 and not self._settings.prunes_seeds:
             # A trial at its last epoch has nothing left to save: it completes, although a rung may lie there.
-            may_prune = self._settings.prunes_epochs and (self._epochs is None or event.step < self._epochs)
+            may_prune = self._settings.prunes_epochs and (
+                self._epochs is None or event.step < self._epochs
+            )
             prune = self._study.report(trial.number, event.step, event.value, may_prune=may_prune)
         self._engine.answer(event.key, prune=prune)
         self._display.reported(trial.number, event.step, event.value)
@@ -273,7 +292,9 @@ class Controller:
     def _end(self, trial: _Running, event: Ended) -> None:
         notes = self._study.notes(trial.number)
         notes.end = event.ended
-        if not notes.seed_values and not self._settings.prunes_seeds:  # reported before this process began
+        if (
+            not notes.seed_values and not self._settings.prunes_seeds
+        ):  # reported before this process began
             trial.epochs = max([trial.epochs, *self._study.trial(trial.number).intermediate_values])
         notes.epochs = sum(notes.seed_epochs) + trial.epochs or None
         if event.state == "stopped":
@@ -283,14 +304,20 @@ class Controller:
             self._ended(trial.number)
         elif event.state == "completed":
             self._complete(trial, event)
-        elif event.state in RETRIED and notes.retries < self._settings.retries and self._interrupts() < 2:
+        elif (
+            event.state in RETRIED
+            and notes.retries < self._settings.retries
+            and self._interrupts() < 2
+        ):
             notes.retries += 1
             self._study.save_notes(trial.number)
             self._display.note(
                 f"#{trial.number} {event.error}; starts again from its checkpoint "
                 f"({notes.retries} of {self._settings.retries} retries)"
             )
-            self._queue.appendleft(_Running(trial.number, attempt=trial.attempt + 1, epochs=trial.epochs))
+            self._queue.appendleft(
+                _Running(trial.number, attempt=trial.attempt + 1, epochs=trial.epochs)
+            )
         else:
             self._fail(trial.number, event.error or event.state, event.traceback)
 
@@ -364,9 +391,14 @@ class Controller:
     def _look_at_limits(self) -> None:
         settings = self._settings
         if self._interrupts() and self._stop_reason is None:
-            self._display.note("stopping: trials end after their current batch (once more: at once)")
+            self._display.note(
+                "stopping: trials end after their current batch (once more: at once)"
+            )
             self._stop("interrupted")
-        if settings.timeout_seconds is not None and time.monotonic() - self._began > settings.timeout_seconds:
+        if (
+            settings.timeout_seconds is not None
+            and time.monotonic() - self._began > settings.timeout_seconds
+        ):
             self._stop(f"hydra.sweeper.timeout_seconds={settings.timeout_seconds:g} have passed")
         if self._best is not None and settings.target_value is not None:
             assert self._best.values is not None
@@ -375,13 +407,18 @@ class Controller:
                 self._stop(f"hydra.sweeper.target_value={settings.target_value:g} is reached")
         patience = settings.max_trials_without_improvement
         if patience is not None and self._best is not None:
-            later = sum(n > self._best.number and r.state != "failed" for n, r in self._records.items())
+            later = sum(
+                n > self._best.number and r.state != "failed" for n, r in self._records.items()
+            )
             if later >= patience:
-                self._stop(f"no better trial among the last {later} (hydra.sweeper.max_trials_without_improvement)")
+                self._stop(
+                    f"no better trial among the last {later} (hydra.sweeper.max_trials_without_improvement)"
+                )
         ended, failed = len(self._records), self._counts["failed"]
         if ended >= FAILURES_COUNT_FROM and failed / ended > settings.max_failure_rate:
             self._fatal = (
-                f"{failed} of {ended} trials failed (hydra.sweeper.max_failure_rate={settings.max_failure_rate:g})"
+                f"{failed} of {ended} trials failed "
+                f"(hydra.sweeper.max_failure_rate={settings.max_failure_rate:g})"
             )
             self._stop(self._fatal)
 
@@ -397,7 +434,11 @@ class Controller:
             return self._records[number]
         trial, notes = self._study.trial(number), self._study.notes(number)
         values = None if trial.values is None else tuple(trial.values)
-        seeds = tuple(v for v in notes.seed_values if isinstance(v, float)) if self._settings.seeds > 1 else ()
+        seeds = (
+            tuple(v for v in notes.seed_values if isinstance(v, float))
+            if self._settings.seeds > 1
+            else ()
+        )
         return TrialRecord(
             number=number,
             state=_STATES[trial.state],  # type: ignore[arg-type]
@@ -464,7 +505,10 @@ def objectives(value: Any, count: int) -> tuple[list[float], str | None]:
     except (TypeError, ValueError):
         return [], f"expected a number from the task function, got {value!r}"
     if len(values) != count:
-        return [], f"expected {count} objective value(s) from the task function, got {len(values)}: {value!r}"
+        return (
+            [],
+            f"expected {count} objective value(s) from the task function, got {len(values)}: {value!r}",
+        )
     if not all(math.isfinite(item) for item in values):
         return values, f"the objective is no finite number: {value!r}"
     return values, None

@@ -53,7 +53,9 @@ class _Running:
 class Display:
     """Plain lines through logging: one for each trial that ends, and for each that starts again."""
 
-    def __init__(self, sweep_dir: Path, *, epochs: int | None = None, metric: str = "value") -> None:
+    def __init__(
+        self, sweep_dir: Path, *, epochs: int | None = None, metric: str = "value"
+    ) -> None:
         """``epochs`` is what a whole trial takes, where that is known; ``metric`` names the (first) objective."""
         self._sweep_dir = sweep_dir
         self._epochs = epochs
@@ -66,7 +68,9 @@ class Display:
             self._say(f"#{number:<4} goes on  slot {slot}  {format_params(params)}")
         self._running[number] = _Running(slot, dict(params))
 
-    def reported(self, number: int, step: int, value: float, epochs_expected: int | None = None) -> None:
+    def reported(
+        self, number: int, step: int, value: float, epochs_expected: int | None = None
+    ) -> None:
         """A trial reached a value at a step."""
         trial = self._running.get(number)
         if trial is not None:
@@ -102,7 +106,12 @@ class LiveDisplay(Display):
     """A table of the running trials at the bottom of a terminal; what is logged meanwhile scrolls above it."""
 
     def __init__(
-        self, sweep_dir: Path, *, epochs: int | None = None, metric: str = "value", console: "Console | None" = None
+        self,
+        sweep_dir: Path,
+        *,
+        epochs: int | None = None,
+        metric: str = "value",
+        console: "Console | None" = None,
     ) -> None:
         """The table appears with the first `refresh`."""
         from rich.console import Console
@@ -142,19 +151,28 @@ class LiveDisplay(Display):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        table = Table(
+            box=None, expand=True, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
+        )
         metric = self._metric.rpartition("/")[2][:10]
         for name in ("slot", "trial", "epoch", metric):
             table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
         table.add_column("parameters", ratio=1, no_wrap=True, overflow="ellipsis")
         fitting = max(self._console.height - 8, 3)  # the lines below must stay in sight
         for number, trial in sorted(self._running.items(), key=lambda item: item[1].slot)[:fitting]:
-            cells = (str(trial.slot), f"#{number}", self._progress(trial), format_value(trial.value))
+            cells = (
+                str(trial.slot),
+                f"#{number}",
+                self._progress(trial),
+                format_value(trial.value),
+            )
             table.add_row(*cells, Text(format_params(_short_keys(trial.params))))
         hidden = len(self._running) - fitting
         lines = [f"and {hidden} more running"] if hidden > 0 else []
         lines += _status_lines(self._status)
-        return Group(Rule(style="dim"), table, *(Text(x, no_wrap=True, overflow="ellipsis") for x in lines))
+        return Group(
+            Rule(style="dim"), table, *(Text(x, no_wrap=True, overflow="ellipsis") for x in lines)
+        )
 
     def _progress(self, trial: _Running) -> str:
         step = "-" if trial.step is None else str(trial.step)
@@ -168,7 +186,9 @@ class LiveDisplay(Display):
 
         is_failure = level > logging.INFO
         style = "red" if is_failure else "bold green" if is_best else ""
-        self._console.print(Text(line, style), no_wrap=not is_failure, overflow="fold" if is_failure else "ellipsis")
+        self._console.print(
+            Text(line, style), no_wrap=not is_failure, overflow="fold" if is_failure else "ellipsis"
+        )
         log.log(level, line, extra={_ON_SCREEN: True})
 
     def _start(self) -> "Live":
@@ -197,7 +217,11 @@ class LiveDisplay(Display):
 
 
 def make_display(
-    sweep_dir: Path, *, epochs: int | None = None, metric: str = "value", is_terminal: bool | None = None
+    sweep_dir: Path,
+    *,
+    epochs: int | None = None,
+    metric: str = "value",
+    is_terminal: bool | None = None,
 ) -> Display:
     """Return the live table for a terminal that can show it, else plain lines.
 
@@ -215,7 +239,11 @@ def make_display(
 def _stream_handlers() -> list[logging.StreamHandler[TextIO]]:
     loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
     handlers = {h: None for lg in loggers if isinstance(lg, logging.Logger) for h in lg.handlers}
-    return [h for h in handlers if isinstance(h, logging.StreamHandler) and not isinstance(h, logging.FileHandler)]
+    return [
+        h
+        for h in handlers
+        if isinstance(h, logging.StreamHandler) and not isinstance(h, logging.FileHandler)
+    ]
 
 
 def _is_not_on_screen(record: logging.LogRecord) -> bool:
@@ -260,7 +288,10 @@ def _short_value(value: Any) -> str:
 def _short_keys(params: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the groups of the keys where the last part says enough."""
     last = Counter(key.rpartition(".")[2] for key in params)
-    return {name if last[name := key.rpartition(".")[2]] == 1 else key: value for key, value in params.items()}
+    return {
+        name if last[name := key.rpartition(".")[2]] == 1 else key: value
+        for key, value in params.items()
+    }
 
 
 def _format_values(record: TrialRecord) -> str:
@@ -268,7 +299,11 @@ def _format_values(record: TrialRecord) -> str:
 
 
 def _spread(record: TrialRecord) -> str:
-    return "" if record.seed_std is None else f" +- {record.seed_std:.2g} over {len(record.seed_values)} seeds"
+    return (
+        ""
+        if record.seed_std is None
+        else f" +- {record.seed_std:.2g} over {len(record.seed_values)} seeds"
+    )
 
 
 def _counted(number: int, noun: str) -> str:
@@ -291,7 +326,11 @@ def _end_line(record: TrialRecord, is_best: bool) -> str:
 
 def _reason(record: TrialRecord, sweep_dir: Path) -> str:
     file = shown_path(sweep_dir / record.directory / ERROR_FILE)
-    tries = f", {_counted(record.retries, 'retry').replace('retrys', 'retries')}" if record.retries else ""
+    tries = (
+        f", {_counted(record.retries, 'retry').replace('retrys', 'retries')}"
+        if record.retries
+        else ""
+    )
     return f"{record.error or 'unknown error'} ({file}{tries})"
 
 
@@ -299,11 +338,15 @@ def _status_lines(status: Status) -> list[str]:
     ended = status.complete + status.pruned + status.failed
     of = "" if status.total is None else f"/{status.total}"
     counts = f"{status.complete} complete, {status.pruned} pruned, {status.failed} failed"
-    left = "" if status.seconds_left is None else f", about {format_seconds(status.seconds_left)} left"
+    left = (
+        "" if status.seconds_left is None else f", about {format_seconds(status.seconds_left)} left"
+    )
     top = status.best
     return [
         f"{ended}{of} trials: {counts}",
-        "best: none yet" if top is None else f"best {_format_values(top)}  #{top.number}  {format_params(top.params)}",
+        "best: none yet"
+        if top is None
+        else f"best {_format_values(top)}  #{top.number}  {format_params(top.params)}",
         f"elapsed {format_seconds(status.elapsed_seconds)}{left}",
     ]
 
@@ -343,13 +386,17 @@ def summary(
 
 def _counts_line(trials: Sequence[TrialRecord], interrupted: bool) -> str:
     counts = Counter[str](trial.state for trial in trials)
-    states = [f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if counts[state]]
+    states = [
+        f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if counts[state]
+    ]
     if counts["running"]:
         states.append(f"{counts['running']} not finished yet")
     repeated = sum(trial.duplicate_of is not None for trial in trials)
     if repeated:
         states.append(f"{repeated} of them took the value of an equal one")
-    line = f"{_counted(len(trials), 'trial')}: {', '.join(states)}" if trials else "no trial has ended"
+    line = (
+        f"{_counted(len(trials), 'trial')}: {', '.join(states)}" if trials else "no trial has ended"
+    )
     return f"interrupted after {line}" if interrupted and trials else line
 
 
@@ -364,12 +411,19 @@ def _best_lines(trials: Sequence[TrialRecord], directions: Sequence[str], metric
     names = [metric, *(f"value_{i}" for i in range(1, len(directions)))]
     rows = [["trial", *names, "parameters"]]
     rows += [
-        [str(t.number), *map(format_value, t.values or ()), format_params(t.params)] for t in front[:_MAX_SOLUTIONS]
+        [str(t.number), *map(format_value, t.values or ()), format_params(t.params)]
+        for t in front[:_MAX_SOLUTIONS]
     ]
     widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    lines = [f"{_counted(len(front), 'trial')} that no other beats in every objective (the Pareto set):"]
+    lines = [
+        f"{_counted(len(front), 'trial')} that no other beats in every objective (the Pareto set):"
+    ]
     for *cells, params in rows:
-        lines.append("  ".join(["", *(c.rjust(w) for c, w in zip(cells, widths, strict=True)), params]).rstrip())
+        lines.append(
+            "  ".join(
+                ["", *(c.rjust(w) for c, w in zip(cells, widths, strict=True)), params]
+            ).rstrip()
+        )
     if len(front) > _MAX_SOLUTIONS:
         lines.append(f"  and {len(front) - _MAX_SOLUTIONS} more")
     return lines
@@ -382,12 +436,16 @@ def _saved_lines(trials: Sequence[TrialRecord], full_epochs: int | None) -> list
         return []
     saved = sum(max(full_epochs - (trial.epochs or 0), 0) for trial in pruned)
     spent = sum(trial.epochs or 0 for trial in own if trial.state in ("complete", "pruned"))
-    return [f"pruning saved {saved} of {saved + spent} epochs ({100 * saved / max(saved + spent, 1):.0f} %)"]
+    return [
+        f"pruning saved {saved} of {saved + spent} epochs ({100 * saved / max(saved + spent, 1):.0f} %)"
+    ]
 
 
 def _failed_lines(trials: Sequence[TrialRecord], sweep_dir: Path) -> list[str]:
     failed = [trial for trial in trials if trial.state == "failed"]
     lines = [f"  #{trial.number} {_reason(trial, sweep_dir)}" for trial in failed[:_MAX_FAILURES]]
     if len(failed) > _MAX_FAILURES:
-        lines.append(f"  and {len(failed) - _MAX_FAILURES} more: see {shown_path(sweep_dir / TABLE)}")
+        lines.append(
+            f"  and {len(failed) - _MAX_FAILURES} more: see {shown_path(sweep_dir / TABLE)}"
+        )
     return ["failed:", *lines] if lines else []

@@ -22,7 +22,9 @@ from visionsweep.sweep.space.space import SearchSpace
 class Composer:
     """Composes the jobs of one sweep."""
 
-    def __init__(self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: Settings) -> None:
+    def __init__(
+        self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: Settings
+    ) -> None:
         """`config` is what Hydra composed for the sweep itself."""
         self._composition = Composition(context.config_loader, config)
         self._fixed: DictConfig | None = None
@@ -87,7 +89,9 @@ class Composer:
     def _read_first_seed(self) -> int:
         key = self._settings.seed_key
         if any(dimension.key == key for dimension in self._space.dimensions):
-            raise ConfigError(f"{key}: is set by hydra.sweeper.seeds={self._settings.seeds}, so it cannot be searched")
+            raise ConfigError(
+                f"{key}: is set by hydra.sweeper.seeds={self._settings.seeds}, so it cannot be searched"
+            )
         value = self.value_of(key)
         if not isinstance(value, int):
             raise ConfigError(
@@ -116,7 +120,11 @@ def _resolved(config: DictConfig, key: str) -> Any:
             return OmegaConf.to_container(node, resolve=True, enum_to_str=True)
         return config[key]
     except OmegaConfBaseException:
-        return OmegaConf.to_container(node, enum_to_str=True) if OmegaConf.is_config(node) else str(node)
+        return (
+            OmegaConf.to_container(node, enum_to_str=True)
+            if OmegaConf.is_config(node)
+            else str(node)
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 _RETRIES = 2
 
 
-def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[], int] = lambda: 0) -> list[Any]:
+def check_choices(
+    sweep: "Sweep", engine: Engine | None, interrupts: Callable[[], int] = lambda: 0
+) -> list[Any]:
     """Compose each choice of each dimension and each pair of group choices; build them with `hydra.sweeper.check`.
 
     Returns what the check returned for each; fewer after Ctrl-C, which `interrupts` counts. Raises `ConfigError` with
@@ -32,7 +34,10 @@ def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[]
     if sweep.settings.check is None or engine is None:
         return []
     log.info("checking %d configurations", len(probes))
-    waiting = [Job(f"check-{i}", i, overrides, check=sweep.settings.check) for i, overrides in enumerate(probes)]
+    waiting = [
+        Job(f"check-{i}", i, overrides, check=sweep.settings.check)
+        for i, overrides in enumerate(probes)
+    ]
     by_key = {job.key: job for job in waiting}
     found: list[Any] = []
     while len(found) < len(probes) and not interrupts():
@@ -44,12 +49,16 @@ def check_choices(sweep: "Sweep", engine: Engine | None, interrupts: Callable[[]
             if not isinstance(event, Ended):
                 continue
             job = by_key[event.key]
-            if event.state in RETRIED and job.attempt < _RETRIES:  # it says nothing about the configuration
+            if (
+                event.state in RETRIED and job.attempt < _RETRIES
+            ):  # it says nothing about the configuration
                 by_key[job.key] = replace(job, attempt=job.attempt + 1)
                 waiting.append(by_key[job.key])
                 continue
             if event.state != "completed":
                 error = str(event.error)  # of the check's own name it is no choice's fault
-                raise ConfigError(error if error.startswith(CHECK_KEY) else f"{shown(job.overrides)}: {error}")
+                raise ConfigError(
+                    error if error.startswith(CHECK_KEY) else f"{shown(job.overrides)}: {error}"
+                )
             found.append(event.value)
     return found

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 RESULTS = "optimization_results.yaml"
 TABLE = "trials.csv"
 LINK = "best"
-PRESET_GROUP = "experiment"  # the config group of presets, and the folder that a search path finds it in
+PRESET_GROUP = (
+    "experiment"  # the config group of presets, and the folder that a search path finds it in
+)
 PRESET = f"{PRESET_GROUP}/{LINK}.yaml"
 
 Direction = Literal["minimize", "maximize"]
@@ -40,7 +42,9 @@ class TrialRecord:
 
     number: int
     state: Literal["complete", "pruned", "failed", "running"]
-    values: tuple[float, ...] | None  # the objectives; of a pruned trial the last one it reported; None: there is none
+    values: (
+        tuple[float, ...] | None
+    )  # the objectives; of a pruned trial the last one it reported; None: there is none
     params: dict[str, Any]  # active parameters only, as drawn
     start: float | None  # time.time()
     end: float | None
@@ -48,7 +52,9 @@ class TrialRecord:
     directory: str  # relative to the sweep's
     error: str | None = None  # one line
     duplicate_of: int | None = None  # the trial whose value it took, without a run of its own
-    seed_values: tuple[float, ...] = ()  # the first objective for each seed, where there are several
+    seed_values: tuple[
+        float, ...
+    ] = ()  # the first objective for each seed, where there are several
     retries: int = 0
 
     @property
@@ -80,14 +86,18 @@ def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
     With several objectives it is the best of the first one among the Pareto set.
     """
     candidates = pareto(trials, directions) if len(directions) > 1 else _complete(trials)
-    return min(candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None)
+    return min(
+        candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None
+    )
 
 
 def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
     """Return the complete trials that no other one beats in an objective without losing in another, by number."""
     front: list[tuple[tuple[float, ...], T]] = []
     # In this order no trial is beaten by a later one, so each needs a look at the front only.
-    for costs, trial in sorted(((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]):
+    for costs, trial in sorted(
+        ((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]
+    ):
         if not any(_dominates(other, costs) for other, _ in front):
             front.append((costs, trial))
     return sorted((trial for _, trial in front), key=lambda trial: trial.number)
@@ -96,17 +106,28 @@ def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
 def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
     """Return the complete trials, best first; with several objectives the Pareto set comes before all others."""
     complete = _complete(trials)
-    front = {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()
-    return sorted(complete, key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number))
+    front = (
+        {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()
+    )
+    return sorted(
+        complete,
+        key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number),
+    )
 
 
 def _complete(trials: Iterable[T]) -> list[T]:
-    return [t for t in trials if t.state == "complete" and t.values and all(map(math.isfinite, t.values))]
+    return [
+        t
+        for t in trials
+        if t.state == "complete" and t.values and all(map(math.isfinite, t.values))
+    ]
 
 
 def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:
     assert trial.values is not None
-    return tuple(-v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True))
+    return tuple(
+        -v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True)
+    )
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -141,7 +162,9 @@ def write_results(
     head = _preset_head(sweep_dir, chosen, preset, extra or {}, program)
     _write_if_changed(sweep_dir / PRESET, "\n".join([*head, preset.text()]))
     first_seed = f"{chosen.directory}/seed_0"  # with several seeds that is a run, which the trial's directory is not
-    replace_link(sweep_dir / LINK, first_seed if (sweep_dir / first_seed).is_dir() else chosen.directory)
+    replace_link(
+        sweep_dir / LINK, first_seed if (sweep_dir / first_seed).is_dir() else chosen.directory
+    )
 
 
 def optimization_results(trials: Iterable[TrialRecord], directions: Sequence[str]) -> str:
@@ -169,11 +192,15 @@ def trials_csv(trials: Sequence[TrialRecord], directions: Sequence[str]) -> str:
         "retries": [trial.retries or None for trial in trials],
         "error": [trial.error for trial in trials],
     }
-    used = {name: column for name, column in extras.items() if any(cell is not None for cell in column)}
+    used = {
+        name: column for name, column in extras.items() if any(cell is not None for cell in column)
+    }
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     params = [f"params.{key}" for key in keys]
-    writer.writerow(["number", "state", *values, "start", "end", "epochs", "directory", *params, *used])
+    writer.writerow(
+        ["number", "state", *values, "start", "end", "epochs", "directory", *params, *used]
+    )
     for i, trial in enumerate(trials):
         given = list(trial.values or ())[: len(values)]
         writer.writerow(
@@ -211,7 +238,9 @@ def replace_link(link: Path, target: str) -> None:
         os.replace(temporary, link)
     except OSError as error:  # somebody's own folder of that name
         temporary.unlink()
-        log.warning("%s: cannot become the link to the best trial (%s); move it away", link, error.strerror)
+        log.warning(
+            "%s: cannot become the link to the best trial (%s); move it away", link, error.strerror
+        )
 
 
 def command_of(overrides: Sequence[str], program: str = "python train.py") -> str:
@@ -235,7 +264,11 @@ def _write_if_changed(path: Path, text: str) -> None:
 
 
 def _local_time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
+    return (
+        None
+        if seconds is None
+        else datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
+    )
 
 
 # -- the preset
@@ -246,14 +279,20 @@ class Preset:
     """A trial's overrides as the contents of a Hydra preset."""
 
     included: list[Any] = field(default_factory=list)  # defaults list: what is added
-    chosen: list[Any] = field(default_factory=list)  # defaults list: overrides; Hydra wants them last
+    chosen: list[Any] = field(
+        default_factory=list
+    )  # defaults list: overrides; Hydra wants them last
     values: DictConfig = field(default_factory=lambda: OmegaConf.create({}))
-    left_out: list[str] = field(default_factory=list)  # overrides that only a command line can express
+    left_out: list[str] = field(
+        default_factory=list
+    )  # overrides that only a command line can express
     is_added: bool = False  # the app has no default for presets: `+experiment=NAME`
 
     def text(self) -> str:
         """Return the YAML, without its head."""
-        defaults = OmegaConf.to_yaml(OmegaConf.create({"defaults": [*self.included, *self.chosen, "_self_"]}))
+        defaults = OmegaConf.to_yaml(
+            OmegaConf.create({"defaults": [*self.included, *self.chosen, "_self_"]})
+        )
         return defaults + (OmegaConf.to_yaml(self.values) if self.values else "")
 
 
@@ -269,7 +308,9 @@ def make_preset(overrides: Sequence[str], is_group: Callable[[str], bool]) -> Pr
     blocked: list[str] = []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         key = _dotted(override.package or override.key_or_group)
-        if any(_is_related(key, other) for other in blocked) or not _include(preset, override, is_group):
+        if any(_is_related(key, other) for other in blocked) or not _include(
+            preset, override, is_group
+        ):
             blocked.append(key)
             preset.left_out.append(override.input_line or str(override))
     return preset
@@ -283,11 +324,18 @@ def _include(preset: Preset, override: Any, is_group: Callable[[str], bool]) -> 
     if not override.is_value_path and is_group(key) and not isinstance(value, dict):
         return _include_group(preset, override, value)
     has_index = any(part.isdigit() for part in _dotted(key).split("."))
-    if has_index or override.package is not None or "/" in key or key.partition(".")[0] == "defaults":
+    if (
+        has_index
+        or override.package is not None
+        or "/" in key
+        or key.partition(".")[0] == "defaults"
+    ):
         return False
     try:
         OmegaConf.update(preset.values, key, value, merge=True, force_add=True)
-    except OmegaConfBaseException:  # below an interpolation, which means something only in the whole config
+    except (
+        OmegaConfBaseException
+    ):  # below an interpolation, which means something only in the whole config
         return False
     return True
 
@@ -307,7 +355,9 @@ def _include_group(preset: Preset, override: Any, value: Any) -> bool:
     if override.is_add():
         preset.included.append({name: value})
     else:
-        preset.chosen = [item for item in preset.chosen if f"override {name}" not in item]  # the last one wins
+        preset.chosen = [
+            item for item in preset.chosen if f"override {name}" not in item
+        ]  # the last one wins
         preset.chosen.append({f"override {name}": value})
     return True
 
@@ -324,11 +374,19 @@ def _preset_head(
     sweep_dir: Path, trial: TrialRecord, preset: Preset, extra: Mapping[str, Any], program: str
 ) -> list[str]:
     choice = f"{'+' if preset.is_added else ''}{PRESET_GROUP}={LINK}"
-    runnable = [line for line in preset.left_out if not line.lstrip("+").startswith(f"{PRESET_GROUP}=")]
+    runnable = [
+        line for line in preset.left_out if not line.lstrip("+").startswith(f"{PRESET_GROUP}=")
+    ]
     command = command_of(["--config-dir", shown_path(sweep_dir), choice, *runnable], program)
     values = ", ".join(map(repr, trial.values or ()))
-    lines = ["@package _global_", command, f"Trial {trial.number} of {sweep_dir.name} reached {values}."]
+    lines = [
+        "@package _global_",
+        command,
+        f"Trial {trial.number} of {sweep_dir.name} reached {values}.",
+    ]
     lines += [f"{key}: {value}" for key, value in extra.items()]
     if preset.left_out:
-        lines.append(f"No preset can express this, so it is not in this file: {shlex.join(preset.left_out)}")
+        lines.append(
+            f"No preset can express this, so it is not in this file: {shlex.join(preset.left_out)}"
+        )
     return ["# " + line.replace("\n", "\\n") for line in lines]

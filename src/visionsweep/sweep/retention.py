@@ -53,7 +53,9 @@ def remove_checkpoints(
 
 def disk_space(sweep_dir: Path, folder: str = FOLDER) -> int | None:
     """Return the size in bytes of the largest folder of weights below a sweep's directory, or None without any."""
-    sizes = [sum(os.lstat(file).st_size for file in _files(path)) for path in _folders(sweep_dir, folder)]
+    sizes = [
+        sum(os.lstat(file).st_size for file in _files(path)) for path in _folders(sweep_dir, folder)
+    ]
     return max((size for size in sizes if size), default=None)
 
 
@@ -72,7 +74,11 @@ def _held(trials: Sequence[TrialRecord], directions: Sequence[str], keep: int) -
     if keep > 0 and len(directions) > 1:
         held |= set(map(directory_of, pareto(trials, directions)))
     running = [trial for trial in trials if trial.state == "running"]
-    return held | {os.path.normpath(trial.directory) for trial in running} | set(map(directory_of, running))
+    return (
+        held
+        | {os.path.normpath(trial.directory) for trial in running}
+        | set(map(directory_of, running))
+    )
 
 
 def _inside(sweep_dir: Path, directory: str) -> Path | None:

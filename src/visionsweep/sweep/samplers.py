@@ -48,7 +48,9 @@ def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
         # The scrambled sequence is one for the whole sweep; only what lies outside of it is drawn a trial.
         if config.get("independent_sampler") is not None:
             return lambda number: make(seed=seed)
-        return lambda number: make(seed=seed, independent_sampler=RandomSampler(seed=trial_seed(seed, number)))
+        return lambda number: make(
+            seed=seed, independent_sampler=RandomSampler(seed=trial_seed(seed, number))
+        )
     return lambda number: make(seed=trial_seed(seed, number))
 
 
@@ -58,7 +60,9 @@ def build_pruner(config: Mapping[str, Any] | None) -> "BasePruner":
 
     if config is None:
         return NopPruner()
-    pruner: BasePruner = _call(_partial(config, "hydra.sweeper.pruner", _PRUNER_TARGETS), "hydra.sweeper.pruner")
+    pruner: BasePruner = _call(
+        _partial(config, "hydra.sweeper.pruner", _PRUNER_TARGETS), "hydra.sweeper.pruner"
+    )
     return pruner
 
 

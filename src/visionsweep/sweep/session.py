@@ -43,7 +43,9 @@ def run_session(sweep: Sweep, interrupts: Callable[[], int]) -> int:
         with _storage_errors(sweep):
             study = open_study(sweep)
         if sweep.found is not None and sweep.found.config != sweep.stored.config and len(study):
-            sweep = replace(sweep, stored=replace(sweep.stored, valid_from=_first_valid(sweep, study)))
+            sweep = replace(
+                sweep, stored=replace(sweep.stored, valid_from=_first_valid(sweep, study))
+            )
         if sweep.grid is not None:
             sweep = replace(sweep, n_trials=_grid_total(sweep, study))
         _require_free_directories(sweep, len(study))
@@ -99,7 +101,9 @@ def open_study(sweep: Sweep, storage: optuna.storages.BaseStorage | None = None)
     def suggest(trial: Trial) -> None:
         sweep.space.suggest(trial)
         for key, value in sweep.space.fixed.items():
-            trial.set_user_attr(key, value)  # as upstream, whose documentation tells custom search spaces to look here
+            trial.set_user_attr(
+                key, value
+            )  # as upstream, whose documentation tells custom search spaces to look here
         if custom is not None:
             custom(sweep.config, trial)
             _require_no_overlap(trial)
@@ -121,7 +125,11 @@ def open_study(sweep: Sweep, storage: optuna.storages.BaseStorage | None = None)
                 try:
                     check_distribution_compatibility(before, distributions[key])
                 except ValueError:
-                    hint = "" if sweep.grid is not None else f" with hydra.sweeper.warm_start={sweep.sweep_dir}"
+                    hint = (
+                        ""
+                        if sweep.grid is not None
+                        else f" with hydra.sweeper.warm_start={sweep.sweep_dir}"
+                    )
                     raise ConfigError(
                         f"{key}: the choices of a parameter cannot change within one study; start a new one{hint}"
                     ) from None
@@ -155,7 +163,9 @@ def _custom_search_space(dotpath: str | None) -> Callable[[Any, Trial], None] | 
     from hydra.utils import instantiate
 
     try:
-        function: Callable[[Any, Trial], None] = instantiate({"_target_": dotpath, "_partial_": True})
+        function: Callable[[Any, Trial], None] = instantiate(
+            {"_target_": dotpath, "_partial_": True}
+        )
     except InstantiationException as error:
         raise ConfigError(f"hydra.sweeper.custom_search_space: {first_line(error)}") from error
     return function

@@ -113,11 +113,17 @@ def read_settings(node: dict[str, Any]) -> Settings:
         if value is not None and value < 0:
             raise ConfigError(f"{_KEY}.{name}: expected a whole number from 0 up, got {value}")
     if settings.timeout_seconds is not None and settings.timeout_seconds <= 0:
-        raise ConfigError(f"{_KEY}.timeout_seconds: expected seconds above 0, got {settings.timeout_seconds}")
+        raise ConfigError(
+            f"{_KEY}.timeout_seconds: expected seconds above 0, got {settings.timeout_seconds}"
+        )
     if not 0 <= settings.max_failure_rate <= 1:
-        raise ConfigError(f"{_KEY}.max_failure_rate: expected a share in [0, 1], got {settings.max_failure_rate}")
+        raise ConfigError(
+            f"{_KEY}.max_failure_rate: expected a share in [0, 1], got {settings.max_failure_rate}"
+        )
     if settings.storage is not None and not isinstance(settings.storage, str):
-        raise ConfigError(f"{_KEY}.storage: expected an Optuna URL, or null, got {settings.storage}")
+        raise ConfigError(
+            f"{_KEY}.storage: expected an Optuna URL, or null, got {settings.storage}"
+        )
     _check_together(settings)
     return settings
 
@@ -126,7 +132,9 @@ def _check_together(settings: Settings) -> None:
     if len(settings.directions) > 1:
         for name in ("target_value", "max_trials_without_improvement"):
             if getattr(settings, name) is not None:
-                raise ConfigError(f"{_KEY}.{name}: means nothing with several objectives; set it to null")
+                raise ConfigError(
+                    f"{_KEY}.{name}: means nothing with several objectives; set it to null"
+                )
         if settings.pruner_name != "NopPruner":
             raise ConfigError(
                 f"{_KEY}.pruner: {settings.pruner_name} compares one value, and the sweep has "
@@ -134,7 +142,9 @@ def _check_together(settings: Settings) -> None:
             )
     for name in ("enqueue", "warm_start"):
         if settings.is_grid and getattr(settings, name):
-            raise ConfigError(f"{_KEY}.{name}: means nothing for a grid, which is run whole and in order; leave it out")
+            raise ConfigError(
+                f"{_KEY}.{name}: means nothing for a grid, which is run whole and in order; leave it out"
+            )
     if settings.prunes_seeds and settings.seeds < 3:
         raise ConfigError(
             f"{_KEY}.pruner: wilcoxon compares trials seed by seed and needs at least 3, got "
@@ -148,7 +158,9 @@ def _directions(value: Any) -> tuple[Literal["maximize", "minimize"], ...]:
     for direction in given:
         name = getattr(direction, "name", direction)
         if name not in ("maximize", "minimize"):
-            raise ConfigError(f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}")
+            raise ConfigError(
+                f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}"
+            )
         names.append(name)
     if not names:
         raise ConfigError(f"{_KEY}.direction: expected maximize or minimize, got an empty list")

@@ -30,7 +30,9 @@ class Stored:
     study_name: str  # in its storage, where hydra.sweeper.study_name gives none
     task_overrides: list[str]
     hydra_overrides: list[str]
-    search: dict[str, Any]  # space, directions, sampler, pruner, seeds: what makes a trial's number mean something
+    search: dict[
+        str, Any
+    ]  # space, directions, sampler, pruner, seeds: what makes a trial's number mean something
     config: dict[str, Any]  # the resolved config of a job, without the searched parameters
     seed: int  # of the sampler; drawn once where the config gives none
     git_commit: str | None
@@ -39,7 +41,10 @@ class Stored:
 
     def write(self, sweep_dir: Path) -> None:
         """Write `sweep.yaml` atomically."""
-        write_text(sweep_dir / FILE, _HEADER + yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True))
+        write_text(
+            sweep_dir / FILE,
+            _HEADER + yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True),
+        )
 
 
 def read_stored(sweep_dir: Path) -> Stored | None:
@@ -77,7 +82,9 @@ def merge(stored: Sequence[str], given: Sequence[str]) -> list[str]:
     replaced = [override for override in stored if override_key(override) in keys]
     if replaced == list(given):
         return list(stored)
-    if len(set(keys)) < len(keys) or len({override_key(override) for override in replaced}) < len(replaced):
+    if len(set(keys)) < len(keys) or len({override_key(override) for override in replaced}) < len(
+        replaced
+    ):
         # A key that is set twice has no one place.
         return [override for override in stored if override_key(override) not in keys] + list(given)
     waiting = dict(zip(keys, given, strict=True))
@@ -91,7 +98,10 @@ def differences(
     """Return one line for every key in which a command differs from the stored sweep (stored -> now)."""
     free = tuple(may_change)
     lines = []
-    for title, before, now in (("", stored.config, config), ("hydra.sweeper.", stored.search, search)):
+    for title, before, now in (
+        ("", stored.config, config),
+        ("hydra.sweeper.", stored.search, search),
+    ):
         for key, (old, new) in _difference(before, now).items():
             if title or not any(key == name or key.startswith(f"{name}.") for name in free):
                 lines.append(f"{title}{key}: {_shown(old)} -> {_shown(new)}")
@@ -132,7 +142,9 @@ def continue_command(sweep_dir: Path, hydra_overrides: Sequence[str], study_key:
     kept = ("hydra/sweeper", "hydra.searchpath", "hydra.sweep.dir")
     words = [override for override in hydra_overrides if override_key(override) in kept]
     if not any(override_key(word) == "hydra.sweep.dir" for word in words):
-        words.append(f"hydra.sweep.dir={sweep_dir}" if study_key is None else f"{study_key}={sweep_dir.name}")
+        words.append(
+            f"hydra.sweep.dir={sweep_dir}" if study_key is None else f"{study_key}={sweep_dir.name}"
+        )
     return " ".join([program(), "--multirun", *map(shlex.quote, words)])
 
 
@@ -145,7 +157,12 @@ def git_commit() -> str | None:
     """Return the commit of the current directory's repository, or None."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10, env=os.environ
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+            env=os.environ,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -66,10 +66,17 @@ class SweepStudy:
         self._suggest = suggest
         self.presets = presets
         self._offset = len(history)
-        ways = [StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE for d in directions]
+        ways = [
+            StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE
+            for d in directions
+        ]
         self._study_id = _open(storage, name, ways, owner)
         self.mirror = optuna.create_study(
-            storage=InMemoryStorage(), study_name=name, directions=ways, sampler=make_sampler(0), pruner=pruner
+            storage=InMemoryStorage(),
+            study_name=name,
+            directions=ways,
+            sampler=make_sampler(0),
+            pruner=pruner,
         )
         for past in history:
             self.mirror.add_trial(past)
@@ -80,7 +87,9 @@ class SweepStudy:
     def _load(self) -> None:
         for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
             if trial.number != len(self._ids):
-                raise UserError(f"the study lost trial {len(self._ids)}; its storage was changed by something else")
+                raise UserError(
+                    f"the study lost trial {len(self._ids)}; its storage was changed by something else"
+                )
             self._ids.append(trial._trial_id)
             self._notes.append(Notes(**trial.user_attrs.get(_NOTES, {})))
             self.mirror.add_trial(trial)
@@ -120,7 +129,9 @@ class SweepStudy:
         trial = self.mirror.ask()
         self._suggest(trial)
         drawn = self._mirror_storage.get_trial(trial._trial_id)
-        noted = {key: value for key, value in self._study_attrs().items() if before.get(key) != value}
+        noted = {
+            key: value for key, value in self._study_attrs().items() if before.get(key) != value
+        }
         if noted:
             self._mirror_storage.set_trial_system_attr(trial._trial_id, _STUDY_ATTRS, noted)
         template = optuna.trial.create_trial(
@@ -193,7 +204,11 @@ class SweepStudy:
 
     def save_notes(self, number: int) -> None:
         """Make the notes on a trial last."""
-        notes = {key: value for key, value in vars(self._notes[number]).items() if value not in (None, [])}
+        notes = {
+            key: value
+            for key, value in vars(self._notes[number]).items()
+            if value not in (None, [])
+        }
         self._storage.set_trial_user_attr(self._ids[number], _NOTES, notes)
 
     def _mirror_id(self, number: int) -> int:
@@ -205,13 +220,19 @@ class SweepStudy:
 def open_storage(url: str) -> BaseStorage:
     """Return the storage of an Optuna URL. Raises `UserError` where it cannot be opened."""
     # A trial may report once an hour: a server closes such connections. SQLite: somebody may be looking at the file.
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    options = (
+        {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    )
     try:
         database = optuna.storages.RDBStorage(url, engine_kwargs=options)
         _make_missing_indexes(database)
         return optuna.storages.get_storage(database)
     except Exception as error:  # SQLAlchemy's, and those of each database driver
-        cause = error.__cause__ if isinstance(error, ImportError) and error.__cause__ is not None else error
+        cause = (
+            error.__cause__
+            if isinstance(error, ImportError) and error.__cause__ is not None
+            else error
+        )
         reason = first_line(cause)
         if isinstance(cause, ModuleNotFoundError):
             reason += "; PostgreSQL needs pip install 'visionsweep[postgresql]'"
@@ -237,12 +258,16 @@ def _open(storage: BaseStorage, name: str, directions: Sequence[StudyDirection],
         study_id = storage.create_new_study(list(directions), name)
     except optuna.exceptions.DuplicatedStudyError:
         study_id = storage.get_study_id_from_name(name)
-        if storage.get_study_user_attrs(study_id).get(OWNER) != owner and storage.get_n_trials(study_id):
+        if storage.get_study_user_attrs(study_id).get(OWNER) != owner and storage.get_n_trials(
+            study_id
+        ):
             raise UserError(
                 f"hydra.sweeper.study_name: the storage holds a study '{name}' of another sweep; choose another name"
             ) from None
         if storage.get_study_directions(study_id) != list(directions):
-            raise UserError(f"hydra.sweeper.direction: the stored study '{name}' has another direction") from None
+            raise UserError(
+                f"hydra.sweeper.direction: the stored study '{name}' has another direction"
+            ) from None
     storage.set_study_user_attr(study_id, OWNER, owner)
     return study_id
 
@@ -254,9 +279,16 @@ def past_trials(
     """Return trials of an earlier study, as complete ones of this study's space; those that do not fit are left out."""
     found = []
     for params, values in params_and_values:
-        if all(key in distributions and _fits(distributions[key], value) for key, value in params.items()):
+        if all(
+            key in distributions and _fits(distributions[key], value)
+            for key, value in params.items()
+        ):
             known = {key: distributions[key] for key in params}
-            found.append(optuna.trial.create_trial(params=dict(params), distributions=known, values=list(values)))
+            found.append(
+                optuna.trial.create_trial(
+                    params=dict(params), distributions=known, values=list(values)
+                )
+            )
     return found
 
 

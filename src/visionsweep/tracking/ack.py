@@ -28,15 +28,21 @@ class Ack:
     offset: int = 0  # bytes of the journal that were taken up
     writer: Record = field(default_factory=dict)  # pid, host and time of the last start or resume
     last_time: int = 0  # of the last record, ms since 1970
-    files: dict[str, Record] = field(default_factory=dict)  # path -> artifact record still to be sent
+    files: dict[str, Record] = field(
+        default_factory=dict
+    )  # path -> artifact record still to be sent
     sent: dict[str, str] = field(default_factory=dict)  # path -> sha256 of what was sent
     model: Record | None = None  # still to be exported
     model_attempts: int = 0
     end: Record | None = None  # still to be told
-    state: str | None = None  # what the store was told: finished, ..., or killed; None while it runs
+    state: str | None = (
+        None  # what the store was told: finished, ..., or killed; None while it runs
+    )
     is_deleted: bool = False  # somebody deleted the run in MLflow: it is left alone
     lost: list[str] = field(default_factory=list)  # what cannot be sent, with the reason
-    removed: list[str] = field(default_factory=list)  # checkpoints that were removed before they could be sent
+    removed: list[str] = field(
+        default_factory=list
+    )  # checkpoints that were removed before they could be sent
 
     @property
     def num_pending(self) -> int:
@@ -96,7 +102,9 @@ def run_directories(directory: Path) -> list[Path]:
             runs.append(child)
         elif child.name.isdigit():
             runs += [journal.parent for journal in child.glob(f"{_SEED}*/{JOURNAL_NAME}")]
-    return sorted(runs, key=lambda run: [(len(part), part) for part in run.relative_to(directory).parts])  # 2 before 10
+    return sorted(
+        runs, key=lambda run: [(len(part), part) for part in run.relative_to(directory).parts]
+    )  # 2 before 10
 
 
 def holds_sweep(directory: Path) -> bool:
@@ -105,7 +113,11 @@ def holds_sweep(directory: Path) -> bool:
     Neither a run's directory is one, nor a trial's with several seeds, nor one of single runs such as `outputs`.
     """
     runs = run_directories(directory)
-    return bool(runs) and directory not in runs and all(run.relative_to(directory).parts[0].isdigit() for run in runs)
+    return (
+        bool(runs)
+        and directory not in runs
+        and all(run.relative_to(directory).parts[0].isdigit() for run in runs)
+    )
 
 
 def sweep_directory(run_dir: Path) -> Path:

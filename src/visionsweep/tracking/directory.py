@@ -20,7 +20,9 @@ from visionsweep.tracking.parent import SWEEP_UID_NAME, Child, SweepParent
 from visionsweep.tracking.replay import RunReplay
 from visionsweep.tracking.store import Store
 
-FILE_SECONDS = 2.0  # a pass gives files no more, so that a large one does not hold up the others' metrics
+FILE_SECONDS = (
+    2.0  # a pass gives files no more, so that a large one does not hold up the others' metrics
+)
 
 
 class DirectoryReplay:
@@ -44,7 +46,9 @@ class DirectoryReplay:
     @property
     def behind_offline(self) -> int:
         """The same, found without the store; with the checkpoints that are held back."""
-        return sum(num_behind(run_dir, self._store.uri) for run_dir in run_directories(self._directory))
+        return sum(
+            num_behind(run_dir, self._store.uri) for run_dir in run_directories(self._directory)
+        )
 
     def advance(self, every_run: bool = False) -> None:
         """Send what is new: records, then files as far as the time goes, then final states.
@@ -128,7 +132,9 @@ class DirectoryReplay:
             if experiment is None:
                 records, _ = read_records(run_dir, 0)
                 if not records or records[0]["type"] != "start":
-                    raise DataError(f"{run_dir / JOURNAL_NAME} does not begin with a start record; give --experiment")
+                    raise DataError(
+                        f"{run_dir / JOURNAL_NAME} does not begin with a start record; give --experiment"
+                    )
                 experiment = str(records[0]["experiment"])
             self._parent = SweepParent(directory, self._store, experiment)
         return self._parent
@@ -149,17 +155,30 @@ class DirectoryReplay:
             raise
 
     def _end_sweep(self) -> None:
-        acks = [run.ack for run in self.runs.values() if run.ack.run_id is not None and not run.ack.is_deleted]
-        if self._parent is None or not self._is_sweep or not acks or any(ack.state is None for ack in acks):
+        acks = [
+            run.ack
+            for run in self.runs.values()
+            if run.ack.run_id is not None and not run.ack.is_deleted
+        ]
+        if (
+            self._parent is None
+            or not self._is_sweep
+            or not acks
+            or any(ack.state is None for ack in acks)
+        ):
             return
         self._update_parent(is_over=True)
-        self._parent.set_state(sweep_state(self._directory, acks), max(ack.last_time for ack in acks))
+        self._parent.set_state(
+            sweep_state(self._directory, acks), max(ack.last_time for ack in acks)
+        )
 
 
 def sweep_state(directory: Path, acks: list[Ack]) -> str:
     """Return how a sweep ended whose runs, at least one, have all ended: finished, failed, stopped or killed."""
     states = {ack.state for ack in acks}
-    if (directory / TABLE).exists():  # there a run that a crash cut short has become a trial that failed
+    if (
+        directory / TABLE
+    ).exists():  # there a run that a crash cut short has become a trial that failed
         trials = {trial.state for trial in read_sweep(directory).trials}
         if "running" not in trials:
             return "finished" if "complete" in trials else "failed"

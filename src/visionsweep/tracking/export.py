@@ -68,13 +68,21 @@ def _register(store: Store, run_id: str, model_id: str, record: Record) -> None:
             raise
     source = f"models:/{model_id}"
     versions = client.search_model_versions(f"name = '{name}'")
-    found = [version for version in versions if version.source == source or version.model_id == model_id]
-    version = found[0] if found else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+    found = [
+        version for version in versions if version.source == source or version.model_id == model_id
+    ]
+    version = (
+        found[0]
+        if found
+        else client.create_model_version(name, source, run_id=run_id, model_id=model_id)
+    )
     if not found or max(int(v.version) for v in versions) == int(version.version):
         client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
-def _log(predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: str, run_id: str, step: int) -> None:
+def _log(
+    predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: str, run_id: str, step: int
+) -> None:
     channels, height, width = image_shape
     example = np.zeros((2, channels, height, width), dtype=np.uint8)
     signature = ModelSignature(
@@ -97,4 +105,6 @@ def _log(predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: st
 
 
 def _release(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[0]  # `2.9.1+cpu` is on no public index
+    return importlib.metadata.version(package).partition("+")[
+        0
+    ]  # `2.9.1+cpu` is on no public index

@@ -64,8 +64,14 @@ class SweepParent:
             with exclusive(self._directory) as is_mine:
                 if is_mine:
                     name = self._directory.resolve().name
-                    tags = {"visionsweep.sweep": name, "visionsweep.kind": "sweep", "run_dir": str(self._directory)}
-                    self._run_id = self._store.ensure_run(self._experiment, self._uid(), name, start_ms, tags)
+                    tags = {
+                        "visionsweep.sweep": name,
+                        "visionsweep.kind": "sweep",
+                        "run_dir": str(self._directory),
+                    }
+                    self._run_id = self._store.ensure_run(
+                        self._experiment, self._uid(), name, start_ms, tags
+                    )
                     ack = load_ack(self._directory, self._store.uri)
                     if ack.run_id != self._run_id:  # a new database has nothing of what was sent
                         ack.run_id, ack.sent = self._run_id, {}
@@ -96,7 +102,11 @@ class SweepParent:
         now = time.monotonic()
         if not is_over and now < self._updated + UPDATE_SECONDS:
             return
-        seen = (_stat(self._directory / TRIALS), tuple(sorted((k, c.state) for k, c in children.items())), is_over)
+        seen = (
+            _stat(self._directory / TRIALS),
+            tuple(sorted((k, c.state) for k, c in children.items())),
+            is_over,
+        )
         run_id = self.ensure()
         if seen == self._seen or run_id is None:
             return
@@ -118,14 +128,20 @@ class SweepParent:
         is_known = is_over or (self._num_points == 0 and (self._directory / SWEEP).exists())
         points = best_points(record, ended)[self._num_points :]
         if is_known:
-            self._store.log(run_id, points, search_params(self._directory, record), origin_tags(self._directory))
+            self._store.log(
+                run_id, points, search_params(self._directory, record), origin_tags(self._directory)
+            )
         else:
             self._store.log(run_id, points)
         self._num_points = len(ended)
 
-    def _send_description(self, run_id: str, record: SweepRecord, children: Mapping[str, Child]) -> None:
+    def _send_description(
+        self, run_id: str, record: SweepRecord, children: Mapping[str, Child]
+    ) -> None:
         experiment_id = self._store.experiment_id(self._experiment)
-        runs = {t.number: children[t.directory].run_id for t in record.trials if t.directory in children}
+        runs = {
+            t.number: children[t.directory].run_id for t in record.trials if t.directory in children
+        }
         links = {number: run_page(experiment_id, child) for number, child in runs.items()}
         tags = {"mlflow.note.content": description_markdown(record, links)}
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
@@ -134,7 +150,9 @@ class SweepParent:
             tags |= {f"best.{key}": str(value) for key, value in ranked[0].params.items()}
             tags["best.trial"] = str(ranked[0].number)
         self._store.log(run_id, tags=tags)
-        self._store.log_text(run_id, json.dumps(leaderboard_table(record, links), ensure_ascii=False), TABLE)
+        self._store.log_text(
+            run_id, json.dumps(leaderboard_table(record, links), ensure_ascii=False), TABLE
+        )
         winner = runs.get(ranked[0].number) if ranked else None
         if winner is not None:
             self._store.set_winner(self._experiment, run_id, winner)
@@ -145,7 +163,9 @@ class SweepParent:
             write_sweep_page(record, self._directory / PAGE)
         except Exception as error:  # a picture that cannot be drawn holds up no number
             log.exception("%s: cannot be drawn", self._directory / PAGE)
-            self._store.log(run_id, tags={"visionsweep.page_error": f"{type(error).__name__}: {error}"})
+            self._store.log(
+                run_id, tags={"visionsweep.page_error": f"{type(error).__name__}: {error}"}
+            )
             return
         log.info("%s: drawn in %.1f s", self._directory / PAGE, time.monotonic() - started)
         self._drawn = time.monotonic()
@@ -201,7 +221,9 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
     """Return the search space and the search's settings as parameters: they stay as they are for the whole sweep."""
     params: dict[str, object] = {f"space.{key}": text for key, text in space_rows(record.space)}
     if record.metrics:
-        params["objective"] = ", ".join(map(" ".join, zip(record.directions, record.metrics, strict=True)))
+        params["objective"] = ", ".join(
+            map(" ".join, zip(record.directions, record.metrics, strict=True))
+        )
     search = yaml_mapping(directory / SWEEP).get("search")
     if not isinstance(search, dict):
         return params
@@ -216,7 +238,9 @@ def origin_tags(directory: Path) -> dict[str, str]:
     stored = yaml_mapping(directory / SWEEP)
     if not stored:
         return {}
-    overrides = [str(one) for part in ("task_overrides", "hydra_overrides") for one in stored.get(part) or ()]
+    overrides = [
+        str(one) for part in ("task_overrides", "hydra_overrides") for one in stored.get(part) or ()
+    ]
     commit = stored.get("git_commit")
     return {
         "overrides": without_password(shlex.join(overrides)) or "(none)",

@@ -128,7 +128,11 @@ def start_uploader(
     command += ["--uri", uri, "--experiment", experiment, "--wait", str(wait_seconds)]
     with (directory / "uploader.log").open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
         )
     return UploaderProcess(process, directory, uri, on_answer=on_answer)
 

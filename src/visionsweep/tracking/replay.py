@@ -8,7 +8,15 @@ import psutil
 
 from visionsweep.rundir.heartbeat import DEAD_SECONDS, seconds_since_alive
 from visionsweep.rundir.journal import CHECKPOINT_FOLDER, JOURNAL_NAME, Record, read_records
-from visionsweep.tracking.ack import Ack, count_lines, exclusive, load_ack, num_behind, save_ack, sweep_directory
+from visionsweep.tracking.ack import (
+    Ack,
+    count_lines,
+    exclusive,
+    load_ack,
+    num_behind,
+    save_ack,
+    sweep_directory,
+)
 from visionsweep.tracking.export import export_model
 from visionsweep.tracking.store import RunDeletedError, RunMissingError, Store
 
@@ -24,11 +32,17 @@ class RunReplay:
     """
 
     def __init__(
-        self, run_dir: Path, store: Store, experiment: str | None = None, parent_run_id: str | None = None
+        self,
+        run_dir: Path,
+        store: Store,
+        experiment: str | None = None,
+        parent_run_id: str | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.failures = 0  # in a row; the caller serves the others first
-        self.holds_checkpoints = False  # they wait: a running sweep removes those of all but its best runs
+        self.holds_checkpoints = (
+            False  # they wait: a running sweep removes those of all but its best runs
+        )
         self._store = store
         self._experiment = experiment
         self._parent_run_id = parent_run_id
@@ -139,7 +153,9 @@ class RunReplay:
             if not is_mine:
                 return
             self.ack = load_ack(self.run_dir, self._store.uri)
-            is_open = self.ack.run_id is not None and self.ack.state is None and not self.ack.is_deleted
+            is_open = (
+                self.ack.run_id is not None and self.ack.state is None and not self.ack.is_deleted
+            )
             # Not `has_news`: the line that the process died in never becomes a record.
             if is_open and self.behind == 0 and not self.is_writer_alive:
                 self._set_ended("killed", self.ack.last_time)
@@ -220,7 +236,9 @@ class RunReplay:
         self.ack.uid = start["uid"]
         experiment = self._experiment or start["experiment"]
         try:
-            self.ack.run_id = self._store.ensure_run(experiment, start["uid"], start["name"], start["time"], tags)
+            self.ack.run_id = self._store.ensure_run(
+                experiment, start["uid"], start["name"], start["time"], tags
+            )
         except RunDeletedError as error:
             log.warning("%s: %s", self.run_dir, error)
             self.ack = Ack(is_deleted=True)
@@ -234,7 +252,9 @@ class RunReplay:
             local = self.run_dir / path
             if local.is_file():
                 is_checkpoint = record["folder"] == CHECKPOINT_FOLDER
-                self._store.log_file(str(ack.run_id), local, record["folder"], may_link=is_checkpoint)
+                self._store.log_file(
+                    str(ack.run_id), local, record["folder"], may_link=is_checkpoint
+                )
                 ack.sent[path] = record["sha256"]
             elif record["folder"] == CHECKPOINT_FOLDER:
                 log.info("%s: %s was removed before it was sent", self.run_dir, path)

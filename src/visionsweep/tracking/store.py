@@ -67,7 +67,9 @@ class Store:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 with _unless("RESOURCE_ALREADY_EXISTS"):
-                    self.client.create_experiment(name, artifact_location=_artifact_location(self.uri))
+                    self.client.create_experiment(
+                        name, artifact_location=_artifact_location(self.uri)
+                    )
                 found = self.client.get_experiment_by_name(name)
             if found.lifecycle_stage != "active":
                 raise RunDeletedError(
@@ -77,20 +79,27 @@ class Store:
             self._experiments[name] = found.experiment_id
         return self._experiments[name]
 
-    def ensure_run(self, experiment: str, uid: str, name: str, start_ms: int | None, tags: Mapping[str, str]) -> str:
+    def ensure_run(
+        self, experiment: str, uid: str, name: str, start_ms: int | None, tags: Mapping[str, str]
+    ) -> str:
         """Return the id of the run tagged with `uid`; creates it if there is none.
 
         The search makes up for a `create_run` whose answer was lost. Raises RunDeletedError.
         """
         experiment_id = self.experiment_id(experiment)
         found = self.client.search_runs(
-            [experiment_id], f"tags.`{UID_TAG}` = '{uid}'", run_view_type=ViewType.ALL, max_results=1
+            [experiment_id],
+            f"tags.`{UID_TAG}` = '{uid}'",
+            run_view_type=ViewType.ALL,
+            max_results=1,
         )
         if found:
             _check_active(found[0])
             return str(found[0].info.run_id)
         tags = {**tags, UID_TAG: uid}
-        run = self.client.create_run(experiment_id, start_time=start_ms, tags=_safe_tags(tags), run_name=name)
+        run = self.client.create_run(
+            experiment_id, start_time=start_ms, tags=_safe_tags(tags), run_name=name
+        )
         return str(run.info.run_id)
 
     def check_run(self, run_id: str, uid: str) -> None:
@@ -163,7 +172,9 @@ class Store:
 
     def set_ended(self, run_id: str, state: str, end_ms: int) -> None:
         """Mark a run that ended; MLflow has no state for a pruned run: a tag tells it from a finished one."""
-        status = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        status = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}.get(
+            state, "KILLED"
+        )
         self.client.set_tag(run_id, STATE_TAG, state)
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
 
@@ -182,8 +193,13 @@ class Store:
 
     def set_winner(self, experiment: str, parent_run_id: str, run_id: str) -> None:
         """Tag the best run of a sweep, and only that one."""
-        same_sweep = f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`{WINNER_TAG}` = 'true'"
-        found = {run.info.run_id for run in self.client.search_runs([self.experiment_id(experiment)], same_sweep)}
+        same_sweep = (
+            f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`{WINNER_TAG}` = 'true'"
+        )
+        found = {
+            run.info.run_id
+            for run in self.client.search_runs([self.experiment_id(experiment)], same_sweep)
+        }
         if run_id not in found:
             self.client.set_tag(run_id, WINNER_TAG, "true")
         for loser in found - {run_id}:
@@ -200,7 +216,9 @@ class Store:
             temporary.unlink(missing_ok=True)
             os.link(path, temporary)
             os.replace(temporary, directory / path.name)
-            temporary.unlink(missing_ok=True)  # rename does nothing where both are the same file already
+            temporary.unlink(
+                missing_ok=True
+            )  # rename does nothing where both are the same file already
         except OSError:  # another file system, or one without links
             return False
         return True
@@ -232,7 +250,9 @@ def _safe_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _check_active(run: Any) -> None:
     if run.info.lifecycle_stage != "active":
-        raise RunDeletedError(f"the MLflow run {run.info.run_id} is deleted; `mlflow runs restore` brings it back")
+        raise RunDeletedError(
+            f"the MLflow run {run.info.run_id} is deleted; `mlflow runs restore` brings it back"
+        )
 
 
 def _artifact_location(uri: str) -> str | None:
@@ -277,7 +297,9 @@ def _make(database: Path) -> None:
     temporary = database.with_name(f".{database.name}.new")
     for suffix in ("", "-journal"):  # of one that died
         temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{temporary}", registry_uri=f"{SQLITE}{temporary}").search_experiments(max_results=1)
+    MlflowClient(f"{SQLITE}{temporary}", registry_uri=f"{SQLITE}{temporary}").search_experiments(
+        max_results=1
+    )
     if database.exists():  # `mlflow ui` was faster: it does not know the lock
         temporary.unlink()
     else:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.rundir.journal import read_journal
-from visionsweep.tracking.ack import count_lines, holds_sweep, known_uris, load_ack, num_behind, run_directories
+from visionsweep.tracking.ack import (
+    count_lines,
+    holds_sweep,
+    known_uris,
+    load_ack,
+    num_behind,
+    run_directories,
+)
 from visionsweep.tracking.process import resolve_uri
 from visionsweep.tracking.uploader import first_line, prepare_environment
 
@@ -22,22 +29,31 @@ PAUSES = (1.0, 2.0, 4.0)  # seconds between attempts while the store does not an
 def main(argv: list[str] | None = None) -> int:
     """Send, print a line a run, and return 0 if everything is there, else 1."""
     parser = argparse.ArgumentParser(prog="sync.py", description=__doc__)
-    parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's")
+    parser.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's"
+    )
     parser.add_argument("--uri", help="MLflow tracking URI; default: where the run was meant to go")
     parser.add_argument("--experiment", help="MLflow experiment; default: the one in the record")
-    parser.add_argument("--verify", action="store_true", help="compare every value with what MLflow gives back")
+    parser.add_argument(
+        "--verify", action="store_true", help="compare every value with what MLflow gives back"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     prepare_environment()
     try:
-        return max(sync(path, args.uri, args.experiment, args.verify, args.dry_run) for path in args.directories)
+        return max(
+            sync(path, args.uri, args.experiment, args.verify, args.dry_run)
+            for path in args.directories
+        )
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
 
 
-def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool, dry_run: bool) -> int:
+def sync(
+    directory: Path, uri: str | None, experiment: str | None, verify: bool, dry_run: bool
+) -> int:
     """Bring one directory up to date; raises DataError without a run, ConfigError without one clear URI."""
     run_dirs = run_directories(directory)
     if not run_dirs:
@@ -62,7 +78,9 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
             is_complete &= _print_differences(differences(store, run_dir))
     if holds_sweep(directory):
         is_over = all(load_ack(run_dir, uri).state is not None for run_dir in run_dirs)
-        if verify and is_over and load_ack(directory, uri).run_id is not None:  # while it runs, its numbers change
+        if (
+            verify and is_over and load_ack(directory, uri).run_id is not None
+        ):  # while it runs, its numbers change
             sys.stdout.write(f"{directory}: the sweep's own run\n")
             is_complete &= _print_differences(sweep_differences(store, directory))
     run_id = load_ack(directory, uri).run_id
@@ -77,8 +95,15 @@ def sync(directory: Path, uri: str | None, experiment: str | None, verify: bool,
 def _no_run(directory: Path) -> str:
     if not directory.is_dir():
         return f"{directory}: no such directory; give a run's or a sweep's"
-    below = next((path for path in sorted(directory.iterdir()) if path.is_dir() and run_directories(path)), None)
-    hint = "give a run's or a sweep's directory" if below is None else f"give what is in it, such as {below}"
+    below = next(
+        (path for path in sorted(directory.iterdir()) if path.is_dir() and run_directories(path)),
+        None,
+    )
+    hint = (
+        "give a run's or a sweep's directory"
+        if below is None
+        else f"give what is in it, such as {below}"
+    )
     return f"{directory}: no run (events.jsonl) there; {hint}"
 
 
@@ -124,7 +149,9 @@ def _print_run(run_dir: Path, uri: str) -> bool:
     """Print state and counts of a run; return whether the store has all of it."""
     ack = load_ack(run_dir, uri)
     total, behind = count_lines(run_dir), num_behind(run_dir, uri)
-    state = ack.state or next((r["state"] for r in reversed(read_journal(run_dir)) if r["type"] == "end"), "running")
+    state = ack.state or next(
+        (r["state"] for r in reversed(read_journal(run_dir)) if r["type"] == "end"), "running"
+    )
     line = f"{run_dir}: {state}, {max(0, total - behind)}/{total} records sent"
     if ack.is_deleted:
         line += ", deleted in MLflow"

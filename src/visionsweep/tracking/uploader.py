@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="a run's directory, or a sweep's")
     parser.add_argument("--uri", required=True, help="MLflow tracking URI")
     parser.add_argument("--experiment", help="MLflow experiment; default: the one in the journal")
-    parser.add_argument("--wait", type=float, default=60.0, help="seconds to go on after stdin closed")
+    parser.add_argument(
+        "--wait", type=float, default=60.0, help="seconds to go on after stdin closed"
+    )
     args = parser.parse_args(argv)
     # Training first: without this, the import of mlflow took half the speed of the first epochs on two cores.
     os.nice(10)
@@ -48,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     from visionsweep.tracking.directory import DirectoryReplay
     from visionsweep.tracking.store import Store
 
-    return watch(DirectoryReplay(args.directory, Store(args.uri), args.experiment), args.wait, report)
+    return watch(
+        DirectoryReplay(args.directory, Store(args.uri), args.experiment), args.wait, report
+    )
 
 
 def prepare_environment() -> None:

@@ -12,7 +12,9 @@ from visionsweep.tracking.entities import finite_or_nan, param_value, safe_key
 from visionsweep.tracking.parent import FILES, PAGE, best_points, ended_trials, search_params
 from visionsweep.tracking.store import Store
 
-Point = tuple[int, int, float | str]  # step, time in ms, value; NaN as text, since it differs from itself
+Point = tuple[
+    int, int, float | str
+]  # step, time in ms, value; NaN as text, since it differs from itself
 
 
 def differences(store: Store, run_dir: Path) -> list[str]:
@@ -37,7 +39,9 @@ def differences(store: Store, run_dir: Path) -> list[str]:
         for key, value in params.items()
         if stored.params.get(key) != value
     ]
-    return lines + _wrong_metrics(store, run_id, records) + _wrong_files(store, run_dir, run_id, files)
+    return (
+        lines + _wrong_metrics(store, run_id, records) + _wrong_files(store, run_dir, run_id, files)
+    )
 
 
 def sweep_differences(store: Store, sweep_dir: Path) -> list[str]:
@@ -68,11 +72,15 @@ def _wrong_metrics(store: Store, run_id: str, records: Iterable[Record]) -> list
     lines = []
     for key, expected in points.items():
         history = store.client.get_metric_history(run_id, key)
-        found = Counter((point.step, point.timestamp, _comparable(point.value)) for point in history)
+        found = Counter(
+            (point.step, point.timestamp, _comparable(point.value)) for point in history
+        )
         missing, doubled = len(expected - found.keys()), found.total() - len(found)
         foreign = len(found.keys() - expected)
         if missing or doubled or foreign:
-            lines.append(f"metric {key}: {missing} points missing, {doubled} doubled, {foreign} not in the record")
+            lines.append(
+                f"metric {key}: {missing} points missing, {doubled} doubled, {foreign} not in the record"
+            )
     return lines
 
 

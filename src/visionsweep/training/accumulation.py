@@ -16,7 +16,9 @@ from visionsweep.data.batches import Batch
 from visionsweep.losses.base import Loss, SampleLoss
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
 
-Scale = Callable[[Tensor], Tensor]  # what multiplies a loss before backward (fp16); identity elsewhere
+Scale = Callable[
+    [Tensor], Tensor
+]  # what multiplies a loss before backward (fp16); identity elsewhere
 
 
 def backward(

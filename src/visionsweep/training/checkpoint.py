@@ -30,7 +30,9 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(f"cannot read {path} ({first_line(error)}); was it written by visionsweep?") from error
+        raise UserError(
+            f"cannot read {path} ({first_line(error)}); was it written by visionsweep?"
+        ) from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         found = contents.get("format") if isinstance(contents, dict) else None
         raise UserError(f"{path}: expected checkpoint format {FORMAT}, got {found}")

@@ -21,7 +21,9 @@ def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise ConfigError(f"{key}: expected auto, cpu, cuda, cuda:N or mps, got '{wanted}'") from error
+        raise ConfigError(
+            f"{key}: expected auto, cpu, cuda, cuda:N or mps, got '{wanted}'"
+        ) from error
     available = {
         "cpu": 1,
         "cuda": torch.cuda.device_count(),
@@ -40,9 +42,13 @@ def choose_threads(wanted: int | None) -> tuple[int, str]:
     if wanted is None and share is not None:
         return share, "the worker's share"
     if wanted is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, "all cores"
+        return len(os.sched_getaffinity(0)) if hasattr(
+            os, "sched_getaffinity"
+        ) else os.cpu_count() or 1, "all cores"
     if wanted < 1:
-        raise ConfigError(f"trainer.threads: expected a number from 1 up or null (all cores), got {wanted}")
+        raise ConfigError(
+            f"trainer.threads: expected a number from 1 up or null (all cores), got {wanted}"
+        )
     return wanted, "trainer.threads"
 
 

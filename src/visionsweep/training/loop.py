@@ -74,8 +74,12 @@ class TrainState:
     epoch: int = 0  # finished epochs
     step: int = 0  # optimizer updates, over the whole run
     batch: int = 0  # micro-batches of the current epoch that are done
-    epoch_statistics: Tensor | None = None  # (S,) sums of the current epoch's loss so far, on the device
-    epoch_grad_norms: Tensor | None = None  # (2,) sum and number of the epoch's finite gradient norms so far
+    epoch_statistics: Tensor | None = (
+        None  # (S,) sums of the current epoch's loss so far, on the device
+    )
+    epoch_grad_norms: Tensor | None = (
+        None  # (2,) sum and number of the epoch's finite gradient norms so far
+    )
 
     def evaluated_model(self) -> nn.Module:
         """Return the weights that validation and inference use."""
@@ -148,7 +152,9 @@ class EpochResult:
     num_images: int  # trained on in those seconds
 
 
-Progress = Callable[[Iterable[Batch], int], Iterator[Batch]]  # (batches, how many are left) -> the same batches
+Progress = Callable[
+    [Iterable[Batch], int], Iterator[Batch]
+]  # (batches, how many are left) -> the same batches
 
 
 def fit(
@@ -169,7 +175,9 @@ def fit(
     """
     while state.epoch < settings.epochs:
         started = time.perf_counter()
-        train_loss, num_images = train_epoch(state, train, settings, should_stop=should_stop, progress=progress)
+        train_loss, num_images = train_epoch(
+            state, train, settings, should_stop=should_stop, progress=progress
+        )
         train_seconds = time.perf_counter() - started
         evaluation = evaluate(state.evaluated_model(), state.loss, val, settings)
         metrics = {
@@ -189,7 +197,9 @@ def fit(
                 "try a lower optim.lr or trainer.clip_norm=1"
             )
         state.scheduler.step_evaluation(objective)
-        result = EpochResult(state.epoch, metrics, objective, evaluation.matrix, train_seconds, num_images)
+        result = EpochResult(
+            state.epoch, metrics, objective, evaluation.matrix, train_seconds, num_images
+        )
         reason = on_epoch_end(result)
         if reason is not None:
             return reason
@@ -212,10 +222,14 @@ def train_epoch(
         assert state.epoch_grad_norms is not None
         state.epoch_grad_norms = state.epoch_grad_norms.to(settings.device)
     num_images = 0
-    finite = _FiniteCheck(state, every=1 if settings.device.type == "cpu" else GPU_CHECK_EVERY_UPDATES)
+    finite = _FiniteCheck(
+        state, every=1 if settings.device.type == "cpu" else GPU_CHECK_EVERY_UPDATES
+    )
     batches = train.epoch(state.epoch, start=state.batch)
     for window in _windows(progress(batches, len(train) - state.batch), settings.accumulate):
-        statistics = backward(state.model, state.loss, window, settings.autocast, state.scaler.scale)
+        statistics = backward(
+            state.model, state.loss, window, settings.autocast, state.scaler.scale
+        )
         finite.add(statistics)
         is_measured = state.batch // settings.accumulate % GRAD_NORM_EVERY_UPDATES == 0
         norm = update(state, settings.clip_norm, wants_norm=is_measured)
@@ -224,7 +238,9 @@ def train_epoch(
         state.batch += len(window)
         num_images += sum(len(batch.targets) for batch in window)
         totals = statistics.to(wide)
-        state.epoch_statistics = totals if state.epoch_statistics is None else state.epoch_statistics + totals
+        state.epoch_statistics = (
+            totals if state.epoch_statistics is None else state.epoch_statistics + totals
+        )
         if should_stop():
             finite.check()
             raise Interrupted
@@ -233,7 +249,9 @@ def train_epoch(
     return float(state.loss.value(state.epoch_statistics)), num_images
 
 
-def update(state: TrainState, clip_norm: float | None, *, wants_norm: bool = False) -> Tensor | None:
+def update(
+    state: TrainState, clip_norm: float | None, *, wants_norm: bool = False
+) -> Tensor | None:
     """Take one optimizer update from the gradients, and everything that steps with it.
 
     Returns the gradient's norm before clipping where it is wanted, a float32 scalar on the device: 2-norm over all
@@ -242,8 +260,12 @@ def update(state: TrainState, clip_norm: float | None, *, wants_norm: bool = Fal
     state.scaler.unscale_(state.optimizer)
     norm = None
     if wants_norm or clip_norm is not None:
-        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        parameters = [
+            parameter for group in state.optimizer.param_groups for parameter in group["params"]
+        ]
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in parameters if parameter.grad is not None]
+        )
         if clip_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     state.scaler.step(state.optimizer)
@@ -260,7 +282,9 @@ def add_grad_norm(state: TrainState, norm: Tensor) -> None:
     """Count an update's gradient norm, unless it overflowed: fp16 skips that update."""
     is_finite = norm.isfinite()
     pair = torch.stack([torch.where(is_finite, norm, 0.0), is_finite.to(norm.dtype)])
-    state.epoch_grad_norms = pair if state.epoch_grad_norms is None else state.epoch_grad_norms + pair
+    state.epoch_grad_norms = (
+        pair if state.epoch_grad_norms is None else state.epoch_grad_norms + pair
+    )
 
 
 @torch.inference_mode()
@@ -322,7 +346,9 @@ class _FiniteCheck:
 
     def add(self, statistics: Tensor) -> None:
         """Note the statistics of the update about to be made."""
-        self._pending.append((self._state.step + 1, self._state.lr(), self._state.loss.value(statistics)))
+        self._pending.append(
+            (self._state.step + 1, self._state.lr(), self._state.loss.value(statistics))
+        )
         if len(self._pending) >= self._every:
             self.check()
 

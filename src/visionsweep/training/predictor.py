@@ -65,11 +65,15 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
     try:
         inference = contents["inference"]
         class_names = list(inference["class_names"])
-        preprocessing = make_preprocessing(inference["image_size"], inference["channels"], inference["fit"])
+        preprocessing = make_preprocessing(
+            inference["image_size"], inference["channels"], inference["fit"]
+        )
         normalization = Normalization(tuple(inference["mean"]), tuple(inference["std"]))
         flips, weights = bool(inference["flips"]), contents["model"]
     except (KeyError, TypeError, ConfigError) as error:
-        raise DataError(f"{path}: cannot be used for prediction ({error}); was it written by visionsweep?") from error
+        raise DataError(
+            f"{path}: cannot be used for prediction ({error}); was it written by visionsweep?"
+        ) from error
     try:
         model = build(
             node,
@@ -85,19 +89,27 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{path}: does not fit the model of {run_dir / 'config.yaml'} ({reason:.200})") from error
-    predictor = Predictor(model, normalization, class_names=class_names, preprocessing=preprocessing, flips=flips)
+        raise DataError(
+            f"{path}: does not fit the model of {run_dir / 'config.yaml'} ({reason:.200})"
+        ) from error
+    predictor = Predictor(
+        model, normalization, class_names=class_names, preprocessing=preprocessing, flips=flips
+    )
     return predictor.to(device).eval()
 
 
 def _model_node(run_dir: Path) -> Any:
     """Return the model's part of the run's config, without pretrained weights: the checkpoint has them all."""
     if not run_dir.is_dir():
-        raise UserError(f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME")
+        raise UserError(
+            f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME"
+        )
     path = run_dir / "config.yaml"
     if not path.is_file():
         hint = f"run={run_dir}/best" if (run_dir / "best").exists() else "run=outputs/NAME"
-        raise UserError(f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. {hint}")
+        raise UserError(
+            f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. {hint}"
+        )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -108,4 +120,7 @@ def _model_node(run_dir: Path) -> Any:
 def _without_pretrained(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
-    return {key: False if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
+    return {
+        key: False if key == "pretrained" else _without_pretrained(value)
+        for key, value in node.items()
+    }

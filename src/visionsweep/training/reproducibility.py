@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "timm", "adamp", "hydra-core", "omegaconf", "optuna", "mlflow", "numpy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "adamp",
+    "hydra-core",
+    "omegaconf",
+    "optuna",
+    "mlflow",
+    "numpy",
+)
 
 MAX_DIFF = 1_000_000
 
@@ -59,7 +69,9 @@ def restore_torch_rng_states(states: list[torch.Tensor], device: torch.device) -
 def set_deterministic(enabled: bool) -> None:
     """Ask torch for deterministic algorithms everywhere, or give it the choice back."""
     if enabled:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first use
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # cuBLAS needs it before its first use
     torch.use_deterministic_algorithms(enabled)
     torch.backends.cudnn.deterministic = enabled
     torch.backends.cudnn.benchmark = not enabled
@@ -77,9 +89,15 @@ def git_state(directory: Path) -> dict[str, Any]:
 def git_diff(directory: Path) -> str:
     """Return what files that git knows differ by from the commit; empty outside of git, cut after a million letters."""
     diff = (
-        (_git(directory, "diff", "--no-color", "--no-ext-diff", "HEAD") or "") if git_state(directory)["dirty"] else ""
+        (_git(directory, "diff", "--no-color", "--no-ext-diff", "HEAD") or "")
+        if git_state(directory)["dirty"]
+        else ""
     )
-    return diff if len(diff) <= MAX_DIFF else f"{diff[:MAX_DIFF]}\n... cut here: {len(diff):,} letters in all\n"
+    return (
+        diff
+        if len(diff) <= MAX_DIFF
+        else f"{diff[:MAX_DIFF]}\n... cut here: {len(diff):,} letters in all\n"
+    )
 
 
 def _git(directory: Path, *arguments: str) -> str | None:

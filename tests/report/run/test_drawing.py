@@ -39,7 +39,9 @@ def test_a_fitted_text_fits():
     assert drawing.fitted("short", 9, 1.5) == "short"
 
 
-@pytest.mark.parametrize("name", ["$x$", "$\\frac{1$", "猫", "\udcff", "", "_hidden", "Größe ≤ 3 µm", "حصان"])
+@pytest.mark.parametrize(
+    "name", ["$x$", "$\\frac{1$", "猫", "\udcff", "", "_hidden", "Größe ≤ 3 µm", "حصان"]
+)
 def test_any_name_can_be_drawn(name, tmp_path):
     figure = drawing.new_figure(2, 1)
     figure.text(0.1, 0.5, drawing.shortened(name), **drawing.name_style([name], 9))

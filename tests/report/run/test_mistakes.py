@@ -7,7 +7,9 @@ from visionsweep.report.run.mistakes import mistakes_png, worst_mistakes
 
 
 def test_worst_is_the_most_confident_wrong_one_and_of_equals_the_first():
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.8, 0.2], [0.01, 0.99], [0.8, 0.2]], np.float32)
+    probabilities = np.array(
+        [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.8, 0.2], [0.01, 0.99], [0.8, 0.2]], np.float32
+    )
     targets = np.array([0, 0, 0, 1, 1, 1])
     assert worst_mistakes(probabilities, targets).tolist() == [1, 3, 5, 2]
     assert worst_mistakes(probabilities, targets, count=2).tolist() == [1, 3]
@@ -21,10 +23,18 @@ def test_no_mistake_is_an_empty_array_of_indices():
 
 def test_worst_agrees_with_sorting_all():
     generator = np.random.default_rng(0)
-    probabilities = generator.dirichlet(np.ones(5), 300).round(1).astype(np.float32)  # many equal ones
+    probabilities = (
+        generator.dirichlet(np.ones(5), 300).round(1).astype(np.float32)
+    )  # many equal ones
     targets = generator.integers(0, 5, 300)
-    rows = [(-max(row), i) for i, row in enumerate(probabilities.tolist()) if row.index(max(row)) != targets[i]]
-    assert worst_mistakes(probabilities, targets, count=50).tolist() == [i for _, i in sorted(rows)[:50]]
+    rows = [
+        (-max(row), i)
+        for i, row in enumerate(probabilities.tolist())
+        if row.index(max(row)) != targets[i]
+    ]
+    assert worst_mistakes(probabilities, targets, count=50).tolist() == [
+        i for _, i in sorted(rows)[:50]
+    ]
 
 
 def sheet(images, path, true="cat", predicted="dog", label="cat/0017.png"):
@@ -65,7 +75,14 @@ def test_large_images_are_reduced_in_proportion(shape, tmp_path):
 def test_captions_of_short_names_stand_in_one_line(monkeypatch, tmp_path):
     drawn = Drawn(monkeypatch, mistakes)
     images = np.zeros((2, 1, 8, 8), np.uint8)
-    mistakes_png(images, ["cat", "8"], ["dog", "3"], [0.984, 0.5], ["cat/0017.png", "digits 12"], tmp_path / "m.png")
+    mistakes_png(
+        images,
+        ["cat", "8"],
+        ["dog", "3"],
+        [0.984, 0.5],
+        ["cat/0017.png", "digits 12"],
+        tmp_path / "m.png",
+    )
     title, *captions = drawn.texts
     assert title == "2 most confident mistakes: target \u2192 prediction, confidence"
     assert captions == ["cat \u2192 dog  0.98", "0017.png", "8 \u2192 3  0.50", "digits 12"]
@@ -75,7 +92,9 @@ def test_long_names_have_lines_of_their_own_that_fit(monkeypatch, tmp_path):
     drawn = Drawn(monkeypatch, mistakes)
     names = ["Golden Retriever", "Wäschetrockner mit sehr langem Namen", "W" * 40]
     images = np.zeros((3, 1, 8, 8), np.uint8)
-    mistakes_png(images, names, names[::-1], [0.9, 0.8, 0.7], ["x" * 60 + ".jpg"] * 3, tmp_path / "m.png")
+    mistakes_png(
+        images, names, names[::-1], [0.9, 0.8, 0.7], ["x" * 60 + ".jpg"] * 3, tmp_path / "m.png"
+    )
     figure = drawn.figures[0]
     captions = figure.texts[1:]
     assert len(captions) == 9
@@ -83,7 +102,10 @@ def test_long_names_have_lines_of_their_own_that_fit(monkeypatch, tmp_path):
     assert captions[2].get_text().startswith("0.90  xxx")
     assert captions[2].get_text().endswith(".jpg")
     renderer = figure.canvas.get_renderer()
-    assert max(text.get_window_extent(renderer).width for text in captions) <= mistakes.TILE + mistakes.GAP
+    assert (
+        max(text.get_window_extent(renderer).width for text in captions)
+        <= mistakes.TILE + mistakes.GAP
+    )
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 24])
@@ -105,13 +127,21 @@ def test_none_is_a_small_picture_that_says_so(monkeypatch, tmp_path):
 
 def test_odd_names_are_drawn(tmp_path):
     picture = sheet(
-        np.zeros((1, 1, 8, 8), np.uint8), tmp_path / "m.png", true="$a$", predicted="猫", label="\udcff.png"
+        np.zeros((1, 1, 8, 8), np.uint8),
+        tmp_path / "m.png",
+        true="$a$",
+        predicted="猫",
+        label="\udcff.png",
     )
     assert picture.size > 0
 
 
 def test_wrong_input_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"images of shape \(1, 4, 8, 8\), expected \(M, 1 or 3, H, W\)"):
+    with pytest.raises(
+        ValueError, match=r"images of shape \(1, 4, 8, 8\), expected \(M, 1 or 3, H, W\)"
+    ):
         sheet(np.zeros((1, 4, 8, 8), np.uint8), tmp_path / "m.png")
     with pytest.raises(ValueError, match=r"different lengths: \[1, 2\]"):
-        mistakes_png(np.zeros((2, 1, 8, 8), np.uint8), ["a"], ["b"], [0.5], ["f"], tmp_path / "m.png")
+        mistakes_png(
+            np.zeros((2, 1, 8, 8), np.uint8), ["a"], ["b"], [0.5], ["f"], tmp_path / "m.png"
+        )

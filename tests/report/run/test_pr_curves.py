@@ -27,7 +27,9 @@ CASES = [(2, None), (2, 1), (10, None), (10, 1), (10, 2), (50, 2)]
 @pytest.mark.parametrize(("num_classes", "decimals"), CASES)
 def test_average_precision_is_that_of_scikit_learn(num_classes, decimals):
     probabilities, targets = scored(1, 600, num_classes, decimals)
-    expected = [average_precision_score(targets == k, probabilities[:, k]) for k in range(num_classes)]
+    expected = [
+        average_precision_score(targets == k, probabilities[:, k]) for k in range(num_classes)
+    ]
     assert average_precisions(probabilities, targets) == pytest.approx(expected, rel=1e-9)
 
 
@@ -36,12 +38,22 @@ def test_curves_are_those_of_scikit_learn_where_recall_grows(num_classes, decima
     probabilities, targets = scored(2, 400, num_classes, decimals)
     is_own = targets[:, None] == np.arange(num_classes)
     curves = pr_curves._class_curves(probabilities, targets)
-    pairs = [(curves[k], is_own[:, k], probabilities[:, k]) for k in range(num_classes) if is_own[:, k].any()]
-    pairs.append((pr_curves._micro_curve(probabilities, targets), is_own.ravel(), probabilities.ravel()))
+    pairs = [
+        (curves[k], is_own[:, k], probabilities[:, k])
+        for k in range(num_classes)
+        if is_own[:, k].any()
+    ]
+    pairs.append(
+        (pr_curves._micro_curve(probabilities, targets), is_own.ravel(), probabilities.ravel())
+    )
     for (precision, recall), is_positive, scores in pairs:
         all_precision, all_recall, _ = precision_recall_curve(is_positive, scores)
         # By falling recall: of each recall the last point has the highest threshold, which takes the fewest negatives.
-        expected = {round(r, 9): p for p, r in zip(all_precision[:-1], all_recall[:-1], strict=True) if r > 0}
+        expected = {
+            round(r, 9): p
+            for p, r in zip(all_precision[:-1], all_recall[:-1], strict=True)
+            if r > 0
+        }
         got = {round(r, 9): p for p, r in zip(precision, recall, strict=True)}
         assert got == pytest.approx(expected, rel=1e-9)
         assert (np.diff(recall) >= 0).all()
@@ -77,9 +89,14 @@ def test_of_many_classes_the_lowest_and_the_micro_average_are_drawn(monkeypatch,
     expected = [average_precision_score(targets == k, probabilities[:, k]) for k in range(30)]
     names = [text for text in drawn.texts if text.startswith(("class", "micro"))]
     assert names == ["micro average", *(f"class {k}" for k in np.argsort(expected)[:10][::-1])]
-    micro = average_precision_score((targets[:, None] == np.arange(30)).ravel(), probabilities.ravel())
+    micro = average_precision_score(
+        (targets[:, None] == np.arange(30)).ravel(), probabilities.ravel()
+    )
     assert f"{micro:.3f}" in drawn.texts
-    assert f"mean average precision {np.mean(expected):.3f}; the 10 lowest of 30 classes" in drawn.texts
+    assert (
+        f"mean average precision {np.mean(expected):.3f}; the 10 lowest of 30 classes"
+        in drawn.texts
+    )
 
 
 def test_classes_without_samples_are_left_out_and_named(monkeypatch, tmp_path):
@@ -88,7 +105,9 @@ def test_classes_without_samples_are_left_out_and_named(monkeypatch, tmp_path):
     targets = np.where((targets == 2) | (targets == 4), 0, targets)
     values = average_precisions(probabilities, targets)
     assert np.flatnonzero(np.isnan(values)).tolist() == [2, 4]
-    pr_curves_png(probabilities, targets, ["zero", "one", "two", "three", "four", "five"], tmp_path / "pr.png")
+    pr_curves_png(
+        probabilities, targets, ["zero", "one", "two", "three", "four", "five"], tmp_path / "pr.png"
+    )
     assert len(drawn.figures[0].axes[0].lines) == 4
     assert "no samples of 2 classes: two, four" in drawn.texts
     assert "two" not in drawn.texts

@@ -14,7 +14,9 @@ def guo_2017(probabilities, targets, num_bins):
         low, high = (m - 1) / num_bins, m / num_bins
         inside = [i for i, row in enumerate(probabilities) if low < float(max(row)) <= high]
         if inside:
-            accuracy = sum(int(np.argmax(probabilities[i])) == targets[i] for i in inside) / len(inside)
+            accuracy = sum(int(np.argmax(probabilities[i])) == targets[i] for i in inside) / len(
+                inside
+            )
             confidence = sum(float(max(probabilities[i])) for i in inside) / len(inside)
             error += len(inside) / len(targets) * abs(accuracy - confidence)
     return error
@@ -31,7 +33,9 @@ def scored(seed, num_samples, num_classes):
 def test_calibration_error_is_that_of_the_paper(num_classes, num_bins):
     probabilities, targets = scored(num_classes, 500, num_classes)
     expected = guo_2017(probabilities, targets, num_bins)
-    assert expected_calibration_error(probabilities, targets, num_bins) == pytest.approx(expected, abs=1e-12)
+    assert expected_calibration_error(probabilities, targets, num_bins) == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 def test_a_bin_holds_its_upper_edge():
@@ -57,23 +61,40 @@ def test_the_diagram_shows_accuracy_confidence_and_counts(monkeypatch, tmp_path)
     assert pixels(tmp_path / "r.png").size > 0
 
     def boxes(collection):
-        return [[*path.vertices.min(axis=0), *path.vertices.max(axis=0)] for path in collection.get_paths()]
+        return [
+            [*path.vertices.min(axis=0), *path.vertices.max(axis=0)]
+            for path in collection.get_paths()
+        ]
 
     upper, lower = drawn.figures[0].axes
-    bars, gaps = (boxes(collection) for collection in upper.collections if isinstance(collection, PolyCollection))
+    bars, gaps = (
+        boxes(collection)
+        for collection in upper.collections
+        if isinstance(collection, PolyCollection)
+    )
     assert bars == pytest.approx(np.array([[9 / 15, 0, 10 / 15, 0.75], [14 / 15, 0, 1, 4 / 6]]))
     # A gap is narrower than its bin, so that it can be seen on the bar: 3/10 of the bin are free at each side.
     expected = [[9.3 / 15, 0.62, 9.7 / 15, 0.75], [14.3 / 15, 4 / 6, 14.7 / 15, 0.98]]
     assert gaps == pytest.approx(np.array(expected), abs=1e-6)
-    assert boxes(lower.collections[-1]) == pytest.approx(np.array([[9 / 15, 0, 10 / 15, 0.4], [14 / 15, 0, 1, 0.6]]))
+    assert boxes(lower.collections[-1]) == pytest.approx(
+        np.array([[9 / 15, 0, 10 / 15, 0.4], [14 / 15, 0, 1, 0.6]])
+    )
     error = 0.4 * (0.75 - 0.62) + 0.6 * (0.98 - 4 / 6)
-    expected = {f"expected calibration error {error:.3f}", "accuracy 0.700", f"mean confidence {0.248 + 0.588:.3f}"}
+    expected = {
+        f"expected calibration error {error:.3f}",
+        "accuracy 0.700",
+        f"mean confidence {0.248 + 0.588:.3f}",
+    }
     assert expected <= set(drawn.texts)
 
 
 def test_odd_input_is_drawn(tmp_path):
     probabilities, targets = scored(0, 20, 3)
-    for rows in (probabilities[:1], np.full_like(probabilities, np.nan), np.zeros_like(probabilities)):
+    for rows in (
+        probabilities[:1],
+        np.full_like(probabilities, np.nan),
+        np.zeros_like(probabilities),
+    ):
         reliability_png(rows, targets[: len(rows)], tmp_path / "r.png")
         assert pixels(tmp_path / "r.png").size > 0
 

@@ -11,13 +11,24 @@ import pytest
 from markdown_it import MarkdownIt
 
 from visionsweep.report.sweep.importances import importances, num_best, num_judged
-from visionsweep.report.sweep.leaderboard import description_markdown, leaderboard_rows, leaderboard_table
+from visionsweep.report.sweep.leaderboard import (
+    description_markdown,
+    leaderboard_rows,
+    leaderboard_table,
+)
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None}
 SPACE = {
     "loss": {"choices": ["focal", "poly"]},
-    "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
+    "loss.gamma": {
+        "type": "float",
+        "low": 0.5,
+        "high": 5.0,
+        "log": False,
+        "step": None,
+        "when": ["loss=focal"],
+    },
     "optim.lr": LR,
     "model.hidden": {"type": "int", "low": 1, "high": 64, "log": False, "step": 1},
 }
@@ -31,7 +42,13 @@ DISTRIBUTIONS = {
 
 def trial(number, state="complete", value=0.5, params=None, **changes):
     values = () if value is None else (value,)
-    known = {"values": values, "start": 100.0, "end": 200.0, "epochs": 10, "directory": str(number)} | changes
+    known = {
+        "values": values,
+        "start": 100.0,
+        "end": 200.0,
+        "epochs": 10,
+        "directory": str(number),
+    } | changes
     return SweptTrial(number=number, state=state, params=params or {}, **known)
 
 
@@ -59,13 +76,17 @@ def random_trials(count, seed=0, num_pruned=0):
 def direct_importances(trials, direction, best, keys):
     """Ask Optuna itself; pruned trials are as bad as the worst complete one."""
     sign = -1 if direction == "maximize" else 1
-    worst = max((t.values[0] for t in trials if t.state == "complete"), key=lambda value: sign * value)
+    worst = max(
+        (t.values[0] for t in trials if t.state == "complete"), key=lambda value: sign * value
+    )
     study = optuna.create_study(direction=direction)
     for t in trials:
         value = t.values[0] if t.state == "complete" else worst
         used = {key: DISTRIBUTIONS[key] for key in t.params}
         study.add_trial(optuna.trial.create_trial(params=t.params, distributions=used, value=value))
-    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=(best - 0.5) / len(trials))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(
+        target_quantile=(best - 0.5) / len(trials)
+    )
     found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {key: found[key] / sum(found[k] for k in keys) for key in keys}
 
@@ -103,12 +124,21 @@ def test_rows_are_the_ranks_then_the_others():
 
 def test_the_table_is_what_pandas_and_mlflow_read():
     odd = {"loss": "größe|<b>", "optim.lr": 0.001, "model.hidden": 3}
-    record = sweep(trial(0, value=0.7, params=odd), trial(1, "pruned", math.nan), trial(2, "failed", None, error="no"))
+    record = sweep(
+        trial(0, value=0.7, params=odd),
+        trial(1, "pruned", math.nan),
+        trial(2, "failed", None, error="no"),
+    )
     table = leaderboard_table(record, {0: "http://x/0"})
     text = json.dumps(table, allow_nan=False)  # NaN is no JSON
     frame = pd.read_json(io.StringIO(text), orient="split")
     assert list(frame["trial"]) == [0, 1, 2]
-    assert frame.loc[0, ["rank", "loss", "link", "seconds"]].tolist() == [1, "größe|<b>", "http://x/0", 100]
+    assert frame.loc[0, ["rank", "loss", "link", "seconds"]].tolist() == [
+        1,
+        "größe|<b>",
+        "http://x/0",
+        100,
+    ]
     assert frame.loc[0, ["val/f1_macro", "optim.lr"]].tolist() == pytest.approx([0.7, 0.001])
     assert frame.loc[1, ["rank", "val/f1_macro", "loss", "link"]].isna().all()
     assert frame.loc[2, "error"] == "no"
@@ -116,10 +146,17 @@ def test_the_table_is_what_pandas_and_mlflow_read():
 
 
 def test_a_parameter_may_be_called_like_a_column():
-    record = sweep(trial(0, params={"state": 5, "epochs": 7}), space={"state": {"choices": [5]}, "epochs": LR})
+    record = sweep(
+        trial(0, params={"state": 5, "epochs": 7}), space={"state": {"choices": [5]}, "epochs": LR}
+    )
     table = leaderboard_table(record, {})
     row = dict(zip(table["columns"], table["data"][0], strict=True))
-    assert (row["state"], row["params.state"], row["epochs"], row["params.epochs"]) == ("complete", 5, 10, 7)
+    assert (row["state"], row["params.state"], row["epochs"], row["params.epochs"]) == (
+        "complete",
+        5,
+        10,
+        7,
+    )
 
 
 # -- importances
@@ -142,9 +179,12 @@ def test_importances_are_those_of_optuna(direction):
 def test_pruned_trials_say_what_had_them_pruned():
     """With a learning rate that pruning always ended, the complete ones alone show less of it."""
     complete = [
-        trial(i, value=0.9 + 0.001 * (i % 7), params={"optim.lr": 0.001, "model.hidden": 1 + i}) for i in range(20)
+        trial(i, value=0.9 + 0.001 * (i % 7), params={"optim.lr": 0.001, "model.hidden": 1 + i})
+        for i in range(20)
     ]
-    pruned = [trial(20 + i, "pruned", 0.2, {"optim.lr": 0.05, "model.hidden": 1 + i}) for i in range(40)]
+    pruned = [
+        trial(20 + i, "pruned", 0.2, {"optim.lr": 0.05, "model.hidden": 1 + i}) for i in range(40)
+    ]
     assert importances(sweep(*complete, *pruned))["optim.lr"] > 0.8
 
 
@@ -152,7 +192,10 @@ def test_too_little_to_tell():
     trials = random_trials(8)
     assert importances(sweep(*trials))
     assert importances(sweep(*trials[:7])) == {}
-    assert importances(sweep(*[trial(i, value=0.5, params=t.params) for i, t in enumerate(trials)])) == {}
+    assert (
+        importances(sweep(*[trial(i, value=0.5, params=t.params) for i, t in enumerate(trials)]))
+        == {}
+    )
     fixed = [trial(i, value=i / 10, params={"optim.lr": 0.01}) for i in range(9)]
     assert importances(sweep(*fixed, space={"optim.lr": {"choices": [0.01]}})) == {}
     assert importances(sweep()) == {}
@@ -166,13 +209,19 @@ def test_duplicates_count_once():
 
 def test_a_conditional_parameter_that_one_good_trial_has_is_not_judged():
     trials = [
-        trial(i, value=0.5 + 0.01 * i, params={"loss": "poly", "optim.lr": 0.0001 * (i + 1), "model.hidden": 1 + i % 5})
+        trial(
+            i,
+            value=0.5 + 0.01 * i,
+            params={"loss": "poly", "optim.lr": 0.0001 * (i + 1), "model.hidden": 1 + i % 5},
+        )
         for i in range(30)
     ]
     for i in (3, 9, 12, 29):  # the last one is the best
         focal = {"loss": "focal", "loss.gamma": 1.0 + i / 10}
         trials[i] = trial(i, value=trials[i].value, params=trials[i].params | focal)
-    assert "loss.gamma" in direct_importances(trials, "maximize", 5, list(SPACE))  # Optuna does give it a share
+    assert "loss.gamma" in direct_importances(
+        trials, "maximize", 5, list(SPACE)
+    )  # Optuna does give it a share
     found = importances(sweep(*trials))
     assert set(found) == {"loss", "optim.lr", "model.hidden"}
     assert sum(found.values()) == pytest.approx(1.0)
@@ -180,7 +229,9 @@ def test_a_conditional_parameter_that_one_good_trial_has_is_not_judged():
 
 def test_values_outside_of_the_space_are_left_out():
     trials = random_trials(30)
-    trials[0] = trial(0, value=trials[0].value, params=trials[0].params | {"optim.lr": 7.0, "loss": "gone"})
+    trials[0] = trial(
+        0, value=trials[0].value, params=trials[0].params | {"optim.lr": 7.0, "loss": "gone"}
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert set(importances(sweep(*trials))) >= {"optim.lr", "loss"}
@@ -217,7 +268,9 @@ def table_cells(text):
 def plain(text):
     """Return the text that a reader sees."""
     return " ".join(
-        "".join(child.content for child in token.children) for token in tokens(text) if token.type == "inline"
+        "".join(child.content for child in token.children)
+        for token in tokens(text)
+        if token.type == "inline"
     )
 
 
@@ -225,19 +278,31 @@ def test_who_won_and_why():
     trials = random_trials(40, num_pruned=10)
     winner = max(trials[:40], key=lambda t: t.values[0])
     record = sweep(*trials, run_epochs=12)
-    text = description_markdown(record, {winner.number: "http://host:5000/#/experiments/1/runs/a_(b)"})
+    text = description_markdown(
+        record, {winner.number: "http://host:5000/#/experiments/1/runs/a_(b)"}
+    )
     seen = plain(text)
     lr = f"{winner.params['optim.lr']:.4g}"
-    assert seen.startswith(f"#{winner.number} won: val/f1_macro {winner.values[0]:.4f} with optim.lr={lr}")
+    assert seen.startswith(
+        f"#{winner.number} won: val/f1_macro {winner.values[0]:.4f} with optim.lr={lr}"
+    )
     share = 100 * direct_importances(trials, "maximize", 5, list(importances(record)))["optim.lr"]
     assert f"optim.lr mattered most: {share:.0f} % of the importance" in seen
-    assert "50 trials: 40 complete, 10 pruned; 500 epochs trained, 20 saved by pruning (4 %)" in seen
+    assert (
+        "50 trials: 40 complete, 10 pruned; 500 epochs trained, 20 saved by pruning (4 %)" in seen
+    )
     best = sorted(trials[:40], key=lambda t: -t.values[0])[:10]
     rows = table_cells(text)[0]
     assert [row[:3] for row in rows[1:]] == [
         [str(i + 1), f"#{t.number}", f"{t.values[0]:.4f}"] for i, t in enumerate(best)
     ]
-    links = [c.attrs["href"] for t in tokens(text) if t.type == "inline" for c in t.children if c.type == "link_open"]
+    links = [
+        c.attrs["href"]
+        for t in tokens(text)
+        if t.type == "inline"
+        for c in t.children
+        if c.type == "link_open"
+    ]
     assert links == ["http://host:5000/#/experiments/1/runs/a_%28b%29"]
 
 
@@ -249,8 +314,15 @@ def test_winner_and_runner_up():
     assert "#2 is second with 0.8800, 0.02 behind." in plain(text)
     assert [row[1] for row in table_cells(text)[0][1:]] == ["#0", "#2"]
     compared = next(table for table in table_cells(text) if table[0] == ["parameter", "#0", "#2"])
-    assert compared[1:] == [["loss", "focal", "poly"], ["loss.gamma", "2", "-"], ["model.hidden", "8", "16"]]
-    spread = [trial(0, value=0.9, params=first, seed_std=0.03), trial(2, value=0.88, params=second, seed_std=0.01)]
+    assert compared[1:] == [
+        ["loss", "focal", "poly"],
+        ["loss.gamma", "2", "-"],
+        ["model.hidden", "8", "16"],
+    ]
+    spread = [
+        trial(0, value=0.9, params=first, seed_std=0.03),
+        trial(2, value=0.88, params=second, seed_std=0.01),
+    ]
     seen = plain(description_markdown(sweep(*spread, num_seeds=3), {}))
     assert "0.9000 ± 0.03 (3 seeds)" in seen
     assert "less than the spread over seeds (0.03): the order may be chance" in seen
@@ -272,8 +344,14 @@ def test_what_is_said_of_a_young_sweep(trials, expected):
 
 
 def test_several_objectives():
-    trials = [trial(0, values=(0.9, 12345.0)), trial(1, values=(0.8, 5.0)), trial(2, values=(0.7, 20000.0))]
-    record = SweepRecord("s", ("val/f1_macro", "num_parameters"), ("maximize", "minimize"), SPACE, trials)
+    trials = [
+        trial(0, values=(0.9, 12345.0)),
+        trial(1, values=(0.8, 5.0)),
+        trial(2, values=(0.7, 20000.0)),
+    ]
+    record = SweepRecord(
+        "s", ("val/f1_macro", "num_parameters"), ("maximize", "minimize"), SPACE, trials
+    )
     text = description_markdown(record, {})
     assert "num_parameters 12,345. 2 trials are Pareto-optimal" in plain(text)
     assert [row[1:4] for row in table_cells(text)[0]] == [
@@ -312,11 +390,21 @@ def test_odd_names_and_values_are_seen_as_they_are(odd):
 
 def test_the_description_always_fits():
     rng = random.Random(0)
-    for num_params, width, num_trials in ((3, 10, 300), (40, 60, 50), (300, 250, 30), (1, 6000, 12), (12, 3000, 12)):
+    for num_params, width, num_trials in (
+        (3, 10, 300),
+        (40, 60, 50),
+        (300, 250, 30),
+        (1, 6000, 12),
+        (12, 3000, 12),
+    ):
         keys = [f"{'größe.' * (width // 6)}{i}" for i in range(num_params)]
         space = {key: {"choices": [f"{'|' * width}{j}" for j in range(40)]} for key in keys}
         trials = [
-            trial(i, value=rng.random(), params={key: rng.choice(space[key]["choices"]) for key in keys})
+            trial(
+                i,
+                value=rng.random(),
+                params={key: rng.choice(space[key]["choices"]) for key in keys},
+            )
             for i in range(num_trials)
         ]
         links = {i: f"http://host/{'x' * 300}/{i}" for i in range(num_trials)}

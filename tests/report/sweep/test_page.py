@@ -27,7 +27,14 @@ from visionsweep.report.sweep.timeline import _slots
 
 SPACE = {
     "loss": {"choices": ["focal", "poly", "größe"]},
-    "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
+    "loss.gamma": {
+        "type": "float",
+        "low": 0.5,
+        "high": 5.0,
+        "log": False,
+        "step": None,
+        "when": ["loss=focal"],
+    },
     "optim.lr": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None},
     "model.hidden": {"type": "int", "low": 1, "high": 64, "log": False, "step": 1},
 }
@@ -42,12 +49,30 @@ EVIL = [
 
 def trial(number, state="complete", values=(0.5,), params=None, epochs=5, **changes):
     last = values[0] if values else 0.3
-    curve = tuple((epoch, last * epoch / epochs) for epoch in range(1, epochs + 1)) if math.isfinite(last) else ()
-    known = {"start": 100.0 * number, "end": 100.0 * number + 150, "directory": str(number), "curve": curve} | changes
-    return SweptTrial(number=number, state=state, values=values, params=params or {}, epochs=epochs, **known)
+    curve = (
+        tuple((epoch, last * epoch / epochs) for epoch in range(1, epochs + 1))
+        if math.isfinite(last)
+        else ()
+    )
+    known = {
+        "start": 100.0 * number,
+        "end": 100.0 * number + 150,
+        "directory": str(number),
+        "curve": curve,
+    } | changes
+    return SweptTrial(
+        number=number, state=state, values=values, params=params or {}, epochs=epochs, **known
+    )
 
 
-def sweep(trials, space=SPACE, metrics=("val/f1_macro",), directions=("maximize",), name="faces", **changes):
+def sweep(
+    trials,
+    space=SPACE,
+    metrics=("val/f1_macro",),
+    directions=("maximize",),
+    name="faces",
+    **changes,
+):
     return SweepRecord(name, metrics, directions, space, trials, **changes)
 
 
@@ -56,7 +81,10 @@ def random_sweep(count, objectives=1, seeds=1, pruned=0.6, seed=0):
     rng = random.Random(seed)
     trials = []
     for number in range(count):
-        params = {"loss": rng.choice(SPACE["loss"]["choices"]), "optim.lr": 10 ** rng.uniform(-4, -1)}
+        params = {
+            "loss": rng.choice(SPACE["loss"]["choices"]),
+            "optim.lr": 10 ** rng.uniform(-4, -1),
+        }
         if params["loss"] == "focal":
             params["loss.gamma"] = rng.uniform(0.5, 5.0)
         params["model.hidden"] = rng.randint(1, 64)
@@ -76,24 +104,35 @@ def evil_sweep():
     """Return a sweep all of whose names and values are HTML, plotly's markup or not ASCII."""
     space = {name: {"choices": EVIL} for name in EVIL}
     rng = random.Random(0)
-    trials = [trial(i, values=(rng.random(),), params={name: rng.choice(EVIL) for name in EVIL}) for i in range(20)]
+    trials = [
+        trial(i, values=(rng.random(),), params={name: rng.choice(EVIL) for name in EVIL})
+        for i in range(20)
+    ]
     trials.append(trial(20, "failed", (), error=EVIL[0]))
     return sweep(trials, space, metrics=(EVIL[0],), name=EVIL[1])
 
 
 SWEEPS = {
     "empty": sweep([]),
-    "one": sweep([trial(0, params={"loss": "focal", "loss.gamma": 1.0, "optim.lr": 0.01, "model.hidden": 3})]),
+    "one": sweep(
+        [trial(0, params={"loss": "focal", "loss.gamma": 1.0, "optim.lr": 0.01, "model.hidden": 3})]
+    ),
     "failed": sweep([trial(i, "failed", (), {"loss": "poly"}, curve=()) for i in range(5)]),
     "running": sweep([trial(0, "running", (), {"loss": "poly"}, end=None)]),
-    "constant": sweep([trial(i, values=(1.0,), params={"loss": "poly", "optim.lr": 0.01}) for i in range(12)]),
+    "constant": sweep(
+        [trial(i, values=(1.0,), params={"loss": "poly", "optim.lr": 0.01}) for i in range(12)]
+    ),
     "odd values": sweep(
         [
             trial(i, values=(value,), params={"loss": "poly"})
-            for i, value in enumerate([math.nan, math.inf, -math.inf, 1e308, -1e308, 0.0, 1.0, 2.0, 3.0])
+            for i, value in enumerate(
+                [math.nan, math.inf, -math.inf, 1e308, -1e308, 0.0, 1.0, 2.0, 3.0]
+            )
         ]
     ),
-    "no times": sweep([trial(i, values=(i / 9,), start=None, end=None, curve=()) for i in range(9)], space={}),
+    "no times": sweep(
+        [trial(i, values=(i / 9,), start=None, end=None, curve=()) for i in range(9)], space={}
+    ),
     "two objectives": random_sweep(40, objectives=2),
     "three objectives": random_sweep(40, objectives=3),
     "seeds": random_sweep(30, seeds=3),
@@ -104,7 +143,9 @@ SWEEPS = {
 
 def content_of(page):
     """Return what the page hands to its script."""
-    return json.loads(re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)[1])
+    return json.loads(
+        re.search(r'<script type="application/json" id="content">(.*?)</script>', page, re.S)[1]
+    )
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -116,7 +157,9 @@ def test_every_sweep_has_a_page_whose_parts_fit(name):
     assert len(set(frames)) == len(frames)
     assert set(content["trials"]) == {str(t.number) for t in SWEEPS[name].trials}
     for chart in content["charts"]:
-        plotly.graph_objects.Figure(chart["data"], chart["layout"])  # raises for what plotly does not know
+        plotly.graph_objects.Figure(
+            chart["data"], chart["layout"]
+        )  # raises for what plotly does not know
         for trace in chart["data"]:
             if "customdata" in trace:
                 assert len(trace["customdata"]) == len(trace["x"]) == len(trace["y"])
@@ -160,7 +203,12 @@ def test_the_leaderboard_is_in_the_page():
     number, classes, cells = rows[0]
     assert (int(number), classes) == (best.number, "complete first")
     texts = [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells)]
-    assert texts[:4] == ["1", f"#{best.number}", "complete", f"{best.values[0]:.4f} ± {best.seed_std:.2g}"]
+    assert texts[:4] == [
+        "1",
+        f"#{best.number}",
+        "complete",
+        f"{best.values[0]:.4f} ± {best.seed_std:.2g}",
+    ]
     assert f"{best.params['optim.lr']:.4g}" in texts
     assert "failed: ValueError: &lt;no&gt; &quot;memory&quot;" in page
 
@@ -188,7 +236,9 @@ def test_curves_of_a_state_are_one_trace_with_gaps():
     assert drawn["y"].count(None) == len(members)
     epochs = sum(len(t.curve) for t in members)
     assert len(drawn["x"]) == epochs + len(members)
-    ends = next(t for t in chart(record, "curves").data if t["mode"] == "markers")  # where each was pruned
+    ends = next(
+        t for t in chart(record, "curves").data if t["mode"] == "markers"
+    )  # where each was pruned
     assert ends["x"] == [t.curve[-1][0] for t in members]
 
 
@@ -207,7 +257,11 @@ def test_two_thousand_trials_stay_a_page():
 def test_a_conditional_parameter_lies_below_its_parallel_axis():
     record = random_sweep(40)
     made = chart(record, "parallel")
-    names = [re.sub("<.*?>", "", a["text"]) for a in made.layout["annotations"] if a["text"].startswith("<b>")]
+    names = [
+        re.sub("<.*?>", "", a["text"])
+        for a in made.layout["annotations"]
+        if a["text"].startswith("<b>")
+    ]
     column = names.index("loss.gamma")
     by_number = {t.number: t for t in record.trials}
     seen = 0
@@ -246,7 +300,9 @@ def test_trials_that_overlap_have_slots_of_their_own():
     rng = random.Random(0)
     for _ in range(20):
         starts = [rng.randint(0, 50) for _ in range(30)]
-        trials = [trial(i, start=float(s), end=float(s + rng.randint(0, 9))) for i, s in enumerate(starts)]
+        trials = [
+            trial(i, start=float(s), end=float(s + rng.randint(0, 9))) for i, s in enumerate(starts)
+        ]
         trials.sort(key=lambda t: t.start)
         slots = _slots(trials, 100.0)
         for one in trials:
@@ -276,7 +332,9 @@ def test_the_file_is_replaced_as_a_whole(tmp_path):
 
 # -- in a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 # Put behind the page: what it has drawn, told to the page around it (a sandbox lets nobody look in).
 TELL = """<script>
 const told = setInterval(() => {
@@ -311,7 +369,13 @@ function next() {
 addEventListener("message", (event) => { answers.push(event.data); next(); });
 addEventListener("load", next);
 </script><body></body>"""
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1220,900"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--enable-logging=stderr",
+    "--window-size=1220,900",
+]
 
 
 class Desk(http.server.SimpleHTTPRequestHandler):
@@ -334,7 +398,13 @@ def browse_frames(directory, names):
         server.answer = queue.Queue()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/around.html"
-        command = [CHROMIUM, *FLAGS, f"--user-data-dir={directory / 'profile'}", "--remote-debugging-port=0", url]
+        command = [
+            CHROMIUM,
+            *FLAGS,
+            f"--user-data-dir={directory / 'profile'}",
+            "--remote-debugging-port=0",
+            url,
+        ]
         with (directory / "log").open("w+") as log:
             browser = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
             try:
@@ -350,7 +420,14 @@ def browse_frames(directory, names):
 def browse(page):
     """Open a page in headless Chromium; return its document in the end and the lines of its console."""
     profile = f"--user-data-dir={page.parent / 'profile'}"
-    command = [CHROMIUM, *FLAGS, profile, "--virtual-time-budget=60000", "--dump-dom", page.as_uri()]
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        profile,
+        "--virtual-time-budget=60000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
@@ -377,7 +454,14 @@ def test_every_chart_is_drawn_in_a_sandboxed_frame(tmp_path):
         assert answer["width"] <= 1200, answer["name"]
         assert answer["order"] == sorted(t.number for t in record.trials)[:3], answer["name"]
         if answer["name"] == "many.html":
-            assert set(answer["marked"]) >= {"history", "curves", "timeline", "parallel", "interaction", "slice-0"}
+            assert set(answer["marked"]) >= {
+                "history",
+                "curves",
+                "timeline",
+                "parallel",
+                "interaction",
+                "slice-0",
+            }
 
 
 @needs_chromium
@@ -396,7 +480,9 @@ def test_the_page_opens_from_disk(tmp_path):
 def test_what_goes_wrong_in_the_browser_is_seen(tmp_path):
     broken = tmp_path / "broken.html"
     page = sweep_page(SWEEPS["one"])
-    broken.write_text(page.replace("async function draw() {", "async function draw() { gone();"), encoding="utf-8")
+    broken.write_text(
+        page.replace("async function draw() {", "async function draw() { gone();"), encoding="utf-8"
+    )
     assert "The charts could not be drawn: gone is not defined" in browse(broken)[0]
     old = page.replace('("DecompressionStream" in window)', "false")
     broken.write_text(old, encoding="utf-8")

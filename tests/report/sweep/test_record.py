@@ -15,7 +15,14 @@ from visionsweep.sweep import results
 # As a sweep's `sweep.yaml` has it.
 SPACE = {
     "loss": {"choices": ["focal", "größe|x", "1"]},
-    "loss.gamma": {"type": "float", "low": 0.5, "high": 5.0, "log": False, "step": None, "when": ["loss=focal"]},
+    "loss.gamma": {
+        "type": "float",
+        "low": 0.5,
+        "high": 5.0,
+        "log": False,
+        "step": None,
+        "when": ["loss=focal"],
+    },
     "optim.lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True, "step": None},
     "model.hidden": {"type": "int", "low": 8, "high": 512, "log": True, "step": 1},
     "model.widths": {"choices": [[8, 16], [16, 32]]},
@@ -34,22 +41,44 @@ BEGIN = 1_795_577_747.0
 
 def trial(number, state="complete", values=(0.5,), params=None, **changes):
     """Return a trial as the sweep knows it."""
-    known = {"start": BEGIN + number, "end": BEGIN + number + 5, "epochs": 3, "directory": str(number)} | changes
-    return results.TrialRecord(number=number, state=state, values=values, params=params or {}, **known)
+    known = {
+        "start": BEGIN + number,
+        "end": BEGIN + number + 5,
+        "epochs": 3,
+        "directory": str(number),
+    } | changes
+    return results.TrialRecord(
+        number=number, state=state, values=values, params=params or {}, **known
+    )
 
 
 def swept(number, state="complete", values=(0.5,), **changes):
     """Return a trial as the report knows it."""
-    known = {"params": {}, "start": None, "end": None, "epochs": None, "directory": str(number)} | changes
+    known = {
+        "params": {},
+        "start": None,
+        "end": None,
+        "epochs": None,
+        "directory": str(number),
+    } | changes
     return SweptTrial(number=number, state=state, values=values, **known)
 
 
 def write_sweep(sweep_dir, trials, directions=("maximize",), others=None, space=None, seeds=1):
     """Write `sweep.yaml` and `trials.csv` as a sweep does."""
     sweep_dir.mkdir(exist_ok=True)
-    config = {"objective": {"metric": "val/f1_macro", "others": others or {}}, "trainer": {"epochs": 10}}
-    search = {"space": SPACE if space is None else space, "direction": list(directions), "seeds": seeds}
-    stored = yaml.safe_dump({"id": "x", "search": search, "config": config}, sort_keys=False, allow_unicode=True)
+    config = {
+        "objective": {"metric": "val/f1_macro", "others": others or {}},
+        "trainer": {"epochs": 10},
+    }
+    search = {
+        "space": SPACE if space is None else space,
+        "direction": list(directions),
+        "seeds": seeds,
+    }
+    stored = yaml.safe_dump(
+        {"id": "x", "search": search, "config": config}, sort_keys=False, allow_unicode=True
+    )
     (sweep_dir / "sweep.yaml").write_text(stored, encoding="utf-8")
     (sweep_dir / "trials.csv").write_text(results.trials_csv(trials, directions), encoding="utf-8")
 
@@ -59,7 +88,9 @@ def write_journal(run_dir, values, end="finished", metric="val/f1_macro"):
     journal = Journal(run_dir)
     journal.start("sweep/0", "experiment", {}, {})
     for epoch, value in enumerate(values, start=1):
-        journal.metrics(epoch, {metric: value, "val/loss": 1.0}, time_ms=round(1000 * (BEGIN + epoch)))
+        journal.metrics(
+            epoch, {metric: value, "val/loss": 1.0}, time_ms=round(1000 * (BEGIN + epoch))
+        )
     if end is not None:
         journal.end(end)
     journal.close()
@@ -74,15 +105,28 @@ def write_result(run_dir, value, others=None, state="finished", **changes):
 
 def test_what_the_sweep_wrote_comes_back_in_its_own_types(tmp_path):
     some = {"loss": "1", "optim.lr": 0.00031, "model.hidden": 8, "trainer.flag": False}
-    write_sweep(tmp_path / "s", [trial(0, params=EVERYTHING), trial(1, "pruned", (0.25,), some, epochs=7)])
+    write_sweep(
+        tmp_path / "s", [trial(0, params=EVERYTHING), trial(1, "pruned", (0.25,), some, epochs=7)]
+    )
     record = read_sweep(tmp_path / "s")
-    assert (record.name, record.metrics, record.directions) == ("s", ("val/f1_macro",), ("maximize",))
+    assert (record.name, record.metrics, record.directions) == (
+        "s",
+        ("val/f1_macro",),
+        ("maximize",),
+    )
     assert record.space == SPACE
     first, second = record.trials
     assert first.params == EVERYTHING
-    assert {key: type(value) for key, value in first.params.items()} == {k: type(v) for k, v in EVERYTHING.items()}
+    assert {key: type(value) for key, value in first.params.items()} == {
+        k: type(v) for k, v in EVERYTHING.items()
+    }
     assert second.params == some  # inactive ones are not there at all
-    assert (second.state, second.values, second.epochs, second.directory) == ("pruned", (0.25,), 7, "1")
+    assert (second.state, second.values, second.epochs, second.directory) == (
+        "pruned",
+        (0.25,),
+        7,
+        "1",
+    )
     assert (first.start, first.end, first.seconds) == (BEGIN, BEGIN + 5, 5.0)
 
 
@@ -91,7 +135,10 @@ def test_times_with_and_without_milliseconds(tmp_path):
     path = tmp_path / "trials.csv"
     lines = path.read_text().splitlines()
     cells = lines[1].split(",")
-    for text, second in (("2026-11-25T03:35:47+00:00", 47), ("2026-11-25T03:35:47.250+00:00", 47.25)):
+    for text, second in (
+        ("2026-11-25T03:35:47+00:00", 47),
+        ("2026-11-25T03:35:47.250+00:00", 47.25),
+    ):
         cells[3] = text
         path.write_text("\n".join([lines[0], ",".join(cells)]))
         expected = datetime(2026, 11, 25, 3, 35, tzinfo=UTC).timestamp() + second
@@ -115,7 +162,9 @@ def test_a_row_has_spread_duplicate_and_error(tmp_path):
 def test_the_curve_is_that_of_the_journal(tmp_path):
     write_sweep(tmp_path, [trial(0)])
     write_journal(tmp_path / "0", [0.1, float("nan"), 0.3])
-    write_journal(tmp_path / "0", [0.1, 0.2])  # taken up again: an epoch that is there twice counts once
+    write_journal(
+        tmp_path / "0", [0.1, 0.2]
+    )  # taken up again: an epoch that is there twice counts once
     assert read_sweep(tmp_path).trials[0].curve == ((1, 0.1), (2, 0.2), (3, 0.3))
     write_journal(tmp_path / "0", [0.1, 0.2, 0.3, float("nan"), float("inf"), 0.6])
     assert read_sweep(tmp_path).trials[0].curve == ((1, 0.1), (2, 0.2), (3, 0.3), (6, 0.6))
@@ -143,16 +192,25 @@ def test_epochs_saved_by_pruning():
     trials = [swept(0, epochs=10), swept(1, "pruned", epochs=3), swept(2, "failed", epochs=1)]
     searched = swept(3, "pruned", epochs=15, params={"trainer.epochs": 20})
     assert SweepRecord("s", ("m",), ("maximize",), trials=trials, run_epochs=10).epochs_saved() == 7
-    assert SweepRecord("s", ("m",), ("maximize",), trials=[*trials, searched], run_epochs=10).epochs_saved() == 12
+    assert (
+        SweepRecord(
+            "s", ("m",), ("maximize",), trials=[*trials, searched], run_epochs=10
+        ).epochs_saved()
+        == 12
+    )
     assert SweepRecord("s", ("m",), ("maximize",), trials=trials).epochs_saved() is None
 
 
-@pytest.mark.parametrize("directions", [("maximize",), ("minimize",), ("maximize", "minimize"), ("minimize",) * 3])
+@pytest.mark.parametrize(
+    "directions", [("maximize",), ("minimize",), ("maximize", "minimize"), ("minimize",) * 3]
+)
 def test_ranks_are_those_of_the_sweep(directions):
     rng = random.Random(len(directions))
     states = ["complete"] * 4 + ["pruned", "failed", "running"]
     choices = [0.0, 0.25, 0.5, 1.0, math.nan, math.inf, -math.inf]  # few, so that there are ties
-    drawn = [(rng.choice(states), tuple(rng.choice(choices) for _ in directions)) for _ in range(120)]
+    drawn = [
+        (rng.choice(states), tuple(rng.choice(choices) for _ in directions)) for _ in range(120)
+    ]
     record = SweepRecord(
         name="s",
         metrics=tuple(f"m{i}" for i in range(len(directions))),
@@ -160,12 +218,18 @@ def test_ranks_are_those_of_the_sweep(directions):
         trials=[swept(i, state, values) for i, (state, values) in enumerate(drawn)],
     )
     theirs = [trial(i, state, values) for i, (state, values) in enumerate(drawn)]
-    assert [t.number for t in record.ranked()] == [t.number for t in results.ranked(theirs, directions)]
-    assert sorted(t.number for t in record.pareto()) == [t.number for t in results.pareto(theirs, directions)]
+    assert [t.number for t in record.ranked()] == [
+        t.number for t in results.ranked(theirs, directions)
+    ]
+    assert sorted(t.number for t in record.pareto()) == [
+        t.number for t in results.pareto(theirs, directions)
+    ]
 
 
 def test_counts_leave_out_states_that_nobody_has():
-    record = SweepRecord("s", ("m",), ("maximize",), trials=[swept(0), swept(1, "failed", ()), swept(2)])
+    record = SweepRecord(
+        "s", ("m",), ("maximize",), trials=[swept(0), swept(1, "failed", ()), swept(2)]
+    )
     assert record.counts() == {"complete": 2, "failed": 1}
 
 
@@ -199,14 +263,21 @@ def make_plain(sweep_dir, *overrides):
 
 
 def test_a_plain_grid_is_what_differs_between_the_runs(tmp_path):
-    grid = [["loss=focal", "optim.lr=1e-3", "seed=0"], ["loss=poly", "optim.lr=0.01", "seed=0"], ["loss=f1", "seed=0"]]
+    grid = [
+        ["loss=focal", "optim.lr=1e-3", "seed=0"],
+        ["loss=poly", "optim.lr=0.01", "seed=0"],
+        ["loss=f1", "seed=0"],
+    ]
     record = read_sweep(make_plain(tmp_path, *grid))
     assert [t.params for t in record.trials] == [
         {"loss": "focal", "optim.lr": 0.001},
         {"loss": "poly", "optim.lr": 0.01},
         {"loss": "f1"},
     ]
-    assert record.space == {"loss": {"choices": ["focal", "poly", "f1"]}, "optim.lr": {"choices": [0.001, 0.01]}}
+    assert record.space == {
+        "loss": {"choices": ["focal", "poly", "f1"]},
+        "optim.lr": {"choices": [0.001, 0.01]},
+    }
     assert (record.metrics, record.directions) == (("value",), ("maximize",))
     assert [t.number for t in record.ranked()] == [2, 1, 0]
 
@@ -232,7 +303,13 @@ def test_states_of_a_plain_grid(tmp_path):
     (tmp_path / "4" / "events.jsonl").unlink()
     write_journal(tmp_path / "4", [0.1], end=None)
     record = read_sweep(tmp_path)
-    assert [t.state for t in record.trials] == ["complete", "failed", "failed", "complete", "running"]
+    assert [t.state for t in record.trials] == [
+        "complete",
+        "failed",
+        "failed",
+        "complete",
+        "running",
+    ]
     assert [t.error for t in record.trials] == [None, "ConfigError: no", "stopped", None, None]
 
 
@@ -246,12 +323,19 @@ def test_a_run_that_failed_before_its_environment_has_hydras_overrides(tmp_path)
 
 def test_without_a_readable_space_it_is_what_the_values_look_like(tmp_path):
     many = [
-        trial(i, params={"lr": 10.0 ** (-i / 4), "n": 7 * i, "loss": "ab"[i % 2], "drop": i / 20}) for i in range(20)
+        trial(i, params={"lr": 10.0 ** (-i / 4), "n": 7 * i, "loss": "ab"[i % 2], "drop": i / 20})
+        for i in range(20)
     ]
     write_sweep(tmp_path, many)
     (tmp_path / "sweep.yaml").write_text("a: [unclosed")
     space = read_sweep(tmp_path).space
-    assert space["lr"] == {"type": "float", "low": 10.0 ** (-19 / 4), "high": 1.0, "log": True, "step": None}
+    assert space["lr"] == {
+        "type": "float",
+        "low": 10.0 ** (-19 / 4),
+        "high": 1.0,
+        "log": True,
+        "step": None,
+    }
     assert space["n"] == {"type": "int", "low": 0, "high": 133, "log": False, "step": 1}
     assert space["loss"] == {"choices": ["a", "b"]}
     assert space["drop"]["log"] is False
@@ -268,11 +352,18 @@ def test_directories_that_hold_nothing(tmp_path):
 
 def test_every_file_may_be_half_written(tmp_path):
     whole = tmp_path / "whole"
-    write_sweep(whole, [trial(0, params=EVERYTHING), trial(1, params=EVERYTHING | {"loss": "größe|x"})])
+    write_sweep(
+        whole, [trial(0, params=EVERYTHING), trial(1, params=EVERYTHING | {"loss": "größe|x"})]
+    )
     make_plain(whole, ["a=1"], ["a=2"])
     plain = make_plain(tmp_path / "plain", ["a=1"], ["a=2"])
     (plain / "0" / "config.yaml").write_text("objective: {metric: val/f1_macro, others: {}}\n")
-    names = [(whole, "sweep.yaml"), (whole, "trials.csv"), (whole, "0/events.jsonl"), (plain, "0/events.jsonl")]
+    names = [
+        (whole, "sweep.yaml"),
+        (whole, "trials.csv"),
+        (whole, "0/events.jsonl"),
+        (plain, "0/events.jsonl"),
+    ]
     names += [(plain, "0/result.json"), (plain, "0/environment.json"), (plain, "0/config.yaml")]
     for sweep_dir, name in names:
         path = sweep_dir / name
@@ -289,7 +380,9 @@ def test_every_file_may_be_half_written(tmp_path):
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", ["null", "[1, 2]", '{"state": 3, "objective": [], "others": "x"}', "7"])
+@pytest.mark.parametrize(
+    "content", ["null", "[1, 2]", '{"state": 3, "objective": [], "others": "x"}', "7"]
+)
 def test_files_of_another_shape(content, tmp_path):
     make_plain(tmp_path, ["a=1"], ["a=2"])
     for name in ("result.json", "environment.json", "config.yaml", "events.jsonl"):

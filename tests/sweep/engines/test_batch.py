@@ -15,7 +15,11 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
+from hydra.test_utils.launcher_common_tests import (
+    BatchedSweeperTestSuite,
+    IntegrationTestSuite,
+    LauncherTestSuite,
+)
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
 from tests.sweep.engines.local import worker_app
@@ -27,7 +31,9 @@ Plugins.instance()  # Hydra's tests save and restore its singletons: the plugins
 
 
 def test_it_is_discovered() -> None:
-    assert "WorkersLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+    assert "WorkersLauncher" in [
+        plugin.__name__ for plugin in Plugins.instance().discover(Launcher)
+    ]
 
 
 def test_its_module_imports_nothing_heavy() -> None:
@@ -36,7 +42,9 @@ def test_its_module_imports_nothing_heavy() -> None:
         "import sys; import hydra_plugins.visionsweep_sweep.launcher; "
         "print([m for m in ('torch', 'optuna', 'psutil', 'cloudpickle', 'visionsweep.sweep') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout == "[]\n"
 
 
@@ -47,7 +55,9 @@ class TestHydrasLauncherSuite(LauncherTestSuite):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("workers", ["hydra.sweeper.max_batch_size=2"])])
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"), [("workers", ["hydra.sweeper.max_batch_size=2"])]
+)
 class TestHydrasBatchedSweeperSuite(BatchedSweeperTestSuite):
     """Published by Hydra for every launcher."""
 
@@ -93,9 +103,15 @@ def test_returns_come_in_order_and_lines_as_it_happens(
     launcher: WorkersLauncher, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The first job waits for the last one's directory: they end in another order than they began."""
-    jobs = [["do=wait", f"file={tmp_path}/multirun/4"], ["do=value", "x=0.465"], ["do=value", "x=3"]]
+    jobs = [
+        ["do=wait", f"file={tmp_path}/multirun/4"],
+        ["do=value", "x=0.465"],
+        ["do=value", "x=3"],
+    ]
     assert values(launcher.launch(jobs, initial_job_idx=2)) == ["seen", 0.93, 6.0]
-    lines = [re.sub(r"^.*\[HYDRA\] |\d+\.\d s", "", line) for line in capfd.readouterr().out.splitlines()]
+    lines = [
+        re.sub(r"^.*\[HYDRA\] |\d+\.\d s", "", line) for line in capfd.readouterr().out.splitlines()
+    ]
     assert sorted(lines) == [
         *("#2 : do=wait file=" + f"{tmp_path}/multirun/4", "#2 done: seen ()"),
         *("#3 : do=value x=0.465", "#3 done: 0.93 ()", "#4 : do=value x=3", "#4 done: 6 ()"),
@@ -122,9 +138,17 @@ def test_a_small_batch_starts_as_many_workers_as_it_has_jobs(launcher: WorkersLa
     assert launcher._engine.num_slots == 2
 
 
-def test_a_job_that_fails_raises_its_exception_where_its_value_is_read(launcher: WorkersLauncher) -> None:
-    good, failed, pruned = launcher.launch([["do=value"], ["do=raise", "x=user"], ["do=raise", "x=stopped"]], 0)
-    assert (good.status, failed.status, pruned.status) == (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.FAILED)
+def test_a_job_that_fails_raises_its_exception_where_its_value_is_read(
+    launcher: WorkersLauncher,
+) -> None:
+    good, failed, pruned = launcher.launch(
+        [["do=value"], ["do=raise", "x=user"], ["do=raise", "x=stopped"]], 0
+    )
+    assert (good.status, failed.status, pruned.status) == (
+        JobStatus.COMPLETED,
+        JobStatus.FAILED,
+        JobStatus.FAILED,
+    )
     with pytest.raises(UserError, match=r"optim\.lr: expected a number") as caught:
         _ = failed.return_value
     assert caught.traceback[-1].name == "do_raise"
@@ -195,12 +219,24 @@ def test_ctrl_c_ends_the_jobs_and_then_the_sweep(tmp_path: Path, do: str) -> Non
     app = tmp_path / "app.py"
     app.write_text(_APP, encoding="utf-8")
     files = [tmp_path / "ran-0", tmp_path / "ran-1"]
-    command = [sys.executable, str(app), "-m", "hydra/launcher=workers", "hydra.launcher.n_jobs=2", f"+do={do}"]
-    command += ["+file=" + ",".join([*map(str, files), str(tmp_path / "never")]), "hydra.sweep.dir=sweep"]
+    command = [
+        sys.executable,
+        str(app),
+        "-m",
+        "hydra/launcher=workers",
+        "hydra.launcher.n_jobs=2",
+        f"+do={do}",
+    ]
+    command += [
+        "+file=" + ",".join([*map(str, files), str(tmp_path / "never")]),
+        "hydra.sweep.dir=sweep",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     output = tmp_path / "output"
     with output.open("wb") as stream:
-        controller = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream)
+        controller = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream
+        )
     try:
         wait_for(lambda: all(file.exists() for file in files), controller)
         processes = psutil.Process(controller.pid).children(recursive=True)

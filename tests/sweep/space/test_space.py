@@ -28,7 +28,13 @@ from optuna.distributions import (
 )
 
 from visionsweep.errors import ConfigError
-from visionsweep.sweep.space.space import Condition, Dimension, SearchSpace, parse_space, warnings_of
+from visionsweep.sweep.space.space import (
+    Condition,
+    Dimension,
+    SearchSpace,
+    parse_space,
+    warnings_of,
+)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -53,13 +59,32 @@ OVERRIDES = {
     "shuffled range": ["x=shuffle(range(-5, 5))"],
     "shuffled choice": ["x=shuffle(a,b,c,d,e,f)"],
     "cast range": ["x=float(range(1,4))", "y=int(range(0,2,0.5))"],
-    "sorted": ["x=sort(3,1,2)", "y=sort(choice(b,a),reverse=true)", "z=sort(range(1,10,2),reverse=true)"],
+    "sorted": [
+        "x=sort(3,1,2)",
+        "y=sort(choice(b,a),reverse=true)",
+        "z=sort(range(1,10,2),reverse=true)",
+    ],
     "interval": ["x=interval(-5.0,5.0)", "y=interval(0,10)"],
-    "int interval": ["x=int(interval(-5.0,5.0))", "y=tag(log,int(interval(1,64)))", "z=int(tag(log,interval(1,64)))"],
+    "int interval": [
+        "x=int(interval(-5.0,5.0))",
+        "y=tag(log,int(interval(1,64)))",
+        "z=int(tag(log,interval(1,64)))",
+    ],
     "log interval": ["x=tag(log, interval(1e-4, 1e-1))", "y=tag(mine, log, interval(1, 10))"],
     "tagged choice": ["x=tag(t1,choice(a,b))", "y=tag(t1,range(1,3))"],
     "casts": ["x=str(a,b)", "y=int(3.7,2.1)", "z=float(1,2)", "w=bool(1,0)"],
-    "plain": ["lr=1e-3", "a=true", "b=null", "c=a b", "d='x,y'", "e=[1,a]", "f={k:1}", "g=", "h=str(1)", "i=a\\,b"],
+    "plain": [
+        "lr=1e-3",
+        "a=true",
+        "b=null",
+        "c=a b",
+        "d='x,y'",
+        "e=[1,a]",
+        "f={k:1}",
+        "g=",
+        "h=str(1)",
+        "i=a\\,b",
+    ],
     "prefixes": ["+a=1,2", "++b=range(3)", "+c=5", "++d=null", "~e", "~f=3"],
     "groups": ["db=mysql,postgresql", "db/engine@backup=a,b", "+db@extra=mysql", "~db@old"],
     "same key": ["x=1,2", "x=3,4,5", "y=1", "y=2", "z=1,2", "z=7"],
@@ -102,14 +127,18 @@ def read(override: str) -> Any:
 
 @pytest.mark.parametrize("arguments", OVERRIDES.values(), ids=OVERRIDES)
 def test_command_line_as_upstream(arguments: list[str]) -> None:
-    random.seed(arguments[0] if arguments else 0)  # a shuffled order is drawn from the override's text
+    random.seed(
+        arguments[0] if arguments else 0
+    )  # a shuffled order is drawn from the override's text
     expected = upstream(arguments)
     space = parse_space(None, None, arguments)
     assert (distributions(space), space.fixed, list(space.fixed_overrides)) == expected
     assert list(distributions(space)) == list(expected[0])
     for key, distribution in expected[0].items():  # 1 == True == 1.0 in the comparison above
         assert distribution_to_json(distributions(space)[key]) == distribution_to_json(distribution)
-    assert [space.overrides(space.suggest(trial)) for trial in trials(20)] == upstream_jobs(expected, trials(20))
+    assert [space.overrides(space.suggest(trial)) for trial in trials(20)] == upstream_jobs(
+        expected, trials(20)
+    )
 
 
 @pytest.mark.parametrize("arguments", OVERRIDES.values(), ids=OVERRIDES)
@@ -123,7 +152,9 @@ def test_yaml_as_upstream(arguments: list[str]) -> None:
 
 
 def test_yaml_values_that_are_no_strings() -> None:
-    params = yaml.safe_load("{a: 1, b: 0.001, c: true, d: [1, 'x y', false], e: 'choice(1,2)', 'f': [], g: -1.5e-7}")
+    params = yaml.safe_load(
+        "{a: 1, b: 0.001, c: true, d: [1, 'x y', false], e: 'choice(1,2)', 'f': [], g: -1.5e-7}"
+    )
     expected = upstream([f"{key}={value}" for key, value in OmegaConf.create(params).items()])
     for params_given in (params, OmegaConf.create(params)):
         space = parse_space(params_given, None, [])
@@ -138,7 +169,9 @@ def test_yaml_null_is_null() -> None:
 
 
 def test_interpolations_of_params_are_resolved() -> None:
-    config = OmegaConf.create({"low": 0.5, "params": {"a": "interval(${low},5)", "b": "${low}"}, "bad": {"a": "${no}"}})
+    config = OmegaConf.create(
+        {"low": 0.5, "params": {"a": "interval(${low},5)", "b": "${low}"}, "bad": {"a": "${no}"}}
+    )
     space = parse_space(config.params, None, [])
     assert distributions(space) == {"a": FloatDistribution(0.5, 5)}
     assert space.fixed == {"b": "0.5"}
@@ -251,7 +284,11 @@ def quoted(value: Any, quote: Quote) -> str:
     return "null" if value is None else str(value)
 
 
-@given(st.lists(SCALARS, min_size=2, max_size=5, unique_by=typed), st.sampled_from(Quote), st.integers(0, 3))
+@given(
+    st.lists(SCALARS, min_size=2, max_size=5, unique_by=typed),
+    st.sampled_from(Quote),
+    st.integers(0, 3),
+)
 @settings(deadline=None)
 def test_choices_round_trip(values: list[Any], quote: Quote, seed: int) -> None:
     space = parse_space(None, None, [f"x={','.join(quoted(value, quote) for value in values)}"])
@@ -291,7 +328,13 @@ def test_int_range_is_half_open(start: int, stop: int, step: int, seed: int) -> 
     assert space.suggest(trials(1, seed)[0])["x"] in range(start, stop, step)
 
 
-@given(st.integers(-500, 500), st.integers(-500, 500), st.integers(-90, 90), st.integers(1, 4), st.integers(0, 3))
+@given(
+    st.integers(-500, 500),
+    st.integers(-500, 500),
+    st.integers(-90, 90),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
 @settings(deadline=None)
 def test_float_range_is_half_open(start: int, stop: int, step: int, places: int, seed: int) -> None:
     assume(step and range(start, stop, step))
@@ -304,7 +347,9 @@ def test_float_range_is_half_open(start: int, stop: int, step: int, places: int,
 
 
 def test_grid_of_a_range_as_upstream() -> None:
-    space = parse_space(None, None, ["x=range(-5.5,5.5,0.5)", "y=range(0,1,0.1)", "z=range(10,0,-3)", "w=1,2"])
+    space = parse_space(
+        None, None, ["x=range(-5.5,5.5,0.5)", "y=range(0,1,0.1)", "z=range(10,0,-3)", "w=1,2"]
+    )
     columns = [OptunaSweeperImpl._to_grid_sampler_choices(d) for d in distributions(space).values()]
     assert [tuple(params.values()) for params in space.grid()] == list(itertools.product(*columns))
 
@@ -316,7 +361,10 @@ CONDITIONAL = {
     "loss": "choice(focal,ce,poly)",
     "optim": "sgd,adam",
     "optim.nesterov": {"space": "choice(true,false)", "when": ["optim=sgd"]},
-    "optim.momentum": {"space": "choice(0.8,0.9)", "when": ["optim=sgd", "optim.nesterov=true", "loss=ce,poly"]},
+    "optim.momentum": {
+        "space": "choice(0.8,0.9)",
+        "when": ["optim=sgd", "optim.nesterov=true", "loss=ce,poly"],
+    },
     "warm": {"space": 5, "when": "optim.momentum=0.9"},
     "n": "range(2)",
 }
@@ -336,7 +384,15 @@ def is_active(key: str, p: dict[str, Any]) -> bool:
 
 
 def all_active() -> list[dict[str, Any]]:
-    columns = [["focal", "ce", "poly"], [0.5, 1, 2], ["sgd", "adam"], [True, False], [0.8, 0.9], [5], [0, 1]]
+    columns = [
+        ["focal", "ce", "poly"],
+        [0.5, 1, 2],
+        ["sgd", "adam"],
+        [True, False],
+        [0.8, 0.9],
+        [5],
+        [0, 1],
+    ]
     found: list[dict[str, Any]] = []
     for row in itertools.product(*columns):
         full = dict(zip(ORDER, row, strict=True))
@@ -366,13 +422,22 @@ def test_conditional_grid_is_the_filtered_product() -> None:
 
 def test_repeated_choices_count_once() -> None:
     space = parse_space(None, None, ["a=x,y,x", "b=1,true,1.0,1"])
-    assert [typed(params["b"]) for params in space.grid()[:3]] == [typed(1), typed(True), typed(1.0)]
+    assert [typed(params["b"]) for params in space.grid()[:3]] == [
+        typed(1),
+        typed(True),
+        typed(1.0),
+    ]
     assert len(space.grid()) == space.size() == 6
 
 
 def test_size_without_enumeration() -> None:
     space = parse_space(
-        {"a": "range(1000000)", "b": "range(1000000)", "c": "x,y", "d": {"space": "range(1000000)", "when": "c=x"}},
+        {
+            "a": "range(1000000)",
+            "b": "range(1000000)",
+            "c": "x,y",
+            "d": {"space": "range(1000000)", "when": "c=x"},
+        },
         None,
         [],
     )
@@ -384,7 +449,9 @@ def test_an_interval_has_no_grid() -> None:
     assert space.size() is None
     with pytest.raises(ConfigError, match=r"lr: 0 \.\. 1 is continuous.*write lr=A,B,C"):
         space.grid()
-    assert parse_space(None, None, ["n=tag(log,int(interval(1,4)))"]).grid() == [{"n": n} for n in (1, 2, 3, 4)]
+    assert parse_space(None, None, ["n=tag(log,int(interval(1,4)))"]).grid() == [
+        {"n": n} for n in (1, 2, 3, 4)
+    ]
     assert parse_space(None, None, []).grid() == [{}]
 
 
@@ -403,14 +470,22 @@ def test_draws_are_active_configurations(seed: int) -> None:
 
 def test_inactive_parameters_are_dropped() -> None:
     full = dict(zip(ORDER, ["poly", 2, "sgd", False, 0.9, 5, 1], strict=True))
-    kept = {"loss": "poly", "loss.gamma": 2, "optim": "sgd", "optim.nesterov": False, "n": 1}  # warm: parent inactive
+    kept = {
+        "loss": "poly",
+        "loss.gamma": 2,
+        "optim": "sgd",
+        "optim.nesterov": False,
+        "n": 1,
+    }  # warm: parent inactive
     assert conditional().active({**full, "other": 3}) == {**kept, "other": 3}
     assert conditional().overrides(full) == tuple(f"{key}={value}" for key, value in kept.items())
     assert conditional().active({"loss.gamma": 2}) == {}
 
 
 def test_condition_on_a_float_range() -> None:
-    space = parse_space({"a": "range(0,1,0.1)", "b": {"space": "1,2", "when": "a=0.3,0.70"}}, None, [])
+    space = parse_space(
+        {"a": "range(0,1,0.1)", "b": {"space": "1,2", "when": "a=0.3,0.70"}}, None, []
+    )
     assert space.active({"a": 0.1 + 0.2, "b": 1}) == {"a": 0.1 + 0.2, "b": 1}
     assert space.active({"a": 0.4, "b": 1}) == {"a": 0.4}
     assert space.size() == 10 + 2
@@ -437,11 +512,15 @@ def test_condition_values_are_choices(parent: str, when: str, values: tuple[str,
     assert {str(params["p"]) for params in space.grid() if "x" in params} == set(values)
 
 
-@pytest.mark.parametrize(("loss", "kept"), [("loss=focal", True), ("loss='poly'", True), ("loss=ce", False)])
+@pytest.mark.parametrize(
+    ("loss", "kept"), [("loss=focal", True), ("loss='poly'", True), ("loss=ce", False)]
+)
 def test_condition_on_a_fixed_value_is_decided(loss: str, kept: bool) -> None:
     space = parse_space(CONDITIONAL, None, [loss])
     assert ("loss.gamma" in distributions(space)) is kept
-    assert all(condition.key != "loss" for dimension in space.dimensions for condition in dimension.when)
+    assert all(
+        condition.key != "loss" for dimension in space.dimensions for condition in dimension.when
+    )
     assert ("optim.momentum" in distributions(space)) is (loss != "loss=focal")
     assert ("warm" in distributions(space)) is (loss != "loss=focal")  # its parent is dropped
 
@@ -450,7 +529,9 @@ def test_a_fixed_child_is_fixed_for_all() -> None:
     space = parse_space(CONDITIONAL, None, ["optim.momentum=0.9"])
     assert "optim.momentum" not in distributions(space)
     assert space.overrides({"loss": "focal"}) == ("loss=focal", "optim.momentum=0.9")
-    assert space.dimensions[-2] == Dimension("warm", CategoricalDistribution([5]))  # its condition holds
+    assert space.dimensions[-2] == Dimension(
+        "warm", CategoricalDistribution([5])
+    )  # its condition holds
 
 
 def test_a_sweep_on_the_command_line_keeps_the_condition() -> None:
@@ -458,7 +539,10 @@ def test_a_sweep_on_the_command_line_keeps_the_condition() -> None:
     assert space.dimensions[1] == Dimension(
         "loss.gamma", FloatDistribution(1, 2), (Condition("loss", ("focal", "poly")),)
     )
-    with pytest.raises(ConfigError, match=r"loss.gamma: swept over, but active only when loss=focal,poly, and loss=ce"):
+    with pytest.raises(
+        ConfigError,
+        match=r"loss.gamma: swept over, but active only when loss=focal,poly, and loss=ce",
+    ):
         parse_space(CONDITIONAL, None, ["loss.gamma=interval(1,2)", "loss=ce"])
 
 
@@ -485,19 +569,40 @@ def test_a_plain_value_under_a_condition(written: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("child", "message"),
     [
-        ({"space": "1,2", "when": "losss=focal"}, "x: when: losss=focal: losss is neither .*; did you mean loss\\?$"),
-        ({"space": "1,2", "when": "qq=1"}, "x: when: qq=1: qq is neither .*write qq=..., or leave x out"),
-        ({"space": "1,2", "when": "loss=focl"}, "not a value of loss: expected one of focal, ce.*did you mean focal"),
+        (
+            {"space": "1,2", "when": "losss=focal"},
+            "x: when: losss=focal: losss is neither .*; did you mean loss\\?$",
+        ),
+        (
+            {"space": "1,2", "when": "qq=1"},
+            "x: when: qq=1: qq is neither .*write qq=..., or leave x out",
+        ),
+        (
+            {"space": "1,2", "when": "loss=focl"},
+            "not a value of loss: expected one of focal, ce.*did you mean focal",
+        ),
         ({"space": "1,2", "when": "lr=1"}, "x: when: lr=1: lr is drawn from an interval"),
-        ({"space": "1,2", "when": "n=7"}, "x: when: n=7: not a value of n: expected 0 .. 4, integers"),
+        (
+            {"space": "1,2", "when": "n=7"},
+            "x: when: n=7: not a value of n: expected 0 .. 4, integers",
+        ),
         ({"space": "1,2", "when": "x=1"}, "x: when: the conditions wait for each other"),
         ({"space": "1,2", "when": "y=1"}, "x, y: when: the conditions wait for each other"),
-        ({"space": "1,2", "when": ["loss=focal", "loss=ce"]}, "x: when: loss=focal and its other .* never hold"),
-        ({"space": "1,2", "when": ["loss=focal", "z=1"]}, "x: when: loss=focal and its other .* never hold"),
+        (
+            {"space": "1,2", "when": ["loss=focal", "loss=ce"]},
+            "x: when: loss=focal and its other .* never hold",
+        ),
+        (
+            {"space": "1,2", "when": ["loss=focal", "z=1"]},
+            "x: when: loss=focal and its other .* never hold",
+        ),
         ({"space": "1,2", "when": "loss"}, "x: when: loss: not an override"),
         ({"space": "1,2", "when": "~loss"}, "x: when: expected 'key=value"),
         ({"space": "1,2", "when": "n=interval(1,2)"}, "x: when: expected 'key=value"),
-        ({"space": "1,2", "when": None}, "x: when: expected 'key=value' or a list of such, got None"),
+        (
+            {"space": "1,2", "when": None},
+            "x: when: expected 'key=value' or a list of such, got None",
+        ),
         ({"space": "1,2", "when": []}, "x: when: expected 'key=value'"),
         ({"space": "1,2", "when": {"loss": "focal"}}, "x: when: expected 'key=value'"),
         ({"space": "1,2", "whem": "loss=focal"}, "x: expected .*got the keys space, whem"),
@@ -524,9 +629,13 @@ def test_a_misspelt_choice_is_found_beside_a_fixed_parent() -> None:
     params = {"loss": "focal,ce", "x": {"space": "1,2", "when": "loss=focl"}}
     with pytest.raises(ConfigError, match="did you mean focal"):
         parse_space(params, None, ["loss=ce"])
-    space = parse_space({"loss": "focal,ce", "x": {"space": "1,2", "when": "loss=poly"}}, None, ["loss=poly"])
+    space = parse_space(
+        {"loss": "focal,ce", "x": {"space": "1,2", "when": "loss=poly"}}, None, ["loss=poly"]
+    )
     assert list(distributions(space)) == ["x"]
-    space = parse_space({"lr": "interval(0,1)", "x": {"space": "1,2", "when": "lr=0.5,0.7"}}, None, ["lr=0.5"])
+    space = parse_space(
+        {"lr": "interval(0,1)", "x": {"space": "1,2", "when": "lr=0.5,0.7"}}, None, ["lr=0.5"]
+    )
     assert list(distributions(space)) == ["x"]
 
 
@@ -536,7 +645,9 @@ def test_a_deletion_has_no_condition() -> None:
 
 
 def test_a_parent_in_dropped_defaults_is_named() -> None:
-    with pytest.raises(ConfigError, match="x: when: loss=focal: loss is neither searched nor given a value"):
+    with pytest.raises(
+        ConfigError, match="x: when: loss=focal: loss is neither searched nor given a value"
+    ):
         parse_space({"x": {"space": "1,2", "when": "loss=focal"}}, {"loss": "focal,ce"}, ["n=1,2"])
 
 
@@ -595,7 +706,10 @@ def test_given_values_are_converted(space: str, value: Any, expected: Any) -> No
         ({"lr": "fast"}, "lr=fast: expected"),
         ({"odd": 4}, "odd=4: expected 1 .. 7 in steps of 2"),
         ({"tenth": 0.25}, "tenth=0.25: expected 0 .. 0.9 in steps of 0.1"),
-        ({"loss": "ce", "loss.gamma": 1}, "loss.gamma=1 is active only when loss=focal,poly; give both"),
+        (
+            {"loss": "ce", "loss.gamma": 1},
+            "loss.gamma=1 is active only when loss=focal,poly; give both",
+        ),
         ({"loss.gamma": 1}, "loss.gamma=1 is active only when loss=focal,poly"),
         ({"flag": 1}, "flag=1: expected one of True, False"),
         ({"seed": 2}, "seed=2, but seed=1 is fixed"),
@@ -617,14 +731,22 @@ def test_bad_given_values_are_refused(given: dict[str, Any], message: str) -> No
 def test_given_parameters_may_be_few() -> None:
     space = parse_space({**CONDITIONAL, "seed": 1}, None, [])
     given = {"n": 1, "loss.gamma": "2", "loss": "poly", "seed": "1"}
-    assert list(space.check_params(given, "here").items()) == [("loss", "poly"), ("loss.gamma", 2), ("n", 1)]
+    assert list(space.check_params(given, "here").items()) == [
+        ("loss", "poly"),
+        ("loss.gamma", 2),
+        ("n", 1),
+    ]
     assert space.check_params({}, "here") == {}
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_drawn_parameters_are_accepted(seed: int) -> None:
-    space = parse_space({**CONDITIONAL, "a": "range(0,1,0.1)", "b": "'x y',null,[1]", "c": "interval(0,1)"}, None, [])
+    space = parse_space(
+        {**CONDITIONAL, "a": "range(0,1,0.1)", "b": "'x y',null,[1]", "c": "interval(0,1)"},
+        None,
+        [],
+    )
     params = space.suggest(trials(1, seed)[0])
     assert space.check_params(params, "here") == params
 
@@ -651,7 +773,9 @@ def test_choices(value: str, expected: list[Any]) -> None:
 
 
 def pairs(params: dict[str, Any], keys: list[str]) -> set[tuple[tuple[str, str], ...]]:
-    return set(itertools.combinations([(key, str(params[key])) for key in keys if key in params], 2))
+    return set(
+        itertools.combinations([(key, str(params[key])) for key in keys if key in params], 2)
+    )
 
 
 def check_probes(space: SearchSpace, groups: list[str]) -> list[dict[str, Any]]:
@@ -660,9 +784,13 @@ def check_probes(space: SearchSpace, groups: list[str]) -> list[dict[str, Any]]:
     possible = space.grid()
     assert all(params in possible for params in found)
     assert len({tuple(params.items()) for params in found}) == len(found)
-    assert {item for p in found for item in p.items()} == {item for p in possible for item in p.items()}
+    assert {item for p in found for item in p.items()} == {
+        item for p in possible for item in p.items()
+    }
     ordered = [dimension.key for dimension in space.dimensions if dimension.key in groups]
-    assert {pair for p in found for pair in pairs(p, ordered)} == {pair for p in possible for pair in pairs(p, ordered)}
+    assert {pair for p in found for pair in pairs(p, ordered)} == {
+        pair for p in possible for pair in pairs(p, ordered)
+    }
     return found
 
 
@@ -684,9 +812,19 @@ def test_probes_hold_pairs_of_conditional_groups() -> None:
 
 
 def test_probes_are_few() -> None:
-    arguments = ["a=range(6)", "b=range(5)", "c=range(5)", "d=range(5)", "e=range(5)", "n=1,2,3", "m=1,2"]
+    arguments = [
+        "a=range(6)",
+        "b=range(5)",
+        "c=range(5)",
+        "d=range(5)",
+        "e=range(5)",
+        "n=1,2,3",
+        "m=1,2",
+    ]
     found = check_probes(parse_space(None, None, arguments), ["a", "b", "c", "d", "e"])
-    assert 30 <= len(found) <= 30 * 1.7 + 3  # 30 pairs of a and b; then two more n, one more m; the product has 22,500
+    assert (
+        30 <= len(found) <= 30 * 1.7 + 3
+    )  # 30 pairs of a and b; then two more n, one more m; the product has 22,500
 
 
 def test_a_dimension_that_is_no_group_varies_alone() -> None:
@@ -703,7 +841,12 @@ def test_a_dimension_that_is_no_group_varies_alone() -> None:
 
 def test_probes_reach_a_child_of_a_long_range() -> None:
     space = parse_space({"n": "range(100)", "x": {"space": "1,2", "when": "n=50"}}, None, [])
-    assert space.probes(lambda key: False) == [{"n": 0}, {"n": 99}, {"n": 50, "x": 1}, {"n": 50, "x": 2}]
+    assert space.probes(lambda key: False) == [
+        {"n": 0},
+        {"n": 99},
+        {"n": 50, "x": 1},
+        {"n": 50, "x": 2},
+    ]
 
 
 KEYS = "abcde"
@@ -714,13 +857,24 @@ def spaces(draw: Callable[..., Any]) -> SearchSpace:
     """Draw a space of up to five dimensions, each possibly under conditions on earlier ones."""
     found: list[Dimension] = []
     for key in KEYS[: draw(st.integers(1, 5))]:
-        parents = draw(st.lists(st.sampled_from(found), max_size=2, unique_by=lambda d: d.key)) if found else []
+        parents = (
+            draw(st.lists(st.sampled_from(found), max_size=2, unique_by=lambda d: d.key))
+            if found
+            else []
+        )
         when = tuple(
-            Condition(p.key, tuple(map(str, draw(st.lists(st.sampled_from(p.distribution.choices), min_size=1)))))
+            Condition(
+                p.key,
+                tuple(
+                    map(str, draw(st.lists(st.sampled_from(p.distribution.choices), min_size=1)))
+                ),
+            )
             for p in parents
         )
         count = draw(st.integers(1, 4))
-        found.append(Dimension(key, CategoricalDistribution([f"{key}{i}" for i in range(count)]), when))
+        found.append(
+            Dimension(key, CategoricalDistribution([f"{key}{i}" for i in range(count)]), when)
+        )
     return SearchSpace(tuple(found), {}, ())
 
 
@@ -736,7 +890,9 @@ def test_probes_of_any_space(space: SearchSpace, groups: set[str]) -> None:
 @settings(deadline=None)
 def test_grid_of_any_space(space: SearchSpace) -> None:
     expected: list[dict[str, Any]] = []
-    for row in itertools.product(*(dimension.distribution.choices for dimension in space.dimensions)):
+    for row in itertools.product(
+        *(dimension.distribution.choices for dimension in space.dimensions)
+    ):
         params: dict[str, Any] = {}
         for dimension, value in zip(space.dimensions, row, strict=True):
             if all(params.get(condition.key) in condition.values for condition in dimension.when):
@@ -782,11 +938,22 @@ def test_fingerprint_is_plain_and_exact() -> None:
     arguments = ["s=1", "~t"]
     one = parse_space(CONDITIONAL, None, [*arguments, "lr=interval(0,1)", "z=nan,1"])
     stored = yaml.safe_load(yaml.safe_dump(one.fingerprint()))
-    assert stored == parse_space(CONDITIONAL, None, [*arguments, "lr=interval(0.0,1e0)", "z=nan,1"]).fingerprint()
+    assert (
+        stored
+        == parse_space(
+            CONDITIONAL, None, [*arguments, "lr=interval(0.0,1e0)", "z=nan,1"]
+        ).fingerprint()
+    )
     assert stored["fixed"] == {"s": "1"}
     assert stored["deletions"] == ["~t"]
     assert stored["searched"]["loss.gamma"] == {"choices": [0.5, 1, 2], "when": ["loss=focal,poly"]}
-    assert stored["searched"]["lr"] == {"type": "float", "low": 0.0, "high": 1.0, "log": False, "step": None}
+    assert stored["searched"]["lr"] == {
+        "type": "float",
+        "low": 0.0,
+        "high": 1.0,
+        "log": False,
+        "step": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -830,7 +997,10 @@ def test_fingerprint_shows_a_change(change: dict[str, Any]) -> None:
             "optim.lr: int(interval(1,501)) is linear over 2.7 decades: 90% of the draws lie above 50.1; "
             "write tag(log, int(interval(1,501)))",
         ),
-        ("tag(log,range(1,9))", "optim.lr: tag(log, ...) changes nothing on a range; write tag(log, interval(...))"),
+        (
+            "tag(log,range(1,9))",
+            "optim.lr: tag(log, ...) changes nothing on a range; write tag(log, interval(...))",
+        ),
         ("interval(0.001,0.1)", None),
         ("interval(0.0007,0.07)", None),  # 100.00000000000001 to Python
         ("interval(0,0.1)", None),
@@ -852,4 +1022,7 @@ def test_warnings(value: str, warning: str | None) -> None:
 
 def test_distributions_survive_a_storage() -> None:
     for dimension in conditional().dimensions:
-        assert json_to_distribution(distribution_to_json(dimension.distribution)) == dimension.distribution
+        assert (
+            json_to_distribution(distribution_to_json(dimension.distribution))
+            == dimension.distribution
+        )

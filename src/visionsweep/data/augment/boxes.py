@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def box_mask(tops: Tensor, lefts: Tensor, bottoms: Tensor, rights: Tensor, height: int, width: int) -> Tensor:
+def box_mask(
+    tops: Tensor, lefts: Tensor, bottoms: Tensor, rights: Tensor, height: int, width: int
+) -> Tensor:
     """(B, 1, height, width) bool, true inside each box; edges (B,) int64, bottom and right exclusive."""
     rows = torch.arange(height, device=tops.device)
     columns = torch.arange(width, device=tops.device)

@@ -7,7 +7,11 @@ from torch import Generator, Tensor
 
 from visionsweep.data.augment.ranges import require_range
 
-LUMA = (0.30, 0.59, 0.11)  # weights of red, green and blue, ITU-R BT.601, rounded as in Python's colorsys
+LUMA = (
+    0.30,
+    0.59,
+    0.11,
+)  # weights of red, green and blue, ITU-R BT.601, rounded as in Python's colorsys
 
 
 class ColorJitter:
@@ -20,7 +24,11 @@ class ColorJitter:
     """
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
-        for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+        for name, value in (
+            ("brightness", brightness),
+            ("contrast", contrast),
+            ("saturation", saturation),
+        ):
             require_range(self, name, value, 0, 10)
         require_range(self, "hue", hue, 0, 0.5)
         self.brightness = brightness
@@ -28,19 +36,25 @@ class ColorJitter:
         self.saturation = saturation
         self.hue = hue
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Same shape, float32 in 0..255; targets unchanged."""
         draws = torch.rand(4, len(images), generator=generator)
         factors = [
             max(0.0, 1 - amount) * (1 - draw) + (1 + amount) * draw
-            for amount, draw in zip((self.brightness, self.contrast, self.saturation), draws, strict=False)
+            for amount, draw in zip(
+                (self.brightness, self.contrast, self.saturation), draws, strict=False
+            )
         ]
         angle = (draws[3] * 2 - 1) * (self.hue * 2 * math.pi)
         brightness, contrast, saturation, angle = (x.to(images.device) for x in (*factors, angle))
         return adjust_color(images, brightness, contrast, saturation, angle), targets
 
 
-def adjust_color(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor) -> Tensor:
+def adjust_color(
+    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor
+) -> Tensor:
     """Colours of images (B, C, H, W) changed by factors (B,) and hue angles (B,) in radians, float32 in 0..255."""
     channels = images.shape[1]
     pixels = images.flatten(2).float()

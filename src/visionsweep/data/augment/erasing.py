@@ -24,12 +24,16 @@ class RandomErasing:
         require_range(self, "min_area", min_area, 0, 1)
         require_range(self, "max_area", max_area, 0, 1)
         if min_area > max_area:
-            raise ConfigError(f"augment: RandomErasing.min_area: expected at most max_area={max_area}, got {min_area}")
+            raise ConfigError(
+                f"augment: RandomErasing.min_area: expected at most max_area={max_area}, got {min_area}"
+            )
         self.probability = probability
         self.min_area = min_area
         self.max_area = max_area
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Same shape and dtype; targets unchanged."""
         batch, channels, height, width = images.shape
         is_erased, area, log_aspect, top, left = torch.rand(5, batch, generator=generator)

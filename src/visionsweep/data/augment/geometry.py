@@ -19,9 +19,13 @@ class Flip:
         self.probability = probability
         self.flips = flips
         if not flips:
-            logger.info("augment: flip left out: mirrored images do not keep their label here (data.flips=false)")
+            logger.info(
+                "augment: flip left out: mirrored images do not keep their label here (data.flips=false)"
+            )
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Same shape and dtype; targets unchanged."""
         if not self.flips:
             return images, targets
@@ -43,7 +47,9 @@ class ShiftedCrop:
         require_range(self, "padding", padding, 0, 0.5)
         self.padding = padding
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Same shape and dtype; targets unchanged."""
         if self.padding == 0:
             return images, targets
@@ -59,7 +65,9 @@ def crop_windows(images: Tensor, tops: Tensor, lefts: Tensor, height: int, width
     batch, channels, full_height, full_width = images.shape
     tops, lefts = tops.to(images.device), lefts.to(images.device)
     # Row r of plane p of a window is `width` bytes in one piece, from here on in the flat batch:
-    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * (full_height * full_width)
+    planes = torch.arange(batch * channels, device=images.device).view(batch, channels, 1) * (
+        full_height * full_width
+    )
     rows = torch.arange(height, device=images.device) * full_width
     starts = planes + (tops * full_width + lefts).view(batch, 1, 1) + rows
     # so the crop is a copy of rows from the view of all pieces: no loop over images and no index a pixel.

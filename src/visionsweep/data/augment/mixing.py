@@ -18,7 +18,9 @@ class Mixup:
         self.alpha = _positive(self, alpha)
         self.num_classes = num_classes
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Images float32 of the same shape; targets (B, num_classes) float32 with rows that sum to one."""
         partners = torch.randperm(len(images), generator=generator).to(images.device)
         lam = _draw_beta(self.alpha, len(images), generator).to(images.device, torch.float32)
@@ -38,7 +40,9 @@ class CutMix:
         self.alpha = _positive(self, alpha)
         self.num_classes = num_classes
 
-    def __call__(self, images: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
         """Images of the same shape and dtype; targets (B, num_classes) float32 with rows that sum to one."""
         batch, _, height, width = images.shape
         partners = torch.randperm(batch, generator=generator)
@@ -46,7 +50,9 @@ class CutMix:
         box = draw_boxes(lam, height, width, generator)
         area = (box.bottoms - box.tops) * (box.rights - box.lefts)
         kept = (1 - area / (height * width)).to(images.device)
-        mask = box_mask(box.tops, box.lefts, box.bottoms, box.rights, height, width).to(images.device)
+        mask = box_mask(box.tops, box.lefts, box.bottoms, box.rights, height, width).to(
+            images.device
+        )
         partners = partners.to(images.device)
         mixed = paint(images, mask, images.index_select(0, partners))
         return mixed, mix_targets(targets, partners, kept, self.num_classes)
@@ -91,5 +97,7 @@ def _draw_beta(alpha: float, count: int, generator: Generator) -> Tensor:
 
 def _positive(step: object, alpha: float) -> float:
     if not alpha > 0:
-        raise ConfigError(f"augment: {type(step).__name__}.alpha: expected a number above 0, got {alpha}")
+        raise ConfigError(
+            f"augment: {type(step).__name__}.alpha: expected a number above 0, got {alpha}"
+        )
     return alpha

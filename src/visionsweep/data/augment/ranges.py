@@ -7,4 +7,6 @@ def require_range(step: object, name: str, value: float, low: float, high: float
     """ConfigError unless low <= value <= high."""
     if not low <= value <= high:
         owner = type(step).__name__
-        raise ConfigError(f"augment: {owner}.{name}: expected a number in {low:g}..{high:g}, got {value}")
+        raise ConfigError(
+            f"augment: {owner}.{name}: expected a number in {low:g}..{high:g}, got {value}"
+        )

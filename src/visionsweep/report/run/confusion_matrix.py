@@ -30,7 +30,9 @@ _BAR_TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)
 _GAP = 0.06  # inches between a text and what it names
 
 
-def confusion_matrix_png(matrix: NDArray[np.integer], class_names: Sequence[str], path: Path) -> None:
+def confusion_matrix_png(
+    matrix: NDArray[np.integer], class_names: Sequence[str], path: Path
+) -> None:
     """Write a picture of a (K, K) matrix of counts, rows are targets and columns predictions.
 
     Colour is the share of a row (its diagonal is the recall), on a square-root scale so that rare mistakes can
@@ -57,10 +59,21 @@ def confusion_matrix_png(matrix: NDArray[np.integer], class_names: Sequence[str]
     axes.axis("off")
     axes.imshow(_colors(shares), interpolation="nearest", aspect="auto")
     _frame(axes, num_classes)
-    _write_names(axes, shown, names, size, inches_per_class=side / num_classes, is_upright=is_upright)
-    figure.text((left + side / 2) / figure.get_figwidth(), 0.1 / figure.get_figheight(), "predicted", ha="center")
+    _write_names(
+        axes, shown, names, size, inches_per_class=side / num_classes, is_upright=is_upright
+    )
     figure.text(
-        0.1 / figure.get_figwidth(), (bottom + side / 2) / figure.get_figheight(), "target", va="center", rotation=90
+        (left + side / 2) / figure.get_figwidth(),
+        0.1 / figure.get_figheight(),
+        "predicted",
+        ha="center",
+    )
+    figure.text(
+        0.1 / figure.get_figwidth(),
+        (bottom + side / 2) / figure.get_figheight(),
+        "target",
+        va="center",
+        rotation=90,
     )
     right, total = int(np.trace(matrix)), int(matrix.sum())
     add_title(axes, f"{right:,} of {total:,} right")
@@ -85,19 +98,35 @@ def _frame(axes: "Axes", num_classes: int) -> None:
     from matplotlib.patches import Rectangle
 
     axes.add_patch(
-        Rectangle((-0.5, -0.5), num_classes, num_classes, fill=False, edgecolor=GRAY, linewidth=0.8, clip_on=False)
+        Rectangle(
+            (-0.5, -0.5),
+            num_classes,
+            num_classes,
+            fill=False,
+            edgecolor=GRAY,
+            linewidth=0.8,
+            clip_on=False,
+        )
     )
 
 
 def _write_names(
-    axes: "Axes", shown: range, names: Sequence[str], size: float, *, inches_per_class: float, is_upright: bool
+    axes: "Axes",
+    shown: range,
+    names: Sequence[str],
+    size: float,
+    *,
+    inches_per_class: float,
+    is_upright: bool,
 ) -> None:
     """Write names beside rows and under columns; as texts, since matplotlib's ticks take five times as long."""
     style = name_style(names, size)
     beside, below = -0.5 - _GAP / inches_per_class, shown.stop - 0.5 + _GAP / inches_per_class
     for index, name in zip(shown, names, strict=True):
         axes.text(beside, index, name, ha="right", va="center", **style)
-        axes.text(index, below, name, ha="center", va="top", rotation=90 if is_upright else 0, **style)
+        axes.text(
+            index, below, name, ha="center", va="top", rotation=90 if is_upright else 0, **style
+        )
 
 
 def _write_counts(axes: "Axes", matrix: NDArray[np.integer], shares: NDArray[np.float64]) -> None:
@@ -106,7 +135,16 @@ def _write_counts(axes: "Axes", matrix: NDArray[np.integer], shares: NDArray[np.
     for row, column in zip(*np.nonzero(matrix), strict=True):
         color = "white" if shares[row, column] > 0.4 else DARK
         count = str(matrix[row, column])
-        axes.text(column, row, count, ha="center", va="center", color=color, fontsize=size, parse_math=False)
+        axes.text(
+            column,
+            row,
+            count,
+            ha="center",
+            va="center",
+            color=color,
+            fontsize=size,
+            parse_math=False,
+        )
 
 
 def _add_scale(figure: "Figure", left: float, bottom: float, height: float) -> None:
@@ -114,7 +152,9 @@ def _add_scale(figure: "Figure", left: float, bottom: float, height: float) -> N
     axes = add_axes(figure, left, bottom, 0.16, height)
     axes.axis("off")
     ramp = np.linspace(0, 1, 256)[:, None] ** 2  # the colours go with the square root
-    axes.imshow(_colors(ramp), origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest")
+    axes.imshow(
+        _colors(ramp), origin="lower", extent=(0, 1, 0, 1), aspect="auto", interpolation="nearest"
+    )
     for tick in _BAR_TICKS:
         axes.text(1.4, tick**0.5, f"{tick:g}", va="center", fontsize=9)
     axes.text(4.2, 0.5, "share of the target class", va="center", rotation=90, fontsize=10)

@@ -25,10 +25,19 @@ if TYPE_CHECKING:
 DPI = 110
 MAX_NAME_LENGTH = 20
 # Told apart also by the colour-blind: Okabe and Ito's palette, a little darker, without its yellow.
-BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = "#2a6fbb", "#d9731a", "#12876a", "#b0568f", "#4fb0e0", "#8a8a8a"
+BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = (
+    "#2a6fbb",
+    "#d9731a",
+    "#12876a",
+    "#b0568f",
+    "#4fb0e0",
+    "#8a8a8a",
+)
 DARK = "#333333"
 
-_PLAIN_FONT = "DejaVu Sans"  # comes with matplotlib; Latin, Greek, Cyrillic, and much more, but no CJK
+_PLAIN_FONT = (
+    "DejaVu Sans"  # comes with matplotlib; Latin, Greek, Cyrillic, and much more, but no CJK
+)
 _OTHER_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -60,7 +69,9 @@ def new_figure(width: float, height: float) -> "Figure":
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
     """Add axes at a place in inches from the lower left corner."""
     total_width, total_height = figure.get_size_inches()
-    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+    return figure.add_axes(
+        (left / total_width, bottom / total_height, width / total_width, height / total_height)
+    )
 
 
 def add_plot(
@@ -89,16 +100,25 @@ def add_plot(
     across, up = _fractions(xticks, x), _fractions(yticks, y)
     grid = [((at, 0.0), (at, 1.0)) for at in across] + [((0.0, at), (1.0, at)) for at in up]
     frame = [((0.0, 1.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))]
-    frame += [((at, 0.0), (at, -0.05 / height)) for at in across] + [((0.0, at), (-0.05 / width, at)) for at in up]
+    frame += [((at, 0.0), (at, -0.05 / height)) for at in across] + [
+        ((0.0, at), (-0.05 / width, at)) for at in up
+    ]
     for segments, color, order in ((grid if has_grid else [], "#e6e6e6", 0.5), (frame, DARK, 3.0)):
         lines = LineCollection(
-            segments, colors=color, linewidths=0.8, transform=axes.transAxes, clip_on=False, zorder=order
+            segments,
+            colors=color,
+            linewidths=0.8,
+            transform=axes.transAxes,
+            clip_on=False,
+            zorder=order,
         )
         axes.add_collection(lines, autolim=False)
     style: dict[str, Any] = {"transform": axes.transAxes, "color": DARK}
     for at, tick in zip(up, yticks, strict=True):
         axes.text(-0.09 / width, at, f"{tick:g}", ha="right", va="center", fontsize=9, **style)
-    axes.text(-0.55 / width, 0.5, ylabel, ha="center", va="center", rotation=90, fontsize=10, **style)
+    axes.text(
+        -0.55 / width, 0.5, ylabel, ha="center", va="center", rotation=90, fontsize=10, **style
+    )
     if xlabel:
         for at, tick in zip(across, xticks, strict=True):
             axes.text(at, -0.09 / height, f"{tick:g}", ha="center", va="top", fontsize=9, **style)
@@ -120,7 +140,9 @@ def add_title(axes: "Axes", title: str, above: float = 0.1) -> None:
     axes.text(0, 1 + above / height, title, fontsize=11, color=DARK, transform=axes.transAxes)
 
 
-def save_png(figure: "Figure", path: Path, pictures: Iterable[tuple[int, int, NDArray[np.uint8]]] = ()) -> None:
+def save_png(
+    figure: "Figure", path: Path, pictures: Iterable[tuple[int, int, NDArray[np.uint8]]] = ()
+) -> None:
     """Draw the figure once and write it, atomically.
 
     ``pictures``: top, left (in pixels from the upper left corner) and (h, w, 3) RGB; they are copied over the figure,
@@ -169,7 +191,11 @@ def fitted(text: str, size: float, width: float) -> str:
 
 
 def _families(texts: Iterable[str]) -> list[str]:
-    return [_PLAIN_FONT] if all(text.isascii() for text in texts) else [_PLAIN_FONT, *_installed_other_fonts()]
+    return (
+        [_PLAIN_FONT]
+        if all(text.isascii() for text in texts)
+        else [_PLAIN_FONT, *_installed_other_fonts()]
+    )
 
 
 @functools.cache
@@ -198,7 +224,8 @@ def _advance(character: str) -> float:
     with _without_glyph_warnings():
         # Between two others: alone it would be measured without the space around it.
         around, alone = (
-            _ruler().get_text_width_height_descent(text, font, ismath=False)[0] for text in (f"x{character}x", "xx")
+            _ruler().get_text_width_height_descent(text, font, ismath=False)[0]
+            for text in (f"x{character}x", "xx")
         )
     return float(around - alone) / 100
 

@@ -39,18 +39,30 @@ def curves_png(history: History, path: Path, best_epoch: int | None = None) -> N
         ("macro F1", {"train/f1_macro": GRAY, "val/f1_macro": BLUE}),
         ("learning rate", {"train/lr": GREEN}),
     ]
-    panels = [(title, keys) for title, keys in panels if any(key in row for row in history for key in keys)]
+    panels = [
+        (title, keys)
+        for title, keys in panels
+        if any(key in row for row in history for key in keys)
+    ]
     figure = new_figure(_WIDTH * max(1, len(panels)), _HEIGHT)
     for position, (title, keys) in enumerate(panels):
         curves = {key: _points(history, key) for key in keys}
         box = (_WIDTH * position + _LEFT, _BOTTOM, _WIDTH - _LEFT - 0.15, _HEIGHT - _BOTTOM - 0.65)
-        axes = _add_panel(figure, box, [value for points in curves.values() for _, value in points], len(history))
+        axes = _add_panel(
+            figure, box, [value for points in curves.values() for _, value in points], len(history)
+        )
         add_title(axes, title, above=0.38)
         legend = []
         for key, points in curves.items():
             if points:
                 marker = "o" if len(points) <= 15 else None
-                axes.plot(*zip(*points, strict=True), color=keys[key], marker=marker, markersize=3.5, linewidth=1.6)
+                axes.plot(
+                    *zip(*points, strict=True),
+                    color=keys[key],
+                    marker=marker,
+                    markersize=3.5,
+                    linewidth=1.6,
+                )
                 legend.append((f"\u2501 {key}", keys[key]))
         if best_epoch is not None:
             axes.axvline(best_epoch, color=ORANGE, linewidth=1, linestyle=":")
@@ -64,7 +76,10 @@ def _points(history: History, key: str) -> list[tuple[int, float]]:
 
 
 def _add_panel(
-    figure: "Figure", box: tuple[float, float, float, float], values: Sequence[float], num_epochs: int
+    figure: "Figure",
+    box: tuple[float, float, float, float],
+    values: Sequence[float],
+    num_epochs: int,
 ) -> "Axes":
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
@@ -83,9 +98,18 @@ def _add_panel(
     )
 
 
-def _write_legend(axes: "Axes", entries: Sequence[tuple[str, str]], box: tuple[float, float, float, float]) -> None:
+def _write_legend(
+    axes: "Axes", entries: Sequence[tuple[str, str]], box: tuple[float, float, float, float]
+) -> None:
     """Write the names of the curves in their colours above the panel, where they hide no curve."""
     left = 0.0
     for text, color in entries:
-        axes.text(left / box[2], 1 + 0.12 / box[3], text, color=color, fontsize=9, transform=axes.transAxes)
+        axes.text(
+            left / box[2],
+            1 + 0.12 / box[3],
+            text,
+            color=color,
+            fontsize=9,
+            transform=axes.transAxes,
+        )
         left += text_width([text], 9) + 0.18

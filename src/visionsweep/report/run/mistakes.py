@@ -21,7 +21,9 @@ from visionsweep.report.run.drawing import (
 COLUMNS = 6
 TILE = 160  # pixels, the box of an image
 GAP = 16  # pixels between tiles
-_MAX_MAGNIFIED = 64  # pixels; what is smaller is enlarged without blur, so that its pixels can be seen
+_MAX_MAGNIFIED = (
+    64  # pixels; what is smaller is enlarged without blur, so that its pixels can be seen
+)
 _LINE = 17  # pixels, height of a line of a caption
 _TITLE = 34  # pixels
 _NAME_SIZE, _FILE_SIZE = 9.0, 7.5  # points
@@ -57,9 +59,13 @@ def mistakes_png(
     enlarged by a whole factor without blur, large ones reduced. Without mistakes a small picture says so.
     Raises ValueError where the lengths or the number of channels do not fit.
     """
-    lengths = {len(part) for part in (images, true_names, predicted_names, confidences, labels_of_files)}
+    lengths = {
+        len(part) for part in (images, true_names, predicted_names, confidences, labels_of_files)
+    }
     if len(lengths) != 1:
-        raise ValueError(f"images, names, confidences and files of different lengths: {sorted(lengths)}")
+        raise ValueError(
+            f"images, names, confidences and files of different lengths: {sorted(lengths)}"
+        )
     if not len(images):
         figure = new_figure(3.6, 0.8)
         figure.text(0.5, 0.5, "no mistakes", ha="center", va="center", fontsize=12, color=DARK)
@@ -90,7 +96,15 @@ def mistakes_png(
             style = name_style([line], _FILE_SIZE if is_last else _NAME_SIZE)
             y = top + tile_height + 4 + number * _LINE
             color = GRAY if is_last else DARK
-            figure.text((left + TILE / 2) / width, 1 - y / height, line, ha="center", va="top", color=color, **style)
+            figure.text(
+                (left + TILE / 2) / width,
+                1 - y / height,
+                line,
+                ha="center",
+                va="top",
+                color=color,
+                **style,
+            )
     save_png(figure, path, pictures)
 
 
@@ -107,14 +121,18 @@ def _captions(
     files = [label.rsplit("/", 1)[-1] for label in labels_of_files]
     whole = [f"{a} {_ARROW} {b}  {number}" for (a, b), number in zip(names, numbers, strict=True)]
     if text_width(whole, _NAME_SIZE) <= width:
-        return [[line, fitted(file, _FILE_SIZE, width)] for line, file in zip(whole, files, strict=True)]
+        return [
+            [line, fitted(file, _FILE_SIZE, width)] for line, file in zip(whole, files, strict=True)
+        ]
     return [
         [
             fitted(true_name, _NAME_SIZE, width),
             fitted(f"{_ARROW} {predicted_name}", _NAME_SIZE, width),
             fitted(f"{number}  {file}", _FILE_SIZE, width),
         ]
-        for true_name, predicted_name, number, file in zip(true_names, predicted_names, numbers, files, strict=True)
+        for true_name, predicted_name, number, file in zip(
+            true_names, predicted_names, numbers, files, strict=True
+        )
     ]
 
 

@@ -28,7 +28,9 @@ def per_class_csv(
     are empty without mistakes. ``absent_classes``: see `training.metrics.classification_metrics`; "skip" leaves
     a class with neither target nor prediction out of the macro average. Raises ValueError for another shape.
     """
-    class_names = [name.encode(errors="backslashreplace").decode() for name in class_names]  # a file's odd name
+    class_names = [
+        name.encode(errors="backslashreplace").decode() for name in class_names
+    ]  # a file's odd name
     num_classes = len(class_names)
     if matrix.shape != (num_classes, num_classes):
         raise ValueError(f"matrix of shape {matrix.shape} for {num_classes} class names")
@@ -50,7 +52,9 @@ def per_class_csv(
     for index, name in enumerate(class_names):
         confusion = [class_names[others[index]], counts[index]] if counts[index] else ["", ""]
         rows.append([name, *_rounded(ratios[index]), support[index], *confusion])
-    is_counted = (support + predicted > 0) if absent_classes == "skip" else np.ones(num_classes, bool)
+    is_counted = (
+        (support + predicted > 0) if absent_classes == "skip" else np.ones(num_classes, bool)
+    )
     total = support.sum()
     macro = ratios[is_counted].sum(axis=0) / max(1, is_counted.sum())
     weighted = support @ ratios / max(1, total)

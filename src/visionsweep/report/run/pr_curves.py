@@ -43,7 +43,9 @@ _LINE_HEIGHT = 0.22  # inches, of the legend
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def average_precisions(probabilities: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+def average_precisions(
+    probabilities: NDArray[np.float32], targets: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Return (K,) average precision of each class against the rest; NaN for a class without targets.
 
     ``probabilities``: (N, K), any scores; ``targets``: (N,) in [0, K). The same as scikit-learn's
@@ -52,12 +54,18 @@ def average_precisions(probabilities: NDArray[np.float32], targets: NDArray[np.i
     at their own score.
     """
     return np.array(
-        [precision.mean() if precision.size else np.nan for precision, _ in _class_curves(probabilities, targets)]
+        [
+            precision.mean() if precision.size else np.nan
+            for precision, _ in _class_curves(probabilities, targets)
+        ]
     )
 
 
 def pr_curves_png(
-    probabilities: NDArray[np.float32], targets: NDArray[np.int64], class_names: Sequence[str], path: Path
+    probabilities: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    class_names: Sequence[str],
+    path: Path,
 ) -> None:
     """Write a picture of the precision-recall curves, one class against the rest, average precision in the legend.
 
@@ -68,7 +76,9 @@ def pr_curves_png(
     """
     expected = (len(targets), len(class_names))
     if probabilities.shape != expected:
-        raise ValueError(f"probabilities of shape {probabilities.shape}, expected {expected} from targets and names")
+        raise ValueError(
+            f"probabilities of shape {probabilities.shape}, expected {expected} from targets and names"
+        )
     curves = _class_curves(probabilities, targets)
     with_targets = [index for index, (precision, _) in enumerate(curves) if precision.size]
     precisions = {index: float(curves[index][0].mean()) for index in with_targets}
@@ -93,12 +103,17 @@ def _class_curves(probabilities: NDArray[np.float32], targets: NDArray[np.int64]
     own = probabilities[np.arange(len(targets)), targets]
     order = np.argsort(targets, kind="stable")
     bounds = np.searchsorted(targets[order], np.arange(probabilities.shape[1] + 1))
-    return [_curve(scores[k], own[order[first:last]]) for k, (first, last) in enumerate(itertools.pairwise(bounds))]
+    return [
+        _curve(scores[k], own[order[first:last]])
+        for k, (first, last) in enumerate(itertools.pairwise(bounds))
+    ]
 
 
 def _micro_curve(probabilities: NDArray[np.float32], targets: NDArray[np.int64]) -> Curve:
     """Return the curve over all pairs of a sample and a class, positive where the class is the sample's."""
-    return _curve(np.sort(probabilities, axis=None), probabilities[np.arange(len(targets)), targets])
+    return _curve(
+        np.sort(probabilities, axis=None), probabilities[np.arange(len(targets)), targets]
+    )
 
 
 def _curve(ascending: NDArray[np.float32], positives: NDArray[np.float32]) -> Curve:
@@ -107,7 +122,9 @@ def _curve(ascending: NDArray[np.float32], positives: NDArray[np.float32]) -> Cu
     ``ascending``: the scores of positives and negatives, sorted; ``positives``: (P,) the scores of the positives.
     """
     positives = np.sort(positives)
-    found = positives.size - np.searchsorted(positives, positives, side="left")  # equal scores come together
+    found = positives.size - np.searchsorted(
+        positives, positives, side="left"
+    )  # equal scores come together
     taken = ascending.size - np.searchsorted(ascending, positives, side="left")
     return (found / taken)[::-1], (found / max(1, positives.size))[::-1]
 
@@ -125,10 +142,21 @@ def _draw(drawn: list[tuple[str, float, Curve]], title: str, absent: list[str], 
     labels = [name for name, _, _ in drawn]
     left, bottom, note = 0.65, 0.55, 0.25 if absent else 0.0
     legend = left + _SIDE + 0.6
-    figure = new_figure(legend + 0.95 + max(1.2, text_width(labels, 9)) + 0.1, bottom + note + _SIDE + 0.4)
+    figure = new_figure(
+        legend + 0.95 + max(1.2, text_width(labels, 9)) + 0.1, bottom + note + _SIDE + 0.4
+    )
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
     limits, box = (0, 1.02), (left, bottom + note, _SIDE, _SIDE)
-    axes = add_plot(figure, box, x=limits, y=limits, xticks=ticks, yticks=ticks, xlabel="recall", ylabel="precision")
+    axes = add_plot(
+        figure,
+        box,
+        x=limits,
+        y=limits,
+        xticks=ticks,
+        yticks=ticks,
+        xlabel="recall",
+        ylabel="precision",
+    )
     add_title(axes, title)
     _add_lines_of_equal_f1(axes)
     for row, (name, average_precision, curve) in enumerate(drawn):
@@ -146,7 +174,9 @@ def _draw(drawn: list[tuple[str, float, Curve]], title: str, absent: list[str], 
         _add_legend_row(figure, legend, height, f"{average_precision:.3f}", name, style)
     _write(figure, legend + 0.42, bottom + note + _SIDE - 0.1, "AP", color=GRAY)
     if absent:
-        names = ", ".join(shortened(name) for name in absent[:4]) + (", ..." if len(absent) > 4 else "")
+        names = ", ".join(shortened(name) for name in absent[:4]) + (
+            ", ..." if len(absent) > 4 else ""
+        )
         count = "1 class" if len(absent) == 1 else f"{len(absent)} classes"
         _write(figure, 0.15, 0.15, f"no samples of {count}: {names}", color=GRAY)
     save_png(figure, path)
@@ -167,7 +197,9 @@ def _add_lines_of_equal_f1(axes: "Axes") -> None:
     axes.add_collection(LineCollection(lines, colors="#d5d5d5", linewidths=0.8), autolim=False)
 
 
-def _add_legend_row(figure: "Figure", left: float, height: float, value: str, name: str, style: dict[str, Any]) -> None:
+def _add_legend_row(
+    figure: "Figure", left: float, height: float, value: str, name: str, style: dict[str, Any]
+) -> None:
     from matplotlib.lines import Line2D
 
     total_width, total_height = figure.get_size_inches()
@@ -179,4 +211,11 @@ def _add_legend_row(figure: "Figure", left: float, height: float, value: str, na
 
 def _write(figure: "Figure", left: float, height: float, text: str, color: str) -> None:
     total_width, total_height = figure.get_size_inches()
-    figure.text(left / total_width, height / total_height, text, color=color, va="center", **name_style([text], 9))
+    figure.text(
+        left / total_width,
+        height / total_height,
+        text,
+        color=color,
+        va="center",
+        **name_style([text], 9),
+    )

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from visionsweep.report.run.drawing import BLUE, GRAY, ORANGE, add_plot, add_title, new_figure, save_png, ticks_within
+from visionsweep.report.run.drawing import (
+    BLUE,
+    GRAY,
+    ORANGE,
+    add_plot,
+    add_title,
+    new_figure,
+    save_png,
+    ticks_within,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +50,9 @@ def expected_calibration_error(
     return _binned(probabilities, targets, num_bins).calibration_error()
 
 
-def reliability_png(probabilities: NDArray[np.float32], targets: NDArray[np.int64], path: Path) -> None:
+def reliability_png(
+    probabilities: NDArray[np.float32], targets: NDArray[np.int64], path: Path
+) -> None:
     """Write the reliability diagram: accuracy over confidence in 15 bins, and beneath it how many samples each has.
 
     ``probabilities``: (N, K) float32 in [0, 1]; ``targets``: (N,) int64 in [0, K). The gap of a bin, between its
@@ -59,12 +70,17 @@ def reliability_png(probabilities: NDArray[np.float32], targets: NDArray[np.int6
     figure = new_figure(4.9, 5.85)
     tenths = [0, 0.2, 0.4, 0.6, 0.8, 1]
     box = (0.7, 1.85, 4.0, 3.35)
-    axes = add_plot(figure, box, x=(0, 1), y=(0, 1), xticks=tenths, yticks=tenths, ylabel="accuracy")
+    axes = add_plot(
+        figure, box, x=(0, 1), y=(0, 1), xticks=tenths, yticks=tenths, ylabel="accuracy"
+    )
     axes.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--")
     _add_bars(axes, bins.edges, np.zeros(NUM_BINS), bins.accuracies, color=BLUE)
     _add_bars(axes, bins.edges, bins.accuracies, bins.confidences, color=ORANGE, share=0.4)
     add_title(axes, f"expected calibration error {bins.calibration_error():.3f}", above=0.38)
-    for left, text, color in ((0, "\u25a0 accuracy", BLUE), (0.27, "\u25a0 gap to the mean confidence", ORANGE)):
+    for left, text, color in (
+        (0, "\u25a0 accuracy", BLUE),
+        (0.27, "\u25a0 gap to the mean confidence", ORANGE),
+    ):
         axes.text(left, 1.03, text, color=color, fontsize=9)
 
     shares = bins.counts / num_samples
@@ -80,10 +96,15 @@ def reliability_png(probabilities: NDArray[np.float32], targets: NDArray[np.int6
         ylabel="samples",
     )
     _add_bars(below, bins.edges, np.zeros(NUM_BINS), shares, color="#b9c4d0")
-    for value, name, color in ((accuracy, "accuracy", BLUE), (confidence, "mean confidence", ORANGE)):
+    for value, name, color in (
+        (accuracy, "accuracy", BLUE),
+        (confidence, "mean confidence", ORANGE),
+    ):
         below.axvline(value, color=color, linewidth=1.4, linestyle="-" if color == BLUE else "--")
         height = 0.9 if color == BLUE else 0.7
-        below.text(0.03, height, f"{name} {value:.3f}", color=color, va="top", transform=below.transAxes)
+        below.text(
+            0.03, height, f"{name} {value:.3f}", color=color, va="top", transform=below.transAxes
+        )
     save_png(figure, path)
 
 
@@ -94,7 +115,10 @@ def _binned(probabilities: NDArray[np.float32], targets: NDArray[np.int64], num_
     # A softmax in float32 may give 1.0000001.
     bin_of = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, num_bins - 1)
     counts = np.bincount(bin_of, minlength=num_bins)
-    sums = [np.bincount(bin_of, weights, minlength=num_bins) for weights in (preds == targets, confidences)]
+    sums = [
+        np.bincount(bin_of, weights, minlength=num_bins)
+        for weights in (preds == targets, confidences)
+    ]
     empty = np.full(num_bins, np.nan)
     means = [np.divide(total, counts, out=empty.copy(), where=counts > 0) for total in sums]
     return _Bins(edges, counts, *means)
@@ -115,5 +139,7 @@ def _add_bars(
     left, right = middle - half, middle + half
     corners = np.stack([[left, low], [left, high], [right, high], [right, low]]).transpose(2, 0, 1)
     is_drawn = np.isfinite(low) & np.isfinite(high) & (low != high)
-    bars = PolyCollection(list(corners[is_drawn]), facecolors=color, edgecolors="white", linewidths=0.8)
+    bars = PolyCollection(
+        list(corners[is_drawn]), facecolors=color, edgecolors="white", linewidths=0.8
+    )
     axes.add_collection(bars, autolim=False)

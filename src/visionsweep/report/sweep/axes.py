@@ -51,17 +51,33 @@ def rounded(value: float) -> float | None:
 
 def layout(height: int, **changes: Any) -> dict[str, Any]:
     """Return the common layout with changes; axes are merged, everything else is replaced."""
-    axis = {"gridcolor": "#ececec", "zeroline": False, "linecolor": "#bbbbbb", "ticks": "outside", "automargin": True}
+    axis = {
+        "gridcolor": "#ececec",
+        "zeroline": False,
+        "linecolor": "#bbbbbb",
+        "ticks": "outside",
+        "automargin": True,
+    }
     axis |= {"tickcolor": "#bbbbbb", "ticklen": 4, "title": {"font": {"size": 12}}}
     common: dict[str, Any] = {
         "height": height,
         "margin": {"l": 56, "r": 16, "t": 34, "b": 46},
-        "font": {"family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif", "size": 12, "color": INK},
+        "font": {
+            "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
+            "size": 12,
+            "color": INK,
+        },
         "paper_bgcolor": "#ffffff",
         "plot_bgcolor": "#ffffff",
         "hovermode": "closest",
         "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "font": {"size": 12, "color": INK}},
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "font": {"size": 11},
+        },
         "xaxis": axis,
         "yaxis": axis,
     }
@@ -102,7 +118,9 @@ class ParamAxis:
             return None
         if self.choices:
             return (position + 0.5) / len(self.choices)
-        low, high, place = (math.log(v) if self.is_log else v for v in (self.low, self.high, position))
+        low, high, place = (
+            math.log(v) if self.is_log else v for v in (self.low, self.high, position)
+        )
         return 0.5 if high <= low else (place - low) / (high - low)
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -111,7 +129,11 @@ class ParamAxis:
             named = [(i + 0.5) / len(self.choices) for i in range(len(self.choices))]
             return list(zip(named, self.labels(), strict=True))
         middle = math.sqrt(self.low * self.high) if self.is_log else (self.low + self.high) / 2
-        return [(0.0, short_text(self.low, 3)), (0.5, short_text(middle, 2)), (1.0, short_text(self.high, 3))]
+        return [
+            (0.0, short_text(self.low, 3)),
+            (0.5, short_text(middle, 2)),
+            (1.0, short_text(self.high, 3)),
+        ]
 
     def labels(self) -> list[str]:
         """Return the choices for people."""
@@ -121,7 +143,10 @@ class ParamAxis:
         """Return the plotly axis for `position`."""
         axis: dict[str, Any] = {"title": title(self.key)}
         if self.choices:
-            axis |= {"tickvals": list(range(len(self.choices))), "ticktext": [text(label) for label in self.labels()]}
+            axis |= {
+                "tickvals": list(range(len(self.choices))),
+                "ticktext": [text(label) for label in self.labels()],
+            }
             return axis | {"range": [-0.6, len(self.choices) - 0.4], "tickfont": {"size": 11}}
         if self.is_log:
             margin = 0.03 * math.log10(self.high / self.low)
@@ -147,8 +172,12 @@ def param_axis(key: str, space: Mapping[str, Any], values: Sequence[Any]) -> Par
     """Return the axis of a parameter; its range also holds `values` that lie outside of the space. None: nothing."""
     if "choices" in space:
         spelled = dict.fromkeys(map(param_text, [*space["choices"], *values]))
-        return ParamAxis(key, False, tuple(spelled), 0.0, float(len(spelled) - 1)) if spelled else None
-    ends = [float(value) for value in (space.get("low"), space.get("high"), *values) if is_number(value)]
+        return (
+            ParamAxis(key, False, tuple(spelled), 0.0, float(len(spelled) - 1)) if spelled else None
+        )
+    ends = [
+        float(value) for value in (space.get("low"), space.get("high"), *values) if is_number(value)
+    ]
     is_log = bool(space.get("log"))
     ends = [value for value in ends if value > 0 or not is_log]
     if not ends or min(ends) == max(ends):

@@ -27,7 +27,11 @@ MAX_CURVES = 500  # with more, the best ones and an even sample of the others
 def objective_axis(record: SweepRecord, reach: float = 1.6) -> tuple[dict[str, Any], str]:
     """Return the axis of the first objective over trials, and a note if it leaves out trials far behind."""
     costs = [record.cost(trial.value) for trial in record.ranked() if trial.value is not None]
-    others = [record.cost(t.value) for t in record.trials if t.value is not None and t.state in ("pruned", "running")]
+    others = [
+        record.cost(t.value)
+        for t in record.trials
+        if t.value is not None and t.state in ("pruned", "running")
+    ]
     axis: dict[str, Any] = {"title": title(record.metrics[0])}
     limit = focus(costs, others, reach)
     if limit is None:
@@ -40,7 +44,9 @@ def objective_axis(record: SweepRecord, reach: float = 1.6) -> tuple[dict[str, A
     return axis, f"{hidden} trials lie {side} the axis; double-click shows all."
 
 
-def points(name: str, trials: Sequence[SweptTrial], xs: Sequence[float], ys: Sequence[float], **marker: Any) -> Trace:
+def points(
+    name: str, trials: Sequence[SweptTrial], xs: Sequence[float], ys: Sequence[float], **marker: Any
+) -> Trace:
     """Return a trace of one point a trial."""
     return {
         "type": "scatter",
@@ -69,14 +75,24 @@ def history(summary: Summary) -> Chart | None:
     record = summary.record
     data: list[Trace] = []
     for state in ("pruned", "running", "complete"):
-        trials = [trial for trial in record.trials if trial.state == state and trial.value is not None]
+        trials = [
+            trial for trial in record.trials if trial.state == state and trial.value is not None
+        ]
         if not trials:
             continue
         values = [trial.value for trial in trials if trial.value is not None]
-        trace = points(state, trials, [trial.number for trial in trials], values, **state_marker(state))
+        trace = points(
+            state, trials, [trial.number for trial in trials], values, **state_marker(state)
+        )
         if state == "complete" and any(trial.seed_std is not None for trial in trials):
             spread = [rounded(trial.seed_std or 0.0) for trial in trials]
-            trace["error_y"] = {"type": "data", "array": spread, "thickness": 1, "width": 2, "color": COLORS[state]}
+            trace["error_y"] = {
+                "type": "data",
+                "array": spread,
+                "thickness": 1,
+                "width": 2,
+                "color": COLORS[state],
+            }
         data.append(trace)
     if not data:
         return None
@@ -147,7 +163,13 @@ def importance_bars(summary: Summary) -> Chart | None:
     if others:
         named = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
         note += f" Not judged, since few of the best have them: {named}."
-    axis = {"tickvals": bars["y"], "ticktext": names, "autorange": "reversed", "ticks": "", "showgrid": False}
+    axis = {
+        "tickvals": bars["y"],
+        "ticktext": names,
+        "autorange": "reversed",
+        "ticks": "",
+        "showgrid": False,
+    }
     xaxis = {"title": title("share in percent"), "rangemode": "tozero"}
     made = layout(max(200, min(340, 90 + 30 * len(shares))), xaxis=xaxis, yaxis=axis, bargap=0.35)
     made["margin"] = {"l": 60, "r": 40, "t": 10, "b": 46}
@@ -167,13 +189,26 @@ def pareto_charts(summary: Summary) -> list[Chart]:
         ):
             trials = [trial for trial in ranked if (trial.number in front) == is_front]
             xs, ys = [trial.values[i] for trial in trials], [trial.values[0] for trial in trials]
-            data.append(points(label, trials, xs, ys, color=color, symbol="circle" if is_front else "circle-open"))
+            data.append(
+                points(
+                    label,
+                    trials,
+                    xs,
+                    ys,
+                    color=color,
+                    symbol="circle" if is_front else "circle-open",
+                )
+            )
         if summary.winner is not None:
-            data.append(star([summary.winner], [summary.winner.values[i]], [summary.winner.values[0]]))
+            data.append(
+                star([summary.winner], [summary.winner.values[i]], [summary.winner.values[0]])
+            )
         note = f"{record.metrics[0]}: {record.directions[0]}; {name}: {record.directions[i]}."
         axes = {"xaxis": {"title": title(name)}, "yaxis": {"title": title(record.metrics[0])}}
         if ranked:
-            charts.append(Chart(f"pareto-{i}", f"Pareto front: {name}", note, data, layout(340, **axes)))
+            charts.append(
+                Chart(f"pareto-{i}", f"Pareto front: {name}", note, data, layout(340, **axes))
+            )
     return charts
 
 
@@ -245,5 +280,12 @@ def _curves(name: str, trials: Sequence[SweptTrial], line: dict[str, Any]) -> Tr
         numbers += [trial.number] * (len(trial.curve) + 1)
     is_short = max(len(trial.curve) for trial in trials) == 1
     mode = "lines+markers" if is_short else "lines"  # a line of one point is not seen
-    trace: Trace = {"type": "scatter", "mode": mode, "name": name, "x": xs, "y": ys, "customdata": numbers}
+    trace: Trace = {
+        "type": "scatter",
+        "mode": mode,
+        "name": name,
+        "x": xs,
+        "y": ys,
+        "customdata": numbers,
+    }
     return trace | {"line": line, "connectgaps": False, "meta": "curve"}

@@ -98,7 +98,9 @@ def end_state(records: Iterable[Record]) -> str | None:
 
 def times(records: Sequence[Record]) -> tuple[float | None, float | None]:
     """Return the times of a run's first and last record, seconds since 1970."""
-    stamps = [record["time"] / 1000 for record in records if isinstance(record.get("time"), int | float)]
+    stamps = [
+        record["time"] / 1000 for record in records if isinstance(record.get("time"), int | float)
+    ]
     return (stamps[0], stamps[-1]) if stamps else (None, None)
 
 

@@ -52,23 +52,33 @@ def importances(record: SweepRecord) -> dict[str, float]:
             study = optuna.create_study(direction=record.directions[0])
             study.add_trials(frozen)
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=share)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
+            found = optuna.importance.get_param_importances(
+                study, evaluator=evaluator, normalize=False
+            )
         finally:
             optuna.logging.set_verbosity(verbosity)
     best = complete[: num_best(record)]
     judged = {key: sum(key in trial.params for trial in best) for key in found}
-    found = {key: found[key] for key, num in judged.items() if num >= _MIN_BEST or 2 * num >= len(best)}
+    found = {
+        key: found[key] for key, num in judged.items() if num >= _MIN_BEST or 2 * num >= len(best)
+    }
     total = sum(found.values())
     if not math.isfinite(total) or total <= 0:
         return {}
-    order = {key: position for position, key in enumerate(record.space)}  # of equal ones, which Optuna leaves open
-    return {key: found[key] / total for key in sorted(found, key=lambda key: (-found[key], order[key]))}
+    order = {
+        key: position for position, key in enumerate(record.space)
+    }  # of equal ones, which Optuna leaves open
+    return {
+        key: found[key] / total for key in sorted(found, key=lambda key: (-found[key], order[key]))
+    }
 
 
 def num_best(record: SweepRecord) -> int:
     """Return how many trials count as the best: a tenth, but 5 at least and half of the complete ones at most."""
     complete, pruned = _judged(record)
-    return min(max(_MIN_BEST, round(_BEST_SHARE * (len(complete) + len(pruned)))), len(complete) // 2)
+    return min(
+        max(_MIN_BEST, round(_BEST_SHARE * (len(complete) + len(pruned)))), len(complete) // 2
+    )
 
 
 def num_judged(record: SweepRecord) -> int:
@@ -80,7 +90,9 @@ def _judged(record: SweepRecord) -> tuple[list[SweptTrial], list[SweptTrial]]:
     """Return the complete trials, best in the first objective first, and the pruned ones."""
     own = [trial for trial in record.trials if trial.duplicate_of is None]
     ranked = {trial.number for trial in record.ranked()}
-    complete = [(record.cost(t.value), t) for t in own if t.number in ranked and t.value is not None]
+    complete = [
+        (record.cost(t.value), t) for t in own if t.number in ranked and t.value is not None
+    ]
     complete.sort(key=lambda pair: (pair[0], pair[1].number))
     return [trial for _, trial in complete], [trial for trial in own if trial.state == "pruned"]
 
@@ -94,7 +106,9 @@ def _distribution(space: Mapping[str, Any]) -> "BaseDistribution | None":
             return CategoricalDistribution([_choice(choice) for choice in space["choices"]])
         log, step = bool(space.get("log")), space.get("step")
         if space["type"] == "int":
-            return IntDistribution(space["low"], space["high"], log=log, step=1 if step is None else step)
+            return IntDistribution(
+                space["low"], space["high"], log=log, step=1 if step is None else step
+            )
         return FloatDistribution(space["low"], space["high"], log=log, step=step)
     except (KeyError, TypeError, ValueError):
         return None

@@ -38,11 +38,16 @@ def leaderboard_rows(record: SweepRecord, limit: int | None = None) -> list[Lead
 
     def place(trial: SweptTrial) -> tuple[int, float, int]:
         order = ("complete", "running", "pruned", "failed").index(trial.state)
-        cost = math.inf if trial.value is None or trial.state != "pruned" else record.cost(trial.value)
+        cost = (
+            math.inf if trial.value is None or trial.state != "pruned" else record.cost(trial.value)
+        )
         return order, cost, trial.number
 
     others = sorted((trial for trial in record.trials if trial.number not in ranks), key=place)
-    return [LeaderboardRow(**vars(trial), rank=ranks.get(trial.number)) for trial in [*ranked, *others][:limit]]
+    return [
+        LeaderboardRow(**vars(trial), rank=ranks.get(trial.number))
+        for trial in [*ranked, *others][:limit]
+    ]
 
 
 def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str, Any]:
@@ -60,7 +65,12 @@ def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str
         columns[metric] = [_finite(row.values[i]) if i < len(row.values) else None for row in rows]
     columns |= _used("seed_std", [_finite(row.seed_std) for row in rows])
     for key in record.space:
-        name = key if key not in (*columns, "epochs", "seconds", "link", "directory", "duplicate_of", "error") else ""
+        name = (
+            key
+            if key
+            not in (*columns, "epochs", "seconds", "link", "directory", "duplicate_of", "error")
+            else ""
+        )
         columns[name or f"params.{key}"] = [_cell(row.params.get(key)) for row in rows]
     columns["epochs"] = [row.epochs for row in rows]
     columns["seconds"] = [_finite(row.seconds) for row in rows]
@@ -68,7 +78,10 @@ def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str
     columns["directory"] = [row.directory for row in rows]
     columns |= _used("duplicate_of", [row.duplicate_of for row in rows])
     columns |= _used("error", [row.error for row in rows])
-    return {"columns": list(columns), "data": [list(cells) for cells in zip(*columns.values(), strict=True)]}
+    return {
+        "columns": list(columns),
+        "data": [list(cells) for cells in zip(*columns.values(), strict=True)],
+    }
 
 
 def _used(name: str, cells: list[Any]) -> dict[str, list[Any]]:
@@ -95,7 +108,13 @@ class _Room:
     width: int  # characters of a value
 
 
-_ROOMS = (_Room(10, 8, 40, 32), _Room(10, 6, 20, 24), _Room(10, 4, 8, 20), _Room(5, 3, 4, 16), _Room(3, 1, 0, 12))
+_ROOMS = (
+    _Room(10, 8, 40, 32),
+    _Room(10, 6, 20, 24),
+    _Room(10, 4, 8, 20),
+    _Room(5, 3, 4, 16),
+    _Room(3, 1, 0, 12),
+)
 
 
 def description_markdown(record: SweepRecord, links: Mapping[int, str]) -> str:
@@ -117,7 +136,11 @@ def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str
     head = [won_sentence(summary, md.MARKUP), why_sentence(summary, md.MARKUP)]
     num_running = summary.record.counts().get("running", 0)
     if num_running:
-        head.append(md.plain(f"The sweep is not over: {num_running} trial{'s' * (num_running > 1)} running."))
+        head.append(
+            md.plain(
+                f"The sweep is not over: {num_running} trial{'s' * (num_running > 1)} running."
+            )
+        )
     head.append(md.plain(counts_sentence(summary)))
     parts = [line for line in head if line]
     parts += _top(summary, links, room)
@@ -129,7 +152,9 @@ def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str
 def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
     record = summary.record
     # A trial that took another's value would only repeat its row.
-    rows = [row for row in leaderboard_rows(record) if row.rank is not None and row.duplicate_of is None]
+    rows = [
+        row for row in leaderboard_rows(record) if row.rank is not None and row.duplicate_of is None
+    ]
     shown = rows[: room.rows]
     if not shown:
         return []
@@ -153,7 +178,11 @@ def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
         left_out.append(f"the best {len(shown)} of {len(rows)} complete trials")
     if len(keys) > len(columns):
         left_out.append(f"{len(columns)} of {len(keys)} parameters, those that mattered most first")
-    note = [md.plain(f"Shown: {'; '.join(left_out)}. The table and the page among the artifacts have all.")]
+    note = [
+        md.plain(
+            f"Shown: {'; '.join(left_out)}. The table and the page among the artifacts have all."
+        )
+    ]
     return ["### Leaderboard", md.table(lines), *(note if left_out else [])]
 
 
@@ -187,7 +216,12 @@ def _space(summary: Summary, room: _Room) -> list[str]:
         return []
     lines: Sequence[Sequence[str]] = [
         ["parameter", "drawn from"],
-        *[[md.plain(shortened(key, 2 * room.width)), md.plain(shortened(text, 4 * room.width))] for key, text in shown],
+        *[
+            [md.plain(shortened(key, 2 * room.width)), md.plain(shortened(text, 4 * room.width))]
+            for key, text in shown
+        ],
     ]
-    more = [md.plain(f"{len(rows) - len(shown)} more parameters.")] if len(rows) > len(shown) else []
+    more = (
+        [md.plain(f"{len(rows) - len(shown)} more parameters.")] if len(rows) > len(shown) else []
+    )
     return ["### Search space", md.table(lines), *more]

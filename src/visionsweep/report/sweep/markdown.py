@@ -16,7 +16,9 @@ _URL_SAFE = "%/:?#@!$&'+,;=-._~"
 
 def plain(text: str) -> str:
     """Return text with every character escaped that Markdown gives a meaning; line breaks become spaces."""
-    text = html.escape(re.sub(r"\s+", " ", text), quote=False)  # an angle bracket takes no backslash there
+    text = html.escape(
+        re.sub(r"\s+", " ", text), quote=False
+    )  # an angle bracket takes no backslash there
     return _SPECIAL.sub(r"\\\1", text)
 
 

@@ -132,14 +132,19 @@ def _hover(summary: Summary) -> dict[int, list[str]]:
     lines = {}
     for trial in summary.record.trials:
         values = [
-            f"{name} {value_text(trial, i)}" for i, name in enumerate(summary.record.metrics) if value_text(trial, i)
+            f"{name} {value_text(trial, i)}"
+            for i, name in enumerate(summary.record.metrics)
+            if value_text(trial, i)
         ]
         params = [
-            f"{shortened(key, 40)}={short_text(value, limit=40)}" for key, value in summary.params_of(trial).items()
+            f"{shortened(key, 40)}={short_text(value, limit=40)}"
+            for key, value in summary.params_of(trial).items()
         ]
         if len(params) > _HOVER_LINES:
             params[_HOVER_LINES:] = [f"and {len(params) - _HOVER_LINES} more"]
-        lines[trial.number] = [text(line) for line in (f"#{trial.number} {trial.state}", *values, *params)]
+        lines[trial.number] = [
+            text(line) for line in (f"#{trial.number} {trial.state}", *values, *params)
+        ]
     return lines
 
 
@@ -147,7 +152,11 @@ def _status(record: SweepRecord) -> str:
     num_running = record.counts().get("running", 0)
     if num_running:
         return f'<span class="badge running">{num_running} running</span>'
-    return '<span class="badge">finished</span>' if record.trials else '<span class="badge">empty</span>'
+    return (
+        '<span class="badge">finished</span>'
+        if record.trials
+        else '<span class="badge">empty</span>'
+    )
 
 
 def _head(summary: Summary) -> str:
@@ -188,10 +197,18 @@ def _leaderboard(summary: Summary) -> str:
     columns += [(key, _param_cell(key)) for key in summary.ordered_keys()]
     columns += [
         ("epochs", lambda row: _cell("" if row.epochs is None else str(row.epochs), row.epochs)),
-        ("time", lambda row: _cell("" if row.seconds is None else duration_text(row.seconds), row.seconds)),
+        (
+            "time",
+            lambda row: _cell(
+                "" if row.seconds is None else duration_text(row.seconds), row.seconds
+            ),
+        ),
         ("directory", lambda row: _cell(row.directory, row.number)),
     ]
-    head = "".join(f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>' for name, _ in columns)
+    head = "".join(
+        f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>'
+        for name, _ in columns
+    )
     body = "\n".join(_table_row(row, [make(row) for _, make in columns]) for row in rows)
     more = len(record.trials) - len(rows)
     note = f"<p class='note'>{more} more trials are in trials.csv.</p>" if more else ""
@@ -213,7 +230,9 @@ def _objective_cell(i: int) -> Callable[[LeaderboardRow], tuple[str, Any]]:
 
 
 def _param_cell(key: str) -> Callable[[LeaderboardRow], tuple[str, Any]]:
-    return lambda row: _cell(short_text(row.params[key]), row.params[key]) if key in row.params else ("", "")
+    return lambda row: (
+        _cell(short_text(row.params[key]), row.params[key]) if key in row.params else ("", "")
+    )
 
 
 def _state(row: LeaderboardRow) -> str:
@@ -244,7 +263,9 @@ def _frames(charts: Sequence[Chart]) -> str:
 def _slices(summary: Summary, charts: Sequence[Chart]) -> str:
     if not charts:
         return ""
-    notes = ["The values of each parameter against the objective; a bar is the median of the complete trials."]
+    notes = [
+        "The values of each parameter against the objective; a bar is the median of the complete trials."
+    ]
     if len(charts) < len(summary.record.space):
         notes.append(f"Shown: {len(charts)} of {len(summary.record.space)} parameters.")
     notes.append(objective_axis(summary.record)[1])
@@ -256,4 +277,8 @@ def _space(record: SweepRecord) -> str:
         f"<tr><td><code>{_escape(key)}</code></td><td>{_escape(shortened(drawn, 400))}</td></tr>"
         for key, drawn in space_rows(record.space)
     )
-    return f"<h2>Search space</h2><table><tr><th>parameter</th><th>drawn from</th></tr>{rows}</table>" if rows else ""
+    return (
+        f"<h2>Search space</h2><table><tr><th>parameter</th><th>drawn from</th></tr>{rows}</table>"
+        if rows
+        else ""
+    )

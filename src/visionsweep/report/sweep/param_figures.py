@@ -36,7 +36,9 @@ _MIN_WEIGHT = 0.35  # of a trial's weight at its own place; with less around, no
 
 def _axis(summary: Summary, key: str) -> ParamAxis | None:
     values = [trial.params[key] for trial in summary.record.trials if key in trial.params]
-    return param_axis(key, summary.record.space.get(key, {"choices": []}), values) if values else None
+    return (
+        param_axis(key, summary.record.space.get(key, {"choices": []}), values) if values else None
+    )
 
 
 def slices(summary: Summary) -> list[Chart]:
@@ -50,13 +52,23 @@ def slices(summary: Summary) -> list[Chart]:
             continue
         data = []
         for state in ("pruned", "running", "complete"):
-            members = [t for t in record.trials if t.state == state and t.value is not None and key in t.params]
+            members = [
+                t
+                for t in record.trials
+                if t.state == state and t.value is not None and key in t.params
+            ]
             placed = [(trial, axis.position(trial.params[key], trial.number)) for trial in members]
-            kept = [(trial, x, trial.value) for trial, x in placed if x is not None and trial.value is not None]
+            kept = [
+                (trial, x, trial.value)
+                for trial, x in placed
+                if x is not None and trial.value is not None
+            ]
             if kept:
                 trials, xs, ys = zip(*kept, strict=True)
                 marker = state_marker(state) | {"size": 6}
-                data.append(points(state, trials, xs, ys, **marker, opacity=0.8) | {"showlegend": False})
+                data.append(
+                    points(state, trials, xs, ys, **marker, opacity=0.8) | {"showlegend": False}
+                )
         data += _medians(summary, axis)
         winner = summary.winner
         if winner is not None and winner.value is not None and key in winner.params:
@@ -64,7 +76,11 @@ def slices(summary: Summary) -> list[Chart]:
             if place is not None:
                 data.append(star([winner], [place], [winner.value]) | {"showlegend": False})
         if data:
-            share = f"{share_text(summary.shares[key])} of the importance." if key in summary.shares else ""
+            share = (
+                f"{share_text(summary.shares[key])} of the importance."
+                if key in summary.shares
+                else ""
+            )
             made = layout(250, xaxis=axis.layout() | {"title": None}, yaxis=objective)
             made["margin"] = {"l": 52, "r": 10, "t": 8, "b": 36}
             charts.append(Chart(f"slice-{len(charts)}", key, share, data, made, width="third"))
@@ -88,7 +104,14 @@ def _medians(summary: Summary, axis: ParamAxis) -> list[Trace]:
             xs += [index - 0.32, index + 0.32, None]
             ys += [*[rounded(statistics.median(values))] * 2, None]
     line = {"color": "#333333", "width": 2}
-    trace: Trace = {"type": "scatter", "mode": "lines", "name": "median", "x": xs, "y": ys, "line": line}
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "median",
+        "x": xs,
+        "y": ys,
+        "line": line,
+    }
     return [trace | {"hoverinfo": "skip", "showlegend": False}] if xs else []
 
 
@@ -110,10 +133,32 @@ def _colors(summary: Summary) -> tuple[dict[int, float], float, float]:
 
 def _color_bar(metric: str, worst: float, best: float) -> Trace:
     """Return a trace without points that shows the colour scale, dark for the best."""
-    ends = {"tickvals": [0, 1], "ticktext": [objective_text(worst), objective_text(best)], "thickness": 12}
-    bar = {"title": {"text": text(shortened(metric, 24)), "side": "right"}, "len": 0.9, "outlinewidth": 0} | ends
-    marker = {"color": [0], "cmin": 0, "cmax": 1, "colorscale": SCALE, "showscale": True, "colorbar": bar, "opacity": 0}
-    trace: Trace = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "marker": marker}
+    ends = {
+        "tickvals": [0, 1],
+        "ticktext": [objective_text(worst), objective_text(best)],
+        "thickness": 12,
+    }
+    bar = {
+        "title": {"text": text(shortened(metric, 24)), "side": "right"},
+        "len": 0.9,
+        "outlinewidth": 0,
+    } | ends
+    marker = {
+        "color": [0],
+        "cmin": 0,
+        "cmax": 1,
+        "colorscale": SCALE,
+        "showscale": True,
+        "colorbar": bar,
+        "opacity": 0,
+    }
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [None],
+        "y": [None],
+        "marker": marker,
+    }
     return trace | {"showlegend": False, "hoverinfo": "skip"}
 
 
@@ -142,7 +187,9 @@ def parallel(summary: Summary) -> Chart | None:
     data.append(_color_bar(record.metrics[0], worst, best))
     note = "Choices are spread a little. A line below an axis: the parameter was not active."
     if len(axes) < len(all_axes):
-        note += f" Shown: {len(axes)} of {len(all_axes)} parameters, those that mattered most first."
+        note += (
+            f" Shown: {len(axes)} of {len(all_axes)} parameters, those that mattered most first."
+        )
     return Chart(
         "parallel",
         "Parallel coordinates",
@@ -166,7 +213,11 @@ def _lines(
     numbers: list[int] = []
     for trial in trials:
         for i, axis in enumerate(axes):
-            place = axis.fraction(trial.params[axis.key], trial.number) if axis.key in trial.params else None
+            place = (
+                axis.fraction(trial.params[axis.key], trial.number)
+                if axis.key in trial.params
+                else None
+            )
             xs.append(i)
             ys.append(INACTIVE if place is None else rounded(place))
         if places is not None:
@@ -175,10 +226,20 @@ def _lines(
         xs.append(None)
         ys.append(None)
         numbers += [trial.number] * (len(axes) + 1 + (places is not None))
-    return {"type": "scatter", "mode": "lines", "name": name, "x": xs, "y": ys, "customdata": numbers, "line": line}
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": xs,
+        "y": ys,
+        "customdata": numbers,
+        "line": line,
+    }
 
 
-def _parallel_layout(axes: Sequence[ParamAxis], metric: str, worst: float, best: float) -> dict[str, Any]:
+def _parallel_layout(
+    axes: Sequence[ParamAxis], metric: str, worst: float, best: float
+) -> dict[str, Any]:
     ticks = [axis.ticks() for axis in axes]
     ticks.append([(0.0, objective_text(worst)), (1.0, objective_text(best))])
     names = [axis.key for axis in axes] + [metric]
@@ -186,7 +247,14 @@ def _parallel_layout(axes: Sequence[ParamAxis], metric: str, worst: float, best:
     annotations: list[dict[str, Any]] = []
     for i, (name, labels) in enumerate(zip(names, ticks, strict=True)):
         lines = "<br>".join(text(shortened(part, 18)) for part in _broken(name))
-        head = {"x": i, "yref": "paper", "y": 1, "yanchor": "bottom", "text": f"<b>{lines}</b>", "font": {"size": 11}}
+        head = {
+            "x": i,
+            "yref": "paper",
+            "y": 1,
+            "yanchor": "bottom",
+            "text": f"<b>{lines}</b>",
+            "font": {"size": 11},
+        }
         annotations.append(plain | head)
         # With many choices every n-th is named.
         every = -(-len(labels) // 16)
@@ -194,12 +262,25 @@ def _parallel_layout(axes: Sequence[ParamAxis], metric: str, worst: float, best:
             cell = {"x": i, "y": place, "xanchor": "left", "xshift": 4, "text": text(label)}
             annotations.append(plain | cell | {"bgcolor": "rgba(255,255,255,0.75)", "borderpad": 1})
     verticals = [
-        {"type": "line", "x0": i, "x1": i, "y0": 0, "y1": 1, "line": {"color": "#888888", "width": 1}}
+        {
+            "type": "line",
+            "x0": i,
+            "x1": i,
+            "y0": 0,
+            "y1": 1,
+            "line": {"color": "#888888", "width": 1},
+        }
         for i in range(len(names))
     ]
     hidden = {"visible": False, "fixedrange": True}
     xaxis = hidden | {"range": [-0.15, len(names) - 0.55]}
-    made = layout(400, xaxis=xaxis, yaxis=hidden | {"range": [-0.2, 1.04]}, shapes=verticals, annotations=annotations)
+    made = layout(
+        400,
+        xaxis=xaxis,
+        yaxis=hidden | {"range": [-0.2, 1.04]},
+        shapes=verticals,
+        annotations=annotations,
+    )
     made["margin"] = {"l": 16, "r": 16, "t": 74, "b": 8}
     made["legend"] = made["legend"] | {"y": -0.02, "yanchor": "top"}
     return made
@@ -215,19 +296,27 @@ def _shade(place: float) -> str:
     """Return the colour at a place of the scale."""
     ends = [at for at, _ in SCALE]
     channels = [[int(color[i : i + 2], 16) for _, color in SCALE] for i in (1, 3, 5)]
-    return "#" + "".join(f"{round(float(np.interp(place, ends, channel))):02x}" for channel in channels)
+    return "#" + "".join(
+        f"{round(float(np.interp(place, ends, channel))):02x}" for channel in channels
+    )
 
 
 def interaction(summary: Summary) -> Chart | None:
     """Return the two most important parameters against each other, None without two that matter."""
     keys = list(summary.shares)[:2]
     axes = [axis for key in keys if (axis := _axis(summary, key)) is not None]
-    trials = [t for t in summary.ranked if t.value is not None and all(key in t.params for key in keys)]
+    trials = [
+        t for t in summary.ranked if t.value is not None and all(key in t.params for key in keys)
+    ]
     if len(axes) < 2 or len(trials) < 8:
         return None
     across, up = axes
     placed = [
-        (t, across.position(t.params[keys[0]], t.number), up.position(t.params[keys[1]], t.number * 7 + 3))
+        (
+            t,
+            across.position(t.params[keys[0]], t.number),
+            up.position(t.params[keys[1]], t.number * 7 + 3),
+        )
         for t in trials
     ]
     kept = [(trial, x, y) for trial, x, y in placed if x is not None and y is not None]
@@ -242,7 +331,9 @@ def interaction(summary: Summary) -> Chart | None:
     members, xs, ys = zip(*kept, strict=True)
     shades = [_shade(places[trial.number]) for trial in members]
     outline = {"color": "#ffffff", "width": 1}
-    data.append(points("", members, xs, ys, color=shades, size=9, line=outline) | {"showlegend": False})
+    data.append(
+        points("", members, xs, ys, color=shades, size=9, line=outline) | {"showlegend": False}
+    )
     if members[0] is summary.winner:
         data.append(star(members[:1], xs[:1], ys[:1]) | {"showlegend": False})
     data.append(_color_bar(summary.record.metrics[0], worst, best))
@@ -268,7 +359,10 @@ def _surface(
     weights = near_y @ near_x.T
     means = (near_y * values) @ near_x.T / np.maximum(weights, 1e-12)
     rows = [
-        [rounded(float(mean)) if weight >= _MIN_WEIGHT else None for mean, weight in zip(*pair, strict=True)]
+        [
+            rounded(float(mean)) if weight >= _MIN_WEIGHT else None
+            for mean, weight in zip(*pair, strict=True)
+        ]
         for pair in zip(means, weights, strict=True)
     ]
     trace: Trace = {

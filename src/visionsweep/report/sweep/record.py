@@ -30,13 +30,19 @@ class SweptTrial:
 
     number: int
     state: TrialState
-    values: tuple[float, ...]  # the objectives; of a pruned trial the last one reported; empty: there is none
+    values: tuple[
+        float, ...
+    ]  # the objectives; of a pruned trial the last one reported; empty: there is none
     params: dict[str, Any]  # the searched ones that are active, in their own types
     start: float | None  # seconds since 1970
     end: float | None
     epochs: int | None  # with several seeds their sum
-    directory: str  # relative to the sweep's: "7", or with several seeds that of the first, "7/seed_0"
-    curve: tuple[tuple[int, float], ...] = ()  # (epoch, objective of that epoch), of the first seed, finite ones
+    directory: (
+        str  # relative to the sweep's: "7", or with several seeds that of the first, "7/seed_0"
+    )
+    curve: tuple[
+        tuple[int, float], ...
+    ] = ()  # (epoch, objective of that epoch), of the first seed, finite ones
     seed_std: float | None = None
     duplicate_of: int | None = None
     error: str | None = None  # one line
@@ -57,9 +63,13 @@ class SweepRecord:
     """A sweep: `trials` by number."""
 
     name: str
-    metrics: tuple[str, ...]  # the objectives' names, the first is the one that ranks: ("val/f1_macro",)
+    metrics: tuple[
+        str, ...
+    ]  # the objectives' names, the first is the one that ranks: ("val/f1_macro",)
     directions: tuple[Direction, ...]
-    space: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> distribution, as sweep.yaml has it
+    space: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # key -> distribution, as sweep.yaml has it
     trials: Sequence[SweptTrial] = ()
     run_epochs: int | None = None  # of a run that is not pruned; None: not known
     num_seeds: int = 1  # runs a trial
@@ -118,17 +128,27 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
         config = files.yaml_mapping(first / files.CONFIG)
     search = _mapping(stored.get("search"))
     num_values = sum(column == "value" or column.startswith("value_") for column in columns)
-    metrics, directions = _objectives(_mapping(config.get("objective")), search.get("direction"), num_values)
-    space = {str(key): dict(value) for key, value in _mapping(search.get("space")).items() if isinstance(value, dict)}
+    metrics, directions = _objectives(
+        _mapping(config.get("objective")), search.get("direction"), num_values
+    )
+    space = {
+        str(key): dict(value)
+        for key, value in _mapping(search.get("space")).items()
+        if isinstance(value, dict)
+    }
     if runs:
         trials = _plain_trials(runs, metrics)
     else:
         read = (_table_trial(sweep_dir, row, space, metrics[0]) for row in rows)
         trials = [trial for trial in read if trial is not None]
-    trials = sorted({trial.number: trial for trial in trials}.values(), key=lambda trial: trial.number)
+    trials = sorted(
+        {trial.number: trial for trial in trials}.values(), key=lambda trial: trial.number
+    )
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
         if key not in space:
-            space[key] = seen_distribution(trial.params[key] for trial in trials if key in trial.params)
+            space[key] = seen_distribution(
+                trial.params[key] for trial in trials if key in trial.params
+            )
     epochs, seeds = _mapping(config.get("trainer")).get("epochs"), search.get("seeds")
     return SweepRecord(
         name=sweep_dir.resolve().name,
@@ -154,10 +174,14 @@ def _objectives(
     if known is None:
         known = [objective.get("direction"), *others.values()]
     known += [known[0]] * (num_values - len(known))
-    directions: tuple[Direction, ...] = tuple("minimize" if d == "minimize" else "maximize" for d in known)
+    directions: tuple[Direction, ...] = tuple(
+        "minimize" if d == "minimize" else "maximize" for d in known
+    )
     names = [str(objective["metric"]), *map(str, others)] if "metric" in objective else []
     if len(names) != len(directions):
-        names = ["value"] if len(directions) == 1 else [f"value_{i}" for i in range(len(directions))]
+        names = (
+            ["value"] if len(directions) == 1 else [f"value_{i}" for i in range(len(directions))]
+        )
     return tuple(names), directions
 
 
@@ -168,7 +192,9 @@ def _table_trial(
     number, state = row.get("number", ""), row.get("state", "")
     if not number.isdecimal() or state not in get_args(TrialState):
         return None
-    cells = [cell for column, cell in row.items() if column == "value" or column.startswith("value_")]
+    cells = [
+        cell for column, cell in row.items() if column == "value" or column.startswith("value_")
+    ]
     values = [value for cell in cells if (value := files.number(cell)) is not None]
     directory = row.get("directory") or number
     if (sweep_dir / directory / "seed_0").is_dir():
@@ -178,12 +204,18 @@ def _table_trial(
     epochs, duplicate_of = files.number(row.get("epochs")), row.get("duplicate_of", "")
     if epochs is None and curve:
         epochs = curve[-1][0]  # it still runs
-    columns = {column.removeprefix(_PARAM): cell for column, cell in row.items() if column.startswith(_PARAM)}
+    columns = {
+        column.removeprefix(_PARAM): cell
+        for column, cell in row.items()
+        if column.startswith(_PARAM)
+    }
     return SweptTrial(
         number=int(number),
         state=state,  # type: ignore[arg-type]
         values=tuple(values) if len(values) == len(cells) else (),
-        params={key: parse_value(cell, space.get(key)) for key, cell in columns.items() if cell != ""},
+        params={
+            key: parse_value(cell, space.get(key)) for key, cell in columns.items() if cell != ""
+        },
         start=files.seconds_since_1970(row.get("start", "")),
         end=None if state == "running" else files.seconds_since_1970(row.get("end", "")),
         epochs=None if epochs is None or not math.isfinite(epochs) else int(epochs),
@@ -207,7 +239,9 @@ def _plain_trials(runs: Sequence[Path], metrics: Sequence[str]) -> list[SweptTri
     """Return the runs of a plain grid: what differs between their overrides is what was searched."""
     given = [dict(_split(override) for override in files.overrides(run)) for run in runs]
     keys = dict.fromkeys(key for overrides in given for key in overrides)
-    differing = [key for key in keys if len({overrides.get(key) for overrides in given if overrides}) > 1]
+    differing = [
+        key for key in keys if len({overrides.get(key) for overrides in given if overrides}) > 1
+    ]
     trials = []
     for run, overrides in zip(runs, given, strict=True):
         params = {key: parse_value(overrides[key]) for key in differing if key in overrides}
@@ -226,7 +260,9 @@ def _plain_trial(run: Path, params: dict[str, Any], metrics: Sequence[str]) -> S
     # A run that the user stopped has no result to be ranked by.
     state: TrialState = _STATES.get(ended, "failed")
     objective, others = _mapping(result.get("objective")), _mapping(result.get("others"))
-    values = [files.number(value) for value in (objective.get("value"), *others.values())][: len(metrics)]
+    values = [files.number(value) for value in (objective.get("value"), *others.values())][
+        : len(metrics)
+    ]
     curve = files.curve(records, metrics[0])
     start, end = files.times(records)
     error = result.get("error") or (ended if state == "failed" else None)

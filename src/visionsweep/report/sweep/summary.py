@@ -6,7 +6,13 @@ from typing import Any
 
 from visionsweep.report.sweep.importances import MIN_TRIALS, importances
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
-from visionsweep.report.sweep.values import describe, duration_text, objective_text, share_text, short_text
+from visionsweep.report.sweep.values import (
+    describe,
+    duration_text,
+    objective_text,
+    share_text,
+    short_text,
+)
 from visionsweep.text import shortened
 
 _MAX_NAMED_PARAMS = 8  # in a sentence
@@ -72,13 +78,18 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     if winner is None:
         if not record.trials:
             return markup.plain("No trial has started yet.")
-        return markup.plain("No trial is complete yet." if num_running else "No trial completed, so none won.")
+        return markup.plain(
+            "No trial is complete yet." if num_running else "No trial completed, so none won."
+        )
     verb = "leads so far" if num_running else "won"
     won = markup.plain(f"{_name(record.metrics[0])} {value_text(winner)}")
     text = f"{markup.strong(f'#{winner.number} {verb}')}: {won}"
     if record.num_seeds > 1:
         text += markup.plain(f" ({record.num_seeds} seeds)")
-    params = [markup.code(f"{_name(key)}={short_text(value)}") for key, value in summary.params_of(winner).items()]
+    params = [
+        markup.code(f"{_name(key)}={short_text(value)}")
+        for key, value in summary.params_of(winner).items()
+    ]
     if params:
         text += f"{markup.plain(' with ')}{', '.join(params[:_MAX_NAMED_PARAMS])}"
         if len(params) > _MAX_NAMED_PARAMS:
@@ -86,7 +97,9 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     for name, position in zip(record.metrics[1:], range(1, len(winner.values)), strict=False):
         text += markup.plain(f"; {_name(name)} {value_text(winner, position)}")
     if len(record.metrics) > 1:
-        text += markup.plain(f". {len(record.pareto())} trials are Pareto-optimal; this one is the best of the first")
+        text += markup.plain(
+            f". {len(record.pareto())} trials are Pareto-optimal; this one is the best of the first"
+        )
         text += markup.plain(" objective")
     return text + markup.plain(".")
 
@@ -122,7 +135,9 @@ def counts_sentence(summary: Summary) -> str:
     record = summary.record
     counts = record.counts()
     num = len(record.trials)
-    parts = [f"{num} trial{'' if num == 1 else 's'}: {', '.join(f'{n} {state}' for state, n in counts.items())}"]
+    parts = [
+        f"{num} trial{'' if num == 1 else 's'}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
+    ]
     if not num:
         return ""
     spent = sum(trial.epochs or 0 for trial in record.trials)
@@ -173,7 +188,9 @@ def differences(summary: Summary) -> list[tuple[str, str, str]]:
         return []
     found = []
     for key in summary.ordered_keys():
-        mine, theirs = (short_text(t.params[key]) if key in t.params else "-" for t in (winner, second))
+        mine, theirs = (
+            short_text(t.params[key]) if key in t.params else "-" for t in (winner, second)
+        )
         if winner.params.get(key) != second.params.get(key) or mine != theirs:
             found.append((key, mine, theirs))
     return found

@@ -15,20 +15,27 @@ _STATES: tuple[TrialState, ...] = get_args(TrialState)
 def timeline(summary: Summary) -> Chart | None:
     """Return when each trial ran, on as few lines as trials ran at once: those are the workers' slots."""
     record = summary.record
-    trials = sorted((t for t in record.trials if t.start is not None and t.duplicate_of is None), key=_start)
+    trials = sorted(
+        (t for t in record.trials if t.start is not None and t.duplicate_of is None), key=_start
+    )
     if not trials:
         return None
     begin = _start(trials[0])
     now = max([_start(trial) for trial in trials] + [t.end for t in trials if t.end is not None])
     slots = _slots(trials, now)
     unit, size = next(
-        (u for u in (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0)) if now - begin < 200 * u[1]),
+        (
+            u
+            for u in (("seconds", 1.0), ("minutes", 60.0), ("hours", 3600.0))
+            if now - begin < 200 * u[1]
+        ),
         ("days", 86400.0),
     )
     least = max(now - begin, 1.0) * 0.002  # seconds; a shorter one would not be seen
     data = []
     groups: list[tuple[str, str, list[SweptTrial]]] = [
-        (state, COLORS[state], [t for t in trials if t.state == state and t is not summary.winner]) for state in _STATES
+        (state, COLORS[state], [t for t in trials if t.state == state and t is not summary.winner])
+        for state in _STATES
     ]
     groups.append(("best", WINNER, [trial for trial in trials if trial is summary.winner]))
     for name, color, members in groups:
@@ -49,8 +56,18 @@ def timeline(summary: Summary) -> Chart | None:
         )
     num = max(slots.values()) + 1
     since = datetime.fromtimestamp(begin).astimezone().strftime("%Y-%m-%d %H:%M")
-    yaxis = {"title": title("trials at once"), "range": [num + 0.6, 0.4], "dtick": 1 if num <= 12 else None}
-    made = layout(360, xaxis={"title": title(f"{unit} since {since}")}, yaxis=yaxis, barmode="overlay", bargap=0.25)
+    yaxis = {
+        "title": title("trials at once"),
+        "range": [num + 0.6, 0.4],
+        "dtick": 1 if num <= 12 else None,
+    }
+    made = layout(
+        360,
+        xaxis={"title": title(f"{unit} since {since}")},
+        yaxis=yaxis,
+        barmode="overlay",
+        bargap=0.25,
+    )
     return Chart("timeline", "Timeline", "", data, made)
 
 

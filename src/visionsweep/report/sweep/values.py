@@ -59,7 +59,13 @@ def seen_distribution(values: Iterable[Any]) -> dict[str, Any]:
     low, high = distinct[0], distinct[-1]
     kind = "int" if all(isinstance(value, int) for value in distinct) else "float"
     is_log = low > 0 and high / low >= 100
-    return {"type": kind, "low": low, "high": high, "log": is_log, "step": 1 if kind == "int" else None}
+    return {
+        "type": kind,
+        "low": low,
+        "high": high,
+        "log": is_log,
+        "step": 1 if kind == "int" else None,
+    }
 
 
 def is_number(value: Any) -> bool:

@@ -19,13 +19,18 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.25
 
 
-def run_batch(engine: WorkersEngine, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+def run_batch(
+    engine: WorkersEngine, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+) -> list[JobReturn]:
     """Run the jobs on all slots of the engine (made with `keep_job_returns`); return how each one ended, in order.
 
     Ctrl-C asks the jobs that run to end; when they have, or after a second one, KeyboardInterrupt is raised, and it is
     for the caller to close the engine. One line is logged at each job's begin and end.
     """
-    waiting = [Job(str(n), n, tuple(overrides)) for n, overrides in enumerate(job_overrides, initial_job_idx)]
+    waiting = [
+        Job(str(n), n, tuple(overrides))
+        for n, overrides in enumerate(job_overrides, initial_job_idx)
+    ]
     batch = _Batch(engine)
     num_jobs = len(waiting)
     with _counting_interrupts() as interrupts:
@@ -36,7 +41,9 @@ def run_batch(engine: WorkersEngine, job_overrides: Sequence[Sequence[str]], ini
                 batch.handle(event)
             if interrupts:
                 batch.end(interrupts)
-    return [batch.returns[str(number)] for number in range(initial_job_idx, initial_job_idx + num_jobs)]
+    return [
+        batch.returns[str(number)] for number in range(initial_job_idx, initial_job_idx + num_jobs)
+    ]
 
 
 class _Batch:
@@ -51,7 +58,11 @@ class _Batch:
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Started):
-            log.info("#%s : %s", event.key, " ".join(filter_overrides(self._running[event.key].overrides)))
+            log.info(
+                "#%s : %s",
+                event.key,
+                " ".join(filter_overrides(self._running[event.key].overrides)),
+            )
         elif isinstance(event, Reported):
             self._engine.answer(event.key, prune=False)
         else:
@@ -61,7 +72,10 @@ class _Batch:
 
     def end(self, interrupts: list[float]) -> None:
         """Wait for the jobs that run, unless there is a second Ctrl-C; end the batch."""
-        log.info("stopping: %d jobs end at their next checkpoint (Ctrl-C once more: at once)", len(self._running))
+        log.info(
+            "stopping: %d jobs end at their next checkpoint (Ctrl-C once more: at once)",
+            len(self._running),
+        )
         self._engine.stop()
         while self._running and len(interrupts) < 2:
             for event in self._engine.poll(_POLL_SECONDS):

@@ -19,8 +19,12 @@ class Job:
     number: int  # hydra.job.num: the trial's number
     overrides: tuple[str, ...]  # complete, as `config_loader.load_sweep_config` takes them
     attempt: int = 0  # how often it was started before
-    check: str | None = None  # call this function with the config instead: nothing is written, its value comes back
-    config: Any = None  # the composed DictConfig where the controller had the time; None: the worker composes
+    check: str | None = (
+        None  # call this function with the config instead: nothing is written, its value comes back
+    )
+    config: Any = (
+        None  # the composed DictConfig where the controller had the time; None: the worker composes
+    )
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Ended:
     key: str
     state: State
     value: Any = None  # what the task function returned, where it completed
-    error: str | None = None  # one line: "ValueError: ...", "killed by signal 9", "no answer within 60 s"
+    error: str | None = (
+        None  # one line: "ValueError: ...", "killed by signal 9", "no answer within 60 s"
+    )
     traceback: str | None = None  # of an exception of the task function
     started: float = 0.0  # time.time()
     ended: float = 0.0

@@ -16,7 +16,14 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import (
+    JobReturn,
+    JobStatus,
+    configure_log,
+    filter_overrides,
+    run_job,
+    setup_globals,
+)
 from hydra.utils import execution_whitelist, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -28,7 +35,10 @@ from visionsweep.sweep.trial import NoTrial, Trial, set_current_trial
 CHECK_KEY = "hydra.sweeper.check"
 _MAX_ERROR = 500  # characters of the one line that tables show
 _TERMINAL_HANDLERS = ("StreamHandler", "RichHandler")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch raises plain RuntimeErrors in places
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+)  # torch raises plain RuntimeErrors in places
 
 
 @dataclass(frozen=True)
@@ -61,13 +71,17 @@ class Runner:
         """Run a job to its end, whatever it raises. `on_start` gets its key and time."""
         started = time.time()
         if trial.should_stop():
-            return Outcome("stopped", error="stopped before it began").ending(job, started, self._keep)
+            return Outcome("stopped", error="stopped before it began").ending(
+                job, started, self._keep
+            )
         on_start(job.key, started)
         hydra_config = HydraConfig.instance().cfg
         set_current_trial(trial)
         try:
             outcome = self._run(job)
-        except BaseException as error:  # of Hydra, a callback or the disk: a worker outlives every job
+        except (
+            BaseException
+        ) as error:  # of Hydra, a callback or the disk: a worker outlives every job
             outcome = Outcome.of(error, error.__traceback__)
         finally:
             set_current_trial(NoTrial())
@@ -79,7 +93,9 @@ class Runner:
     def _run(self, job: Job) -> "Outcome":
         try:
             config, directory = self._compose(job)
-        except Exception as error:  # an override that does not fit the config: Hydra's message says all
+        except (
+            Exception
+        ) as error:  # an override that does not fit the config: Hydra's message says all
             return Outcome("failed", error=_one_line(_with_cause(error)), exception=error)
         if job.check is not None:
             return self._check(job.check, config)
@@ -122,12 +138,16 @@ class Runner:
         """Return the job's config, which is Hydra's current one from here on, and its absolute directory."""
         config: DictConfig = job.config
         if config is None:
-            config = self._context.config_loader.load_sweep_config(self._config, list(job.overrides))
+            config = self._context.config_loader.load_sweep_config(
+                self._config, list(job.overrides)
+            )
         with read_write(config.hydra.job), open_dict(config.hydra.job):
             config.hydra.job.id = job.key
             config.hydra.job.num = job.number
         HydraConfig.instance().cfg = config  # type: ignore[assignment]  # run_job sets it again, with its checks
-        directory = os.path.abspath(os.path.join(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)))
+        directory = os.path.abspath(
+            os.path.join(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
+        )
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = directory
         return config, Path(directory)
@@ -164,7 +184,12 @@ class Outcome:
                 f"the task function returned a {kind}, which cannot be sent to the controller "
                 f"({type(error).__name__}: {error}); return a number"
             )
-            self.state, self.value, self.error, self.job_return = "failed", None, _one_line(message), None
+            self.state, self.value, self.error, self.job_return = (
+                "failed",
+                None,
+                _one_line(message),
+                None,
+            )
             self.exception = TypeError(self.error)
             payload = dumps((None, None))
         if keep:
@@ -172,7 +197,9 @@ class Outcome:
         return Ending(job.key, self.state, started, ended, self.error, self.traceback, payload)
 
     def _with_job_return(self, job: Job) -> bytes:
-        found = self.job_return or JobReturn(overrides=filter_overrides(job.overrides), status=JobStatus.COMPLETED)
+        found = self.job_return or JobReturn(
+            overrides=filter_overrides(job.overrides), status=JobStatus.COMPLETED
+        )
         if self.state != "completed":
             found.status = JobStatus.FAILED
             if not isinstance(found._return_value, BaseException):
@@ -207,7 +234,9 @@ class _Task:
 
 
 def _state_of(error: BaseException) -> State:
-    names = {kind.__name__ for kind in type(error).__mro__}  # by name: optuna's and torch's, without importing them
+    names = {
+        kind.__name__ for kind in type(error).__mro__
+    }  # by name: optuna's and torch's, without importing them
     if "TrialPruned" in names:
         return "pruned"
     if "TrialStopped" in names or isinstance(error, KeyboardInterrupt):
@@ -221,7 +250,9 @@ def _state_of(error: BaseException) -> State:
 
 def describe(error: BaseException) -> str:
     """Return an exception as one line."""
-    return _one_line(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+    return _one_line(
+        str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    )
 
 
 def _with_cause(error: Exception) -> str:
@@ -265,7 +296,9 @@ class Output:
 
     def _lead(self, targets: tuple[int, int]) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced or closed by the app
+            with contextlib.suppress(
+                AttributeError, ValueError, OSError
+            ):  # replaced or closed by the app
                 stream.flush()
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).fflush(None)  # C's own buffers
@@ -307,7 +340,9 @@ def without_terminal(logging_config: dict[str, Any]) -> dict[str, Any]:
 
     def is_terminal(handler: dict[str, Any]) -> bool:
         kind = str(handler.get("class") or handler.get("()")).rpartition(".")[2]
-        return kind in _TERMINAL_HANDLERS and str(handler.get("stream", "ext://sys.stderr")).startswith("ext://sys.std")
+        return kind in _TERMINAL_HANDLERS and str(
+            handler.get("stream", "ext://sys.stderr")
+        ).startswith("ext://sys.std")
 
     kept = {name: handler for name, handler in handlers.items() if not is_terminal(handler)}
 
@@ -318,7 +353,9 @@ def without_terminal(logging_config: dict[str, Any]) -> dict[str, Any]:
 
     changed = {**logging_config, "handlers": kept, "root": trimmed(logging_config.get("root"))}
     if logging_config.get("loggers"):
-        changed["loggers"] = {name: trimmed(logger) for name, logger in logging_config["loggers"].items()}
+        changed["loggers"] = {
+            name: trimmed(logger) for name, logger in logging_config["loggers"].items()
+        }
     return changed
 
 

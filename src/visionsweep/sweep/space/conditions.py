@@ -57,20 +57,31 @@ def resolve(
             if clause.key not in known:
                 raise ConfigError(
                     f"{key}: when: {clause.text}: {clause.key} is neither searched nor given a value in this sweep"
-                    + (nearest(clause.key, known) or f"; write {clause.key}=..., or leave {key} out")
+                    + (
+                        nearest(clause.key, known)
+                        or f"; write {clause.key}=..., or leave {key} out"
+                    )
                 )
     placed: dict[str, Dimension] = {}
     while waiting:
-        ready = [key for key in waiting if not any(clause.key in waiting for clause in clauses.get(key, ()))]
+        ready = [
+            key
+            for key in waiting
+            if not any(clause.key in waiting for clause in clauses.get(key, ()))
+        ]
         if not ready:
-            raise ConfigError(f"{', '.join(waiting)}: when: the conditions wait for each other; break the circle")
+            raise ConfigError(
+                f"{', '.join(waiting)}: when: the conditions wait for each other; break the circle"
+            )
         key = ready[0]
         when = _decide(key, clauses.get(key, ()), placed, fixed, replaced)
         dimension = waiting.pop(key)
         if isinstance(when, tuple):
             placed[key] = replace(dimension, when=when)
         elif key in insisted:
-            raise ConfigError(f"{key}: swept over, but active only when {when}; leave one of them out")
+            raise ConfigError(
+                f"{key}: swept over, but active only when {when}; leave one of them out"
+            )
     ordered = tuple(placed.values())
     for dimension in ordered:
         if restrict(ordered, {dimension.key: None}) is None:
@@ -94,7 +105,9 @@ def _decide(
             value = grammar.meaning(fixed[clause.key])
             others = tuple(other for other in clause.meanings if not grammar.same(other, value))
             if clause.key in replaced and values(replaced[clause.key].distribution) is not None:
-                _condition(key, replace(clause, meanings=others), replaced[clause.key])  # raises where one is no choice
+                _condition(
+                    key, replace(clause, meanings=others), replaced[clause.key]
+                )  # raises where one is no choice
             if len(others) < len(clause.meanings):
                 continue
             return f"{clause.text}, and {clause.key}={fixed[clause.key]} is fixed"
@@ -114,5 +127,7 @@ def _condition(key: str, clause: Clause, parent: Dimension) -> Condition:
     try:
         named = tuple(str(convert(parent.distribution, value)) for value in clause.meanings)
     except ValueError as error:
-        raise ConfigError(f"{key}: when: {clause.text}: not a value of {clause.key}: {error}") from error
+        raise ConfigError(
+            f"{key}: when: {clause.text}: not a value of {clause.key}: {error}"
+        ) from error
     return Condition(clause.key, tuple(dict.fromkeys(named)))

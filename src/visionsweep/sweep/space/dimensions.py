@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from visionsweep.sweep.space import grammar
 
@@ -75,10 +80,16 @@ def values(distribution: BaseDistribution) -> Sequence[Any] | None:
 def choices(distribution: BaseDistribution) -> list[Any]:
     """Return the values worth a look: all of a categorical and of a short range, the ends of anything else."""
     found = values(distribution)
-    if found is not None and (isinstance(distribution, CategoricalDistribution) or len(found) <= MAX_CHOICES):
+    if found is not None and (
+        isinstance(distribution, CategoricalDistribution) or len(found) <= MAX_CHOICES
+    ):
         return list(found)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    return [distribution.low] if distribution.low == distribution.high else [distribution.low, distribution.high]
+    return (
+        [distribution.low]
+        if distribution.low == distribution.high
+        else [distribution.low, distribution.high]
+    )
 
 
 def convert(distribution: BaseDistribution, value: Any) -> Any:
@@ -88,14 +99,20 @@ def convert(distribution: BaseDistribution, value: Any) -> Any:
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     found = _as_number(value)
     # NaN fails the comparison.
-    if found is None or not distribution.low <= found <= distribution.high or not _on_a_step(distribution, found):
+    if (
+        found is None
+        or not distribution.low <= found <= distribution.high
+        or not _on_a_step(distribution, found)
+    ):
         raise ValueError(f"expected {describe(distribution)}")
     return found if isinstance(distribution, FloatDistribution) else int(found)
 
 
 def _as_number(value: Any) -> float | None:
     try:
-        return None if isinstance(value, bool) else float(value)  # a string too: YAML reads 1e-4 as one
+        return (
+            None if isinstance(value, bool) else float(value)
+        )  # a string too: YAML reads 1e-4 as one
     except (TypeError, ValueError):
         return None
 
@@ -113,7 +130,10 @@ def _choice(available: Sequence[Any], value: Any) -> Any:
         lambda choice: type(choice) is type(value) and choice == value,
         lambda choice: grammar.same(grammar.meaning(choice), value),
         lambda choice: grammar.same(grammar.meaning(choice), grammar.meaning(value)),
-        lambda choice: grammar.text_of(value) in (grammar.text_of(choice), grammar.text_of(grammar.meaning(choice))),
+        lambda choice: (
+            grammar.text_of(value)
+            in (grammar.text_of(choice), grammar.text_of(grammar.meaning(choice)))
+        ),
     )
     for test in tests:
         for choice in available:
@@ -138,14 +158,20 @@ def describe(distribution: BaseDistribution) -> str:
     text = f"log {low} .. {high}" if distribution.log else f"{low} .. {high}"
     if isinstance(distribution, IntDistribution) and distribution.step == 1:
         return f"{text}, integers"
-    return f"{text} in steps of {grammar.number(distribution.step)}" if distribution.step is not None else text
+    return (
+        f"{text} in steps of {grammar.number(distribution.step)}"
+        if distribution.step is not None
+        else text
+    )
 
 
 def fingerprint(distribution: BaseDistribution) -> dict[str, Any]:
     """Return a distribution as plain YAML that is equal where the distribution is."""
     if isinstance(distribution, CategoricalDistribution):
         # NaN is not equal to itself.
-        return {"choices": ["nan" if choice != choice else choice for choice in distribution.choices]}
+        return {
+            "choices": ["nan" if choice != choice else choice for choice in distribution.choices]
+        }
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     return {
         "type": "int" if isinstance(distribution, IntDistribution) else "float",

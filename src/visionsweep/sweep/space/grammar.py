@@ -22,26 +22,44 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from visionsweep.errors import ConfigError, first_line
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-_REFUSED = (HydraException, ValueError, TypeError, ArithmeticError, AssertionError, NotImplementedError)
+_REFUSED = (
+    HydraException,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    NotImplementedError,
+)
 
 
 def plain(mapping: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
     """Return a YAML mapping as plain Python, with its interpolations resolved; ConfigError where that fails."""
     try:
-        return {str(key): _plain_value(value) for key, value in (_plain_value(mapping) or {}).items()}
+        return {
+            str(key): _plain_value(value) for key, value in (_plain_value(mapping) or {}).items()
+        }
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
 
 
 def _plain_value(value: Any) -> Any:
-    return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+    return (
+        OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+        if OmegaConf.is_config(value)
+        else value
+    )
 
 
 def text_of(value: Any) -> str:
@@ -58,7 +76,9 @@ def text_of(value: Any) -> str:
 def _element(value: Any) -> str:
     if isinstance(value, str):
         # As upstream, which writes Python's repr: single quotes where they need no escape.
-        return QuotedString(value, Quote.double if "'" in value and '"' not in value else Quote.single).with_quotes()
+        return QuotedString(
+            value, Quote.double if "'" in value and '"' not in value else Quote.single
+        ).with_quotes()
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
     return text_of(value)
@@ -72,7 +92,9 @@ def parse(text: str, config_loader: "ConfigLoader | None" = None) -> Override:
     try:
         override = OverridesParser.create(config_loader).parse_override(text)
     except _REFUSED as error:
-        raise ConfigError(f"{text}: not an override that Hydra understands: {first_line(error)}") from error
+        raise ConfigError(
+            f"{text}: not an override that Hydra understands: {first_line(error)}"
+        ) from error
     finally:
         random.setstate(state)
     override.config_loader = config_loader
@@ -85,7 +107,9 @@ def distribution_of(override: Override) -> BaseDistribution | str:
 
     value = override.value()
     if isinstance(value, Glob):
-        return _globbed(override)  # upstream fails with an AssertionError: its parser has no config loader
+        return _globbed(
+            override
+        )  # upstream fails with an AssertionError: its parser has no config loader
     state = random.getstate()
     random.seed(override.input_line)
     try:
@@ -96,8 +120,12 @@ def distribution_of(override: Override) -> BaseDistribution | str:
         random.setstate(state)
     if isinstance(found, CategoricalDistribution) and isinstance(value, ChoiceSweep):
         unquoted = [item for item in value.list if isinstance(item, str)]
-        return CategoricalDistribution([_readable(item) if item in unquoted else item for item in found.choices])
-    if isinstance(found, FloatDistribution) and not (math.isfinite(found.low) and math.isfinite(found.high)):
+        return CategoricalDistribution(
+            [_readable(item) if item in unquoted else item for item in found.choices]
+        )
+    if isinstance(found, FloatDistribution) and not (
+        math.isfinite(found.low) and math.isfinite(found.high)
+    ):
         raise ConfigError(f"{override.input_line}: an interval needs two finite ends")
     assert isinstance(found, (BaseDistribution, str))
     return found
@@ -105,10 +133,14 @@ def distribution_of(override: Override) -> BaseDistribution | str:
 
 def _globbed(override: Override) -> CategoricalDistribution:
     if override.config_loader is None:
-        raise ConfigError(f"{override.input_line}: glob() needs the config groups of an app; name the choices instead")
+        raise ConfigError(
+            f"{override.input_line}: glob() needs the config groups of an app; name the choices instead"
+        )
     names = list(override.sweep_iterator())
     if not names:
-        raise ConfigError(f"{override.input_line}: no config of the group {override.key_or_group} matches")
+        raise ConfigError(
+            f"{override.input_line}: no config of the group {override.key_or_group} matches"
+        )
     return CategoricalDistribution([str(name) for name in names])
 
 
@@ -132,7 +164,9 @@ def one_choice(override: Override) -> CategoricalDistribution:
 
 def elements(override: Override) -> list[Any] | None:
     """Return the values that an override names, quotes removed; None for what cannot be listed."""
-    if isinstance(override.value(), Glob) or (override.is_sweep_override() and not override.is_discrete_sweep()):
+    if isinstance(override.value(), Glob) or (
+        override.is_sweep_override() and not override.is_discrete_sweep()
+    ):
         return None
     if not override.is_sweep_override():
         return [override.value()]

@@ -20,7 +20,9 @@ def grid(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
             extended
             for params in found
             for extended in (
-                [{**params, dimension.key: value} for value in available] if dimension.is_active(params) else [params]
+                [{**params, dimension.key: value} for value in available]
+                if dimension.is_active(params)
+                else [params]
             )
         ]
     return found
@@ -31,7 +33,11 @@ def size(dimensions: Sequence[Dimension]) -> int | None:
     if any(values(dimension.distribution) is None for dimension in dimensions):
         return None
     parents = {condition.key for dimension in dimensions for condition in dimension.when}
-    counts = [(dimension, len(_discrete(dimension))) for dimension in dimensions if dimension.key not in parents]
+    counts = [
+        (dimension, len(_discrete(dimension)))
+        for dimension in dimensions
+        if dimension.key not in parents
+    ]
     return sum(
         math.prod(count for dimension, count in counts if dimension.is_active(params))
         for params in grid([dimension for dimension in dimensions if dimension.key in parents])
@@ -48,12 +54,16 @@ def _discrete(dimension: Dimension) -> Sequence[Any]:
     return found
 
 
-def probes(dimensions: Sequence[Dimension], is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
+def probes(
+    dimensions: Sequence[Dimension], is_group: Callable[[str], bool]
+) -> list[dict[str, Any]]:
     """Return few configurations that hold each choice once, and each pair of choices of two dimensions that are groups.
 
     A dimension that is no group differs from its first choice in its own probes only, so that one that fails names it.
     """
-    found = _pairwise(dimensions, [dimension for dimension in dimensions if is_group(dimension.key)])
+    found = _pairwise(
+        dimensions, [dimension for dimension in dimensions if is_group(dimension.key)]
+    )
     if not found:
         found = [_build(dimensions, {}, _first)]
     seen = {(key, str(value)) for params in found for key, value in params.items()}
@@ -78,7 +88,10 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
     open_pairs: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
     for first, second in combinations(groups, 2):
         for left, right in product(choices(first.distribution), choices(second.distribution)):
-            open_pairs[(first.key, str(left)), (second.key, str(right))] = {first.key: left, second.key: right}
+            open_pairs[(first.key, str(left)), (second.key, str(right))] = {
+                first.key: left,
+                second.key: right,
+            }
 
     def pairs_of(params: Mapping[str, Any]) -> set[tuple[tuple[str, str], ...]]:
         held = [(group.key, str(params[group.key])) for group in groups if group.key in params]
@@ -86,7 +99,10 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
 
     def most_open(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, Any]) -> Any:
         # max() keeps the first of equals, so a dimension that is no group keeps its first choice.
-        return max(candidates, key=lambda value: len(open_pairs.keys() & pairs_of({**known, dimension.key: value})))
+        return max(
+            candidates,
+            key=lambda value: len(open_pairs.keys() & pairs_of({**known, dimension.key: value})),
+        )
 
     found = []
     while open_pairs:
@@ -102,7 +118,9 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
     return found
 
 
-def restrict(dimensions: Sequence[Dimension], wanted: Mapping[str, Any]) -> dict[str, Sequence[Any]] | None:
+def restrict(
+    dimensions: Sequence[Dimension], wanted: Mapping[str, Any]
+) -> dict[str, Sequence[Any]] | None:
     """Return the values left to `wanted` and their parents so that all of `wanted` is active; None if it cannot be."""
     by_key = {dimension.key: dimension for dimension in dimensions}
     allowed: dict[str, Sequence[Any]] = {key: [value] for key, value in wanted.items()}
@@ -127,7 +145,9 @@ def _conditions(by_key: Mapping[str, Dimension], keys: list[str]) -> Iterator[Co
                 keys.append(condition.key)
 
 
-def _build(dimensions: Sequence[Dimension], allowed: Mapping[str, Sequence[Any]], pick: Pick) -> dict[str, Any]:
+def _build(
+    dimensions: Sequence[Dimension], allowed: Mapping[str, Sequence[Any]], pick: Pick
+) -> dict[str, Any]:
     """Return an active configuration; `pick` chooses among the allowed values, knowing what is certain already."""
     certain = {key: left[0] for key, left in allowed.items() if len(left) == 1}
     params: dict[str, Any] = {}

@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.space import conditions, dimensions, grammar, grid
@@ -120,7 +125,11 @@ class SearchSpace:
             searched[dimension.key] = dimensions.fingerprint(dimension.distribution)
             if dimension.when:
                 searched[dimension.key]["when"] = [str(condition) for condition in dimension.when]
-        return {"searched": searched, "fixed": dict(self.fixed), "deletions": list(self.fixed_overrides)}
+        return {
+            "searched": searched,
+            "fixed": dict(self.fixed),
+            "deletions": list(self.fixed_overrides),
+        }
 
 
 def parse_space(
@@ -150,7 +159,9 @@ def parse_space(
         collected.add(grammar.parse(text, config_loader), clauses)
     for override in parsed:
         collected.add(override)
-    insisted = frozenset(override.get_key_element() for override in parsed if override.is_sweep_override())
+    insisted = frozenset(
+        override.get_key_element() for override in parsed if override.is_sweep_override()
+    )
     fixed = collected.fixed
     ordered = conditions.resolve(
         [dimension for key, dimension in collected.searched.items() if key not in fixed],
@@ -171,7 +182,9 @@ def warnings_of(space: SearchSpace) -> list[str]:
 class _Collected:
     """What the overrides said so far, the later ones over the earlier."""
 
-    searched: dict[str, Dimension] = field(default_factory=dict)  # those that were fixed later included
+    searched: dict[str, Dimension] = field(
+        default_factory=dict
+    )  # those that were fixed later included
     fixed: dict[str, str] = field(default_factory=dict)
     verbatim: list[str] = field(default_factory=list)
     clauses: dict[str, tuple[conditions.Clause, ...]] = field(default_factory=dict)
@@ -182,7 +195,9 @@ class _Collected:
         if override.is_delete() or override.is_list_extend():
             assert override.input_line is not None
             if clauses:
-                raise ConfigError(f"{override.input_line}: a deletion or an extension of a list takes no `when`")
+                raise ConfigError(
+                    f"{override.input_line}: a deletion or an extension of a list takes no `when`"
+                )
             self.verbatim.append(override.input_line)
             return
         found = grammar.distribution_of(override)
@@ -191,7 +206,9 @@ class _Collected:
         if isinstance(found, str):
             self.fixed[key] = found
             return
-        self.fixed.pop(key, None)  # upstream keeps an earlier plain value, and drops the later sweep without a word
+        self.fixed.pop(
+            key, None
+        )  # upstream keeps an earlier plain value, and drops the later sweep without a word
         self.searched[key] = Dimension(key, found, warning=grammar.warning_of(override, found))
         if clauses:
             self.clauses[key] = clauses
@@ -215,9 +232,13 @@ def _draw(trial: "Trial", key: str, distribution: BaseDistribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(key, distribution.choices)
     if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        return trial.suggest_int(
+            key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
     assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(key, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    return trial.suggest_float(
+        key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+    )
 
 
 def _accepts(distribution: BaseDistribution, value: Any) -> bool:

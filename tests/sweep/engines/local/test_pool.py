@@ -28,7 +28,10 @@ MakeEngine = Callable[..., WorkersEngine]
 
 
 def slots(count: int) -> list[Slot]:
-    shared = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}  # buffered, as it is where nobody sets the latter
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "",
+    }  # buffered, as it is where nobody sets the latter
     return [Slot(i, 1, {**shared, "CUDA_VISIBLE_DEVICES": f"{i}"}) for i in range(count)]
 
 
@@ -79,7 +82,9 @@ class Driver:
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """Two workers for the whole module; every test leaves them free."""
     sweep_dir = tmp_path_factory.mktemp("sweep") / "multirun"
-    with WorkersEngine(slots(2), **worker_app.sweep(sweep_dir), log_path=sweep_dir / "sweep.log") as engine:
+    with WorkersEngine(
+        slots(2), **worker_app.sweep(sweep_dir), log_path=sweep_dir / "sweep.log"
+    ) as engine:
         yield Driver(engine, sweep_dir)
 
 
@@ -88,7 +93,9 @@ def make_driver(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Return a function that starts an engine of its own, for one test."""
     engines: list[WorkersEngine] = []
 
-    def make(count: int = 1, overrides: tuple[str, ...] = (), task: Any = None, **keywords: Any) -> Driver:
+    def make(
+        count: int = 1, overrides: tuple[str, ...] = (), task: Any = None, **keywords: Any
+    ) -> Driver:
         sweep_dir = tmp_path / "multirun"
         sweep = worker_app.sweep(sweep_dir, *overrides)
         if task is not None:
@@ -111,7 +118,12 @@ def test_a_job_starts_returns_its_value_and_frees_its_slot(driver: Driver) -> No
     assert driver.engine.num_free == 1
     ended = driver.end(key)
     started = [event for event in driver.events if isinstance(event, Started) and event.key == key]
-    assert (ended.state, ended.value, ended.error, ended.job_return) == ("completed", 42.0, None, None)
+    assert (ended.state, ended.value, ended.error, ended.job_return) == (
+        "completed",
+        42.0,
+        None,
+        None,
+    )
     assert before <= started[0].time == ended.started <= ended.ended <= time.time()
     assert driver.engine.num_free == driver.engine.num_slots == 2
 
@@ -123,14 +135,18 @@ def test_a_job_is_a_hydra_job(driver: Driver) -> None:
     config = {"do": "job", "x": [1, 2], "file": None, "new": "a"}
     assert ended.value == (number, "7/seed_0", number, 2, config)
     directory = driver.sweep_dir / "7/seed_0"
-    assert (directory / ".hydra/overrides.yaml").read_text(encoding="utf-8") == "- do=job\n- x=[1,2]\n- +new=a\n"
+    assert (directory / ".hydra/overrides.yaml").read_text(
+        encoding="utf-8"
+    ) == "- do=job\n- x=[1,2]\n- +new=a\n"
 
 
 def test_a_composed_config_is_taken_as_it_is(driver: Driver) -> None:
     """The overrides say something else: nothing is composed again. A large config does not block."""
     sweep = worker_app.sweep(driver.sweep_dir)
     text = "y" * 1_000_000
-    config = sweep["hydra_context"].config_loader.load_sweep_config(sweep["config"], ["do=job", "x=5", f"file={text}"])
+    config = sweep["hydra_context"].config_loader.load_sweep_config(
+        sweep["config"], ["do=job", "x=5", f"file={text}"]
+    )
     ended = driver.run("value", config=config, key="composed")
     assert ended.value[1:3] == ("composed", driver._count)
     assert ended.value[4] == {"do": "job", "x": 5, "file": text}
@@ -146,7 +162,10 @@ def test_an_override_that_does_not_fit_fails_the_job_with_hydras_words(driver: D
 
 def test_a_check_calls_its_function_and_writes_nothing(driver: Driver) -> None:
     ended = driver.run("value", check="tests.sweep.engines.local.worker_app.check")
-    assert (ended.state, ended.value) == ("completed", {"keys": ["do", "file", "x"], "number": driver._count})
+    assert (ended.state, ended.value) == (
+        "completed",
+        {"keys": ["do", "file", "x"], "number": driver._count},
+    )
     assert not (driver.sweep_dir / ended.key).exists()
 
 
@@ -205,10 +224,16 @@ def test_a_pruned_job_is_no_failure(driver: Driver) -> None:
             "not_finite",
             "ValueError: trial.report: the objective is nan at step 3; expected a finite number",
         ),
-        ("report_half_step", "1", "TypeError: trial.report: expected a whole number as step (the epoch), got 1.5"),
+        (
+            "report_half_step",
+            "1",
+            "TypeError: trial.report: expected a whole number as step (the epoch), got 1.5",
+        ),
     ],
 )
-def test_a_report_that_is_no_number_fails_the_job(driver: Driver, do: str, x: str, error: str) -> None:
+def test_a_report_that_is_no_number_fails_the_job(
+    driver: Driver, do: str, x: str, error: str
+) -> None:
     assert driver.run(do, f"x={x}").error == error
 
 
@@ -216,7 +241,9 @@ def test_a_child_process_of_the_job_cannot_report(driver: Driver) -> None:
     """It would mix its bytes into the worker's messages."""
     ended = driver.run("report_from_child")
     assert (ended.state, ended.value) == ("completed", 1)
-    assert not [event for event in driver.events if isinstance(event, Reported) and event.key == ended.key]
+    assert not [
+        event for event in driver.events if isinstance(event, Reported) and event.key == ended.key
+    ]
 
 
 def test_a_late_answer_to_an_earlier_job_is_not_taken() -> None:
@@ -249,17 +276,23 @@ def test_a_late_answer_to_an_earlier_job_is_not_taken() -> None:
         ("pruned", "pruned", "by optuna"),
     ],
 )
-def test_every_exception_ends_the_job_and_not_the_worker(driver: Driver, x: str, state: str, error: str | None) -> None:
+def test_every_exception_ends_the_job_and_not_the_worker(
+    driver: Driver, x: str, state: str, error: str | None
+) -> None:
     pids = driver.engine.pids
     ended = driver.run("raise", f"x={x}")
     assert (ended.state, ended.error) == (state, error)
     assert (ended.traceback is None) == (state in ("stopped", "pruned"))
-    assert ended.traceback is None or worker_app.__file__ in ended.traceback.splitlines()[1]  # the user's code only
+    assert (
+        ended.traceback is None or worker_app.__file__ in ended.traceback.splitlines()[1]
+    )  # the user's code only
     assert driver.run("pid").value in pids
     assert driver.engine.pids == pids
 
 
-def test_a_traceback_names_the_file_of_a_function_that_travels_by_value(make_driver: Callable[..., Driver]) -> None:
+def test_a_traceback_names_the_file_of_a_function_that_travels_by_value(
+    make_driver: Callable[..., Driver],
+) -> None:
     def local(cfg: Any) -> None:
         raise ValueError("here")
 
@@ -273,11 +306,15 @@ def test_a_value_that_cannot_travel_fails_the_job(driver: Driver) -> None:
     ended = driver.run("return_lock")
     assert (ended.state, ended.value) == ("failed", None)
     assert ended.error is not None
-    assert ended.error.startswith("the task function returned a _thread.lock, which cannot be sent to the controller")
+    assert ended.error.startswith(
+        "the task function returned a _thread.lock, which cannot be sent to the controller"
+    )
 
 
 @pytest.mark.parametrize("x", ["failed", "pruned"])
-def test_a_job_that_ended_leaves_none_of_its_objects_behind(make_driver: Callable[..., Driver], x: str) -> None:
+def test_a_job_that_ended_leaves_none_of_its_objects_behind(
+    make_driver: Callable[..., Driver], x: str
+) -> None:
     """A traceback would keep the model, and its memory on the GPU."""
     driver = make_driver()
     assert driver.run("fail_with_big", f"x={x}").state == x
@@ -287,7 +324,9 @@ def test_a_job_that_ended_leaves_none_of_its_objects_behind(make_driver: Callabl
 # -- output
 
 
-def test_all_output_of_a_job_goes_to_its_log_and_once(driver: Driver, capfd: pytest.CaptureFixture[str]) -> None:
+def test_all_output_of_a_job_goes_to_its_log_and_once(
+    driver: Driver, capfd: pytest.CaptureFixture[str]
+) -> None:
     ended = driver.run("talk")
     log = (driver.sweep_dir / ended.key / "app.log").read_text(encoding="utf-8")
     sources = ("print", "descriptor 1", "descriptor 2", "C", "logging", "a child")
@@ -297,20 +336,29 @@ def test_all_output_of_a_job_goes_to_its_log_and_once(driver: Driver, capfd: pyt
     assert capfd.readouterr() == ("", "")
 
 
-def test_output_between_jobs_goes_to_the_log_of_the_sweep(make_driver: Callable[..., Driver]) -> None:
+def test_output_between_jobs_goes_to_the_log_of_the_sweep(
+    make_driver: Callable[..., Driver],
+) -> None:
     driver = make_driver()
     driver.run("talk")
     driver.run("value", check="tests.sweep.engines.local.worker_app.check")
-    assert (driver.sweep_dir / "sweep.log").read_text(encoding="utf-8") == "from the check\nlogged by it\n"
+    assert (driver.sweep_dir / "sweep.log").read_text(
+        encoding="utf-8"
+    ) == "from the check\nlogged by it\n"
 
 
 def test_the_log_is_the_file_that_the_job_logging_names(make_driver: Callable[..., Driver]) -> None:
-    overrides = ("hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/train.log'",)
+    overrides = (
+        "hydra.job_logging.handlers.file.filename='${hydra.runtime.output_dir}/train.log'",
+    )
     driver = make_driver(overrides=overrides)
     ended = driver.run("talk")
     log = (driver.sweep_dir / ended.key / "train.log").read_text(encoding="utf-8")
     assert log.count("from print\n") == log.count("from logging\n") == 1
-    assert sorted(path.name for path in (driver.sweep_dir / ended.key).iterdir()) == [".hydra", "train.log"]
+    assert sorted(path.name for path in (driver.sweep_dir / ended.key).iterdir()) == [
+        ".hydra",
+        "train.log",
+    ]
 
 
 def test_lines_of_a_logging_without_a_file_are_not_lost(make_driver: Callable[..., Driver]) -> None:
@@ -326,7 +374,9 @@ def test_lines_of_a_logging_without_a_file_are_not_lost(make_driver: Callable[..
 def test_the_death_of_a_worker_touches_one_job(driver: Driver, tmp_path: Path) -> None:
     before = driver.engine.pids
     other = driver.submit("wait", f"file={tmp_path / 'go'}")
-    driver.until(lambda: any(isinstance(event, Started) and event.key == other for event in driver.events))
+    driver.until(
+        lambda: any(isinstance(event, Started) and event.key == other for event in driver.events)
+    )
     key = driver.submit("sleep", f"file={tmp_path / 'pid'}")
     (pid,) = driver.pids_in(tmp_path / "pid")
     os.kill(pid, signal.SIGKILL)
@@ -359,10 +409,14 @@ def test_a_death_is_noticed_though_a_forked_child_lives_on(driver: Driver, tmp_p
 def test_ctrl_c_does_not_reach_a_worker(driver: Driver, tmp_path: Path) -> None:
     keys = {driver.submit("wait", f"file={tmp_path / 'go'}") for _ in range(2)}
     # Both, so that no worker is still starting: Python itself ends at a SIGINT before our code runs.
-    driver.until(lambda: keys <= {event.key for event in driver.events if isinstance(event, Started)})
+    driver.until(
+        lambda: keys <= {event.key for event in driver.events if isinstance(event, Started)}
+    )
     pids = driver.engine.pids
     for pid in pids:
-        assert os.getpgid(pid) != os.getpgid(0)  # the terminal's Ctrl-C goes to the controller's group
+        assert os.getpgid(pid) != os.getpgid(
+            0
+        )  # the terminal's Ctrl-C goes to the controller's group
         os.killpg(pid, signal.SIGINT)
     (tmp_path / "go").touch()
     assert [driver.end(key).value for key in keys] == ["seen", "seen"]
@@ -385,12 +439,20 @@ def test_a_job_may_have_child_processes(driver: Driver) -> None:
 
 def test_each_slot_has_its_environment(driver: Driver, tmp_path: Path) -> None:
     key = driver.submit("wait", f"file={tmp_path / 'go'}")
-    driver.until(lambda: any(isinstance(event, Started) and event.key == key for event in driver.events))
-    taken = next(event.slot for event in driver.events if isinstance(event, Started) and event.key == key)
+    driver.until(
+        lambda: any(isinstance(event, Started) and event.key == key for event in driver.events)
+    )
+    taken = next(
+        event.slot for event in driver.events if isinstance(event, Started) and event.key == key
+    )
     ended = driver.run("environment")
     (tmp_path / "go").touch()
     driver.end(key)
-    expected = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS"), "threads": 1}
+    expected = {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS"),
+        "threads": 1,
+    }
     assert ended.value == {**expected, "CUDA_VISIBLE_DEVICES": f"{1 - taken}"}
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
 
@@ -419,7 +481,9 @@ def test_the_clock_of_a_job_is_its_own(make_driver: Callable[..., Driver]) -> No
     assert worker.started_clock is not None
     worker.started_clock -= 100
     key = driver.submit("value")
-    driver.events += driver.engine.poll(0.0)  # looks at the clock before the worker tells that it began
+    driver.events += driver.engine.poll(
+        0.0
+    )  # looks at the clock before the worker tells that it began
     assert driver.end(key).state == "completed"
 
 
@@ -456,8 +520,14 @@ def test_a_worker_is_replaced_after_so_many_jobs(make_driver: Callable[..., Driv
 @pytest.mark.parametrize(
     ("limits", "error"),
     [
-        ({"max_trials_per_worker": 0}, "hydra.launcher.max_trials_per_worker: expected a whole number from 1 on"),
-        ({"trial_timeout_seconds": -1}, "hydra.launcher.trial_timeout_seconds: expected seconds, or null, got -1"),
+        (
+            {"max_trials_per_worker": 0},
+            "hydra.launcher.max_trials_per_worker: expected a whole number from 1 on",
+        ),
+        (
+            {"trial_timeout_seconds": -1},
+            "hydra.launcher.trial_timeout_seconds: expected seconds, or null, got -1",
+        ),
         ({"memory_limit": "4 apples"}, "hydra.launcher.memory_limit: expected .* got '4 apples'"),
     ],
 )
@@ -469,7 +539,9 @@ def test_limits_that_make_no_sense_are_refused(limits: dict[str, Any], error: st
 # -- ends
 
 
-def test_stop_lets_a_job_end_itself_and_takes_no_more(make_driver: Callable[..., Driver], tmp_path: Path) -> None:
+def test_stop_lets_a_job_end_itself_and_takes_no_more(
+    make_driver: Callable[..., Driver], tmp_path: Path
+) -> None:
     driver = make_driver(2)
     running = driver.submit("until_stopped", f"file={tmp_path / 'runs'}")
     driver.until((tmp_path / "runs").exists)
@@ -518,10 +590,15 @@ def _arrive(code: str) -> Any:
     return FailsToArrive(code)
 
 
-def test_an_app_that_cannot_be_imported_is_an_error_with_its_output(make_driver: Callable[..., Driver]) -> None:
+def test_an_app_that_cannot_be_imported_is_an_error_with_its_output(
+    make_driver: Callable[..., Driver],
+) -> None:
     driver = make_driver(task=FailsToArrive("import no_such_module"))
     driver.submit("value")
-    with pytest.raises(UserError, match=r"(?s)worker 0 ended 2 times while it started .*exit code 1.*no_such_module"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)worker 0 ended 2 times while it started .*exit code 1.*no_such_module",
+    ):
         driver.until(lambda: False)
 
 
@@ -541,7 +618,9 @@ def test_a_worker_that_hangs_while_it_starts_is_given_up(
     monkeypatch.setattr("visionsweep.sweep.engines.local.pool._START_SECONDS", 0.5)
     driver = make_driver(task=FailsToArrive("import time; time.sleep(600)"))
     driver.submit("value")
-    with pytest.raises(UserError, match=r"worker 0 ended 2 times while it started \(not ready after 0\.5 s\)"):
+    with pytest.raises(
+        UserError, match=r"worker 0 ended 2 times while it started \(not ready after 0\.5 s\)"
+    ):
         driver.until(lambda: False)
 
 
@@ -579,14 +658,21 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("moment", ["amid a computation", "while it imports the app", "its child keeps the pipe open"])
+@pytest.mark.parametrize(
+    "moment", ["amid a computation", "while it imports the app", "its child keeps the pipe open"]
+)
 def test_no_worker_outlives_its_controller(tmp_path: Path, moment: str) -> None:
-    is_importing, forks = moment == "while it imports the app", moment == "its child keeps the pipe open"
+    is_importing, forks = (
+        moment == "while it imports the app",
+        moment == "its child keeps the pipe open",
+    )
     script = tmp_path / "controller.py"
     script.write_text(_CONTROLLER.format(slow_import=is_importing, forks=forks), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     file, child = tmp_path / ("worker" if is_importing else "pids"), tmp_path / "child"
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as controller:
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)], env=environment
+    ) as controller:
         try:
             deadline = time.monotonic() + DEADLINE
             while not file.exists() or (forks and not child.exists()):
@@ -607,8 +693,20 @@ def test_no_worker_outlives_its_controller(tmp_path: Path, moment: str) -> None:
 def test_an_app_without_a_main_guard_ends_with_the_reason(tmp_path: Path) -> None:
     """Each worker would import the app, and the app would start workers."""
     app = tmp_path / "app.py"
-    app.write_text("import hydra\n@hydra.main(config_path=None)\ndef main(cfg): return 1.0\nmain()\n", encoding="utf-8")
-    command = [sys.executable, str(app), "-m", "hydra/launcher=workers", "hydra.launcher.n_jobs=1", "+x=1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    app.write_text(
+        "import hydra\n@hydra.main(config_path=None)\ndef main(cfg): return 1.0\nmain()\n",
+        encoding="utf-8",
+    )
+    command = [
+        sys.executable,
+        str(app),
+        "-m",
+        "hydra/launcher=workers",
+        "hydra.launcher.n_jobs=1",
+        "+x=1",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
     assert done.returncode == 1
     assert "put the call of its main function under `if __name__ == '__main__':`" in done.stderr

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from visionsweep.errors import ConfigError
-from visionsweep.sweep.engines.local.resources import count_cores, find_gpus, format_memory, parse_memory, plan_slots
+from visionsweep.sweep.engines.local.resources import (
+    count_cores,
+    find_gpus,
+    format_memory,
+    parse_memory,
+    plan_slots,
+)
 
 
 def visible(n_jobs: int | None, gpus_per_trial: float, gpus: list[str]) -> list[str | None]:
@@ -28,7 +34,9 @@ def visible(n_jobs: int | None, gpus_per_trial: float, gpus: list[str]) -> list[
         (2, 4, 8, [4, 4]),
     ],
 )
-def test_cores_are_shared_out(n_jobs: int | None, threads: int | None, num_cores: int, expected: list[int]) -> None:
+def test_cores_are_shared_out(
+    n_jobs: int | None, threads: int | None, num_cores: int, expected: list[int]
+) -> None:
     slots = plan_slots(n_jobs, threads=threads, num_cores=num_cores, gpus=[])
     assert [slot.threads for slot in slots] == expected
     for slot in slots:
@@ -50,7 +58,9 @@ def test_cores_are_shared_out(n_jobs: int | None, threads: int | None, num_cores
         (None, 0.5, [], [None] * 4),
     ],
 )
-def test_gpus_are_dealt_out(n_jobs: int | None, gpus_per_trial: float, gpus: list[str], expected: list[Any]) -> None:
+def test_gpus_are_dealt_out(
+    n_jobs: int | None, gpus_per_trial: float, gpus: list[str], expected: list[Any]
+) -> None:
     assert visible(n_jobs, gpus_per_trial, gpus) == expected
 
 
@@ -64,19 +74,27 @@ def test_gpus_are_dealt_out(n_jobs: int | None, gpus_per_trial: float, gpus: lis
         ),
         (5, 0.5, "hydra.launcher.n_jobs: 5 workers .*gpus_per_trial=0.5 .*at most 4 workers"),
         (1, 3, r"hydra.launcher.gpus_per_trial: 3 GPUs wanted, this machine has 2"),
-        (1, 1.5, "hydra.launcher.gpus_per_trial: expected a whole number, or a fraction below 1, got 1.5"),
+        (
+            1,
+            1.5,
+            "hydra.launcher.gpus_per_trial: expected a whole number, or a fraction below 1, got 1.5",
+        ),
         (1, -1, "hydra.launcher.gpus_per_trial: expected a number from 0 on, got -1"),
         (0, 1, "hydra.launcher.n_jobs: expected a whole number from 1 on, or null, got 0"),
         (1.5, 1, "hydra.launcher.n_jobs: expected a whole number from 1 on, or null, got 1.5"),
     ],
 )
-def test_what_the_machine_cannot_serve_is_refused(n_jobs: Any, gpus_per_trial: float, error: str) -> None:
+def test_what_the_machine_cannot_serve_is_refused(
+    n_jobs: Any, gpus_per_trial: float, error: str
+) -> None:
     with pytest.raises(ConfigError, match=error):
         visible(n_jobs, gpus_per_trial, ["0", "1"])
 
 
 def test_no_threads_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.threads: expected a whole number from 1 on"):
+    with pytest.raises(
+        ConfigError, match=r"hydra\.launcher\.threads: expected a whole number from 1 on"
+    ):
         plan_slots(1, threads=0, num_cores=2, gpus=[])
 
 
@@ -100,9 +118,17 @@ def test_only_the_cores_of_this_process_count() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("0,1", ["0", "1"]), (" GPU-8f2a , 3", ["GPU-8f2a", "3"]), ("", []), ("-1", []), ("NoDevFiles", [])],
+    [
+        ("0,1", ["0", "1"]),
+        (" GPU-8f2a , 3", ["GPU-8f2a", "3"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+    ],
 )
-def test_the_environment_says_which_gpus(monkeypatch: pytest.MonkeyPatch, value: str, expected: list[str]) -> None:
+def test_the_environment_says_which_gpus(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: list[str]
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert find_gpus() == expected
 
@@ -145,12 +171,15 @@ def test_sizes_of_memory(value: Any, expected: int | None) -> None:
 
 @pytest.mark.parametrize("value", ["4 apples", "GB", "", "-1GB", 0, "0GB", True, "4G", [1]])
 def test_what_is_no_size_of_memory(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.memory_limit: expected bytes, or a size such as 4GB"):
+    with pytest.raises(
+        ConfigError, match=r"hydra\.launcher\.memory_limit: expected bytes, or a size such as 4GB"
+    ):
         parse_memory(value)
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(12, "12 bytes"), (1500, "1.5 kB"), (2_340_000, "2.34 MB"), (5_000_000_000, "5 GB")]
+    ("value", "expected"),
+    [(12, "12 bytes"), (1500, "1.5 kB"), (2_340_000, "2.34 MB"), (5_000_000_000, "5 GB")],
 )
 def test_sizes_for_people(value: int, expected: str) -> None:
     assert format_memory(value) == expected

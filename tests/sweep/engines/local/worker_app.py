@@ -41,11 +41,18 @@ def sweep(sweep_dir: Path, *overrides: str) -> dict[str, Any]:
     conf = sweep_dir.parent / "conf"
     conf.mkdir(parents=True, exist_ok=True)
     (conf / "config.yaml").write_text("do: value\nx: 1\nfile: null\n", encoding="utf-8")
-    given = ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={sweep_dir}", "hydra.sweep.subdir=${hydra.job.id}", *overrides]
+    given = [
+        "hydra.mode=MULTIRUN",
+        f"hydra.sweep.dir={sweep_dir}",
+        "hydra.sweep.subdir=${hydra.job.id}",
+        *overrides,
+    ]
     with initialize_config_dir(str(conf), job_name="app"):
         config = compose("config", given, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-    context = HydraContext(config_loader=loader, callbacks=Callbacks(), execution_whitelist=["tests.*"])
+    context = HydraContext(
+        config_loader=loader, callbacks=Callbacks(), execution_whitelist=["tests.*"]
+    )
     return {"hydra_context": context, "config": config, "task_function": task}
 
 
@@ -99,7 +106,9 @@ def do_report(cfg: DictConfig) -> list[bool]:
 
 
 def do_report_bad(cfg: DictConfig) -> bool:
-    return current_trial().report({"none": None, "text": "0.5", "not_finite": float("nan")}[cfg.x], 3)
+    return current_trial().report(
+        {"none": None, "text": "0.5", "not_finite": float("nan")}[cfg.x], 3
+    )
 
 
 def do_report_half_step(cfg: DictConfig) -> bool:
@@ -107,7 +116,9 @@ def do_report_half_step(cfg: DictConfig) -> bool:
 
 
 def do_report_from_child(cfg: DictConfig) -> int | None:
-    child = multiprocessing.get_context("fork").Process(target=current_trial().report, args=(0.5, 1))
+    child = multiprocessing.get_context("fork").Process(
+        target=current_trial().report, args=(0.5, 1)
+    )
     child.start()
     child.join()
     return child.exitcode

@@ -34,7 +34,9 @@ from visionsweep.sweep.engines.local.resources import Slot, count_cores, format_
 
 _TICK_SECONDS = 0.25  # how long a death may go unnoticed where the pipe does not tell
 _MEMORY_SECONDS = 1.0  # between two looks at the memory
-_START_SECONDS = 600.0  # until a worker has imported the app; a file system that hangs shows nowhere else
+_START_SECONDS = (
+    600.0  # until a worker has imported the app; a file system that hangs shows nowhere else
+)
 _RETIRE_SECONDS = 10.0  # for a worker that was told to exit
 _MAX_FAILED_STARTS = 2
 _TAIL = 2000  # characters of a worker's output in an error
@@ -50,12 +52,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         trials, seconds = self.max_trials_per_worker, self.trial_timeout_seconds
-        if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+        if trials is not None and (
+            isinstance(trials, bool) or not isinstance(trials, int) or trials < 1
+        ):
             raise ConfigError(
                 f"hydra.launcher.max_trials_per_worker: expected a whole number from 1 on, or null, got {trials!r}"
             )
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0):
-            raise ConfigError(f"hydra.launcher.trial_timeout_seconds: expected seconds, or null, got {seconds!r}")
+        if seconds is not None and (
+            isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0
+        ):
+            raise ConfigError(
+                f"hydra.launcher.trial_timeout_seconds: expected seconds, or null, got {seconds!r}"
+            )
         parse_memory(self.memory_limit)
 
 
@@ -86,8 +94,12 @@ class WorkersEngine:
         self._events: list[Event] = []
         self._is_stopping = False
         self._next_memory_check = time.monotonic() + _MEMORY_SECONDS
-        self._retired: list[tuple[_Worker, float]] = []  # with the time.monotonic() when it is killed
-        self._state = _start_state((hydra_context, config, task_function, Singleton.get_state(), keep_job_returns))
+        self._retired: list[
+            tuple[_Worker, float]
+        ] = []  # with the time.monotonic() when it is killed
+        self._state = _start_state(
+            (hydra_context, config, task_function, Singleton.get_state(), keep_job_returns)
+        )
         if log_path is not None:
             log_path.parent.mkdir(parents=True, exist_ok=True)
         self._workers: list[_Worker] = []
@@ -186,14 +198,19 @@ class WorkersEngine:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     # -- messages
 
     def _receive(self, timeout_seconds: float) -> None:
-        by_connection = {worker.connection: worker for worker in self._workers if not worker.is_silent}
+        by_connection = {
+            worker.connection: worker for worker in self._workers if not worker.is_silent
+        }
         if not by_connection:
             time.sleep(timeout_seconds)
             return
@@ -229,7 +246,9 @@ class WorkersEngine:
                 worker.kill()
             if worker.is_dead():
                 self._replace_dead(worker)
-            elif worker.job is None and worker.jobs_done >= (self._limits.max_trials_per_worker or sys.maxsize):
+            elif worker.job is None and worker.jobs_done >= (
+                self._limits.max_trials_per_worker or sys.maxsize
+            ):
                 worker.send("exit")
                 self._retired.append((worker, now + _RETIRE_SECONDS))
                 self._renew(worker)
@@ -445,8 +464,13 @@ def _ended(ending: Ending) -> Ended:
     try:
         value, job_return = pickle.loads(ending.payload)
     except Exception as problem:
-        state, error = "failed", f"what the job returned cannot be read: {type(problem).__name__}: {problem}"
-    return Ended(ending.key, state, value, error, ending.traceback, ending.started, ending.ended, job_return)
+        state, error = (
+            "failed",
+            f"what the job returned cannot be read: {type(problem).__name__}: {problem}",
+        )
+    return Ended(
+        ending.key, state, value, error, ending.traceback, ending.started, ending.ended, job_return
+    )
 
 
 def _end_of(worker: _Worker, job: Job, state: State, error: str) -> Ended:
@@ -465,7 +489,9 @@ def _describe_exit(code: int) -> str:
 def _start_error(worker: _Worker, code: int) -> str:
     is_late = time.monotonic() >= worker.created_clock + _START_SECONDS
     reason = f"not ready after {_START_SECONDS:g} s" if is_late else _describe_exit(code)
-    message = f"worker {worker.slot.index} ended {worker.failed_starts} times while it started ({reason})"
+    message = (
+        f"worker {worker.slot.index} ended {worker.failed_starts} times while it started ({reason})"
+    )
     if worker.log_path is None:
         return f"{message}; see its output above"
     with worker.log_path.open("rb") as file:

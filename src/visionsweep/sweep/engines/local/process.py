@@ -33,14 +33,18 @@ _PARENT_CHECK_SECONDS = 1.0
 
 def main(connection_fd: int, state_fd: int, threads: int) -> None:
     """Run jobs until the controller says `exit`. `state_fd` is a file with what `workers` pickled for the start."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the controller decides; inherited by every child process
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the controller decides; inherited by every child process
     faulthandler.enable()  # writes to descriptor 2: a crash in C leaves its stack in the job's log
     for descriptor in (connection_fd, state_fd):
         os.set_inheritable(descriptor, False)
     channel = Channel(Connection(connection_fd))
     channel.send("listening")
     size = os.fstat(state_fd).st_size
-    preparation, state = pickle.loads(os.pread(state_fd, size, 0))  # pread: the other workers share the offset
+    preparation, state = pickle.loads(
+        os.pread(state_fd, size, 0)
+    )  # pread: the other workers share the offset
     os.close(state_fd)
     _import_app(preparation)
     _buffer_lines()
@@ -52,7 +56,10 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
     try:
         while (blob := channel.jobs.get()) is not None:
             job: Job = pickle.loads(blob)
-            channel.send("ended", runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started))
+            channel.send(
+                "ended",
+                runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started),
+            )
     except BaseException:
         traceback.print_exc()
         end_process_tree()  # a thread of the app would keep a worker alive that takes no jobs any more
@@ -108,7 +115,9 @@ class Channel:
         try:
             while True:
                 while not self._connection.poll(_PARENT_CHECK_SECONDS):
-                    if os.getppid() != self._parent:  # the pipe is held open by a child of the dead controller
+                    if (
+                        os.getppid() != self._parent
+                    ):  # the pipe is held open by a child of the dead controller
                         return
                 kind, *content = self._connection.recv()
                 if kind == "job":
@@ -156,7 +165,9 @@ class WorkerTrial:
         """
         number, step = _finite(value, step), _step(step)
         if os.getpid() != self._pid:
-            raise RuntimeError("trial.report: only the process that runs the task function can report, not its child")
+            raise RuntimeError(
+                "trial.report: only the process that runs the task function can report, not its child"
+            )
         with self._reporting:
             self._channel.send("report", self._key, step, number)
             key, prune = self._channel.answers.get()
@@ -173,7 +184,9 @@ def _step(step: Any) -> int:
     try:
         return operator.index(step)
     except TypeError:
-        raise TypeError(f"trial.report: expected a whole number as step (the epoch), got {step!r}") from None
+        raise TypeError(
+            f"trial.report: expected a whole number as step (the epoch), got {step!r}"
+        ) from None
 
 
 def _finite(value: Any, step: Any) -> float:
@@ -184,5 +197,7 @@ def _finite(value: Any, step: Any) -> float:
     if number is None:
         raise TypeError(f"trial.report: expected a number at step {step}, got {value!r}") from None
     if not math.isfinite(number):
-        raise ValueError(f"trial.report: the objective is {number} at step {step}; expected a finite number")
+        raise ValueError(
+            f"trial.report: the objective is {number} at step {step}; expected a finite number"
+        )
     return number

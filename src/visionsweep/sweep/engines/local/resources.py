@@ -28,7 +28,9 @@ class Slot:
 
     index: int
     threads: int  # CPU threads
-    environment: dict[str, str] = field(default_factory=dict)  # of its worker, beside the controller's own
+    environment: dict[str, str] = field(
+        default_factory=dict
+    )  # of its worker, beside the controller's own
 
 
 def plan_slots(
@@ -49,8 +51,14 @@ def plan_slots(
     gpus = find_gpus() if gpus is None else gpus
     _check_count("n_jobs", n_jobs)
     _check_count("threads", threads)
-    if isinstance(gpus_per_trial, bool) or not isinstance(gpus_per_trial, (int, float)) or not gpus_per_trial >= 0:
-        raise ConfigError(f"hydra.launcher.gpus_per_trial: expected a number from 0 on, got {gpus_per_trial!r}")
+    if (
+        isinstance(gpus_per_trial, bool)
+        or not isinstance(gpus_per_trial, (int, float))
+        or not gpus_per_trial >= 0
+    ):
+        raise ConfigError(
+            f"hydra.launcher.gpus_per_trial: expected a number from 0 on, got {gpus_per_trial!r}"
+        )
     shares = _deal_out(gpus, gpus_per_trial) if gpus and gpus_per_trial else None
     if n_jobs is None:
         n_jobs = min(num_cores, _DEFAULT_JOBS) if shares is None else len(shares)
@@ -71,14 +79,20 @@ def plan_slots(
     if gpus and not gpus_per_trial:
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return [
-        Slot(i, threads, environment if shares is None else {**environment, "CUDA_VISIBLE_DEVICES": shares[i]})
+        Slot(
+            i,
+            threads,
+            environment if shares is None else {**environment, "CUDA_VISIBLE_DEVICES": shares[i]},
+        )
         for i in range(n_jobs)
     ]
 
 
 def _check_count(key: str, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"hydra.launcher.{key}: expected a whole number from 1 on, or null, got {value!r}")
+        raise ConfigError(
+            f"hydra.launcher.{key}: expected a whole number from 1 on, or null, got {value!r}"
+        )
 
 
 def _deal_out(gpus: Sequence[str], gpus_per_trial: float) -> list[str]:
@@ -127,7 +141,12 @@ def parse_memory(value: Any) -> int | None:
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
-    if isinstance(value, bool) or match is None or match[2] not in _UNITS or not float(match[1]) > 0:
+    if (
+        isinstance(value, bool)
+        or match is None
+        or match[2] not in _UNITS
+        or not float(match[1]) > 0
+    ):
         raise ConfigError(
             f"hydra.launcher.memory_limit: expected bytes, or a size such as 4GB or 512MiB, or null, got {value!r}"
         )
