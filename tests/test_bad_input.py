@@ -9,10 +9,9 @@ import pytest
 from hydra.errors import ConfigCompositionException
 from PIL import Image
 
+from tests.conftest import QUICK, ROOT, CommandLine
+from tests.images import make_csv, make_folder, make_image
 from visionsweep import cli
-
-from .conftest import QUICK, ROOT, CommandLine
-from .images import make_csv, make_folder, make_image
 
 BATCH = "trainer.batch_size=8"  # the generated folders hold some thirty images
 Prepare = Callable[[Path], object]

@@ -10,12 +10,11 @@ import cloudpickle
 import pytest
 from omegaconf import DictConfig
 
+from tests.conftest import Compose
 from visionsweep.callback import RunCallback, best_run
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.sweep.stored import Stored
 from visionsweep.tracking import process
-
-from .conftest import Compose
 
 SWEEP_DIR = Path("multirun/s")
 OURS = "hydra/sweeper=optuna_async"

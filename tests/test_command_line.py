@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUICK, ROOT, CommandLine
+from tests.run.test_resume import assert_same_bytes
 from visionsweep.training import checkpoint
-
-from .conftest import QUICK, ROOT, CommandLine
-from .test_resume import assert_same_bytes
 
 LONG = [*QUICK, "trainer.epochs=40", "augment=basic", "optim=adamp"]
 
@@ -149,7 +148,7 @@ def test_the_run_directory_is_complete(tmp_path: Path, command_line: CommandLine
 def test_an_official_test_split_is_evaluated_once_with_the_best_checkpoint(
     tmp_path: Path, command_line: CommandLine
 ) -> None:
-    from .images import make_folder
+    from tests.images import make_folder
 
     make_folder(tmp_path / "photos/train", per_class=20)
     for path in make_folder(tmp_path / "other", per_class=26).rglob("*.png"):

@@ -10,15 +10,14 @@ import pytest
 import torch
 import yaml
 
+from tests.conftest import ROOT, CommandLine, Compose
+from tests.images import make_csv, make_folder
 from visionsweep.config.paths import quote
 from visionsweep.errors import DataError
 from visionsweep.run.assemble import Experiment, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.training.accumulation import backward
 from visionsweep.training.loop import update
-
-from .conftest import ROOT, CommandLine, Compose
-from .images import make_csv, make_folder
 
 CONF = ROOT / "conf"
 

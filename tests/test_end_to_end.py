@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import ROOT, Command
-from .images import make_csv, make_folder, make_image
-from .mlflow_process import MlflowProcess
-from .test_resume import assert_same_bytes
+from tests.conftest import ROOT, Command
+from tests.images import make_csv, make_folder, make_image
+from tests.mlflow_process import MlflowProcess
+from tests.run.test_resume import assert_same_bytes
 
 pytestmark = pytest.mark.slow
 

@@ -18,9 +18,9 @@ import psutil
 import pytest
 import yaml
 
-from .conftest import ROOT, Command
-from .images import CLASSES, make_folder
-from .test_resume import assert_same_bytes
+from tests.conftest import ROOT, Command
+from tests.images import CLASSES, make_folder
+from tests.run.test_resume import assert_same_bytes
 
 pytestmark = pytest.mark.slow
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, Command
-from .mlflow_process import free_port
+from tests.conftest import ROOT, Command
+from tests.mlflow_process import free_port
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian's place
 SUPERUSER = "postgres"

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.schema import directions
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.rundir.atomic import locked
+from visionsweep.rundir.lock import locked
 from visionsweep.sweep.stored import FILE as STORED_SWEEP
 from visionsweep.sweep.stored import continue_command, merge, read_stored
 

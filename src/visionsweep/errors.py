@@ -1,8 +1,10 @@
-"""Errors that a user can mend. The entry points print their message as one line, without a traceback."""
+"""Errors that a user can fix. The entry points print their message as one line, no traceback."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 class UserError(Exception):
-    """Base: the message names the key or path, the value, what was expected and what to do next."""
+    """Base. The message has the key or path, the value, what was expected and what to do next."""
 
 
 class ConfigError(UserError):
@@ -14,9 +16,18 @@ class DataError(UserError):
 
 
 class TrainingError(UserError):
-    """Training cannot go on, for example because the loss is NaN."""
+    """Training cannot continue, for example because the loss is NaN."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, its type's name if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, which says nothing about the configuration.
+
+    torch's own exception is known by its name, so that torch need not be imported; in places torch
+    raises a plain RuntimeError instead.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    message = str(error).lower()
+    return type(error) is RuntimeError and any(text in message for text in _OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish to stop: the run ends after the current update and can be resumed."""
+"""Ctrl-C and SIGTERM as a request to stop, instead of the end of the process."""
 
 import contextlib
 import logging
@@ -11,25 +11,32 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
-    """Give a list that Ctrl-C or SIGTERM puts its number into; a second one ends the process at once."""
+def stop_requests(message: str | None = None, *, once: bool = False) -> Iterator[list[int]]:
+    """Yield a list to which each Ctrl-C or SIGTERM adds its number.
+
+    ``message`` is logged at the first one. ``once``: a second one has its usual effect, and so ends
+    the process. Outside the main thread nothing is caught: whoever started the thread decides.
+    """
     received: list[int] = []
     previous: dict[int, Any] = {}
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        log.info("stopping after the current batch (once more: at once)")
-        for known, old in previous.items():
-            signal.signal(known, old)
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    try:
-        for number in numbers:
-            previous[number] = signal.signal(number, handle)
-    except ValueError:  # not the main thread: whoever started it decides how it ends
-        previous.clear()
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if message is not None and len(received) == 1:
+            log.info(message)
+        if once:
+            restore()
+
+    if_main_thread = contextlib.suppress(ValueError)
+    with if_main_thread:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
     try:
         yield received
     finally:
-        for known, old in previous.items():
-            signal.signal(known, old)
+        with if_main_thread:
+            restore()

@@ -1,9 +1,94 @@
-"""Text that has to fit."""
+"""Values, names and errors as short text for people. Pure functions; imports nothing heavy."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message; the name of its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that resembles `name` most; None if none does."""
+    # 0.5, so that a name of two letters with one wrong still finds its neighbour
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)), None)
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return ``; did you mean ...?`` with the nearest of `names`; nothing if none is near."""
+    found = nearest(name, names)
+    return "" if found is None else f"; did you mean {found}?"
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters, cut in its middle: what tells names apart is often at their end."""
+    """Return at most `limit` characters, cut in the middle: names often differ at their end."""
     if len(text) <= limit:
         return text
     tail = (limit - 3) // 2
     return f"{text[: limit - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def param_text(value: Any) -> str:
+    """Return a parameter's value as Hydra spells it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def short_value(value: Any, digits: int = 3, limit: int = 60) -> str:
+    """Return a parameter's value to look at: a few significant digits, long text shortened."""
+    if isinstance(value, float) and math.isfinite(value):
+        text = f"{value:.{digits if abs(value) < 10**digits else 6}g}"
+        # 0.0001 is easier to read than 1e-04, and 1e-5 than 1e-05
+        return text.replace("e-0", "e-").replace("e+0", "e+")
+    return shortened(" ".join(param_text(value).splitlines()), limit)
+
+
+def objective_text(value: float | None) -> str:
+    """Return an objective with four decimals; counts whole, tiny values with four digits."""
+    if value is None:
+        return "-"
+    if abs(value) >= 1000:
+        is_count = float(value).is_integer() and abs(value) < 1e12
+        return f"{value:.0f}" if is_count else f"{value:.6g}"
+    return f"{value:.4f}" if value == 0 or abs(value) >= 0.01 else f"{value:.4g}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration in its two largest units: ``4.2 s``, ``3 min 05 s``, ``2 h 05 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours == 0:
+        return f"{minutes} min {rest:02d} s"
+    days, hours = divmod(hours, 24)
+    return f"{hours} h {minutes:02d} min" if days == 0 else f"{days} d {hours:02d} h"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 trial``, ``2 trials``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def mask_passwords(text: str) -> str:
+    """Return `text` with the password of every URL in it as ``***``."""
+    return _URL.sub(lambda match: _mask(match[0]), text) if "@" in text else text
+
+
+def _mask(url: str) -> str:
+    if "@" not in url:
+        return url
+    from sqlalchemy.engine import make_url  # here, since few commands need it
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

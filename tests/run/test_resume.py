@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-import visionsweep.run as run_module
 import visionsweep.run.finish as finish_module
+import visionsweep.run.train as run_module
+from tests.conftest import ROOT, Compose, one_fast
 from visionsweep.errors import UserError
 from visionsweep.run import recorder as recording
 from visionsweep.run import run
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.training import checkpoint
 from visionsweep.training.loop import EpochResult
-
-from .conftest import ROOT, Compose, one_fast
 
 EPOCHS = 3
 # Dropout draws from torch's generator, mixup from the augmentation's, EMA and early stopping have counters.
@@ -182,7 +181,7 @@ def test_no_moment_to_die_loses_or_repeats_an_epoch(
 
 
 class LateSignal(list[int]):
-    """What `stop_on_signal` gives, with a Ctrl-C that is seen at the n-th look, after the n-th update."""
+    """What `stop_requests` gives, with a Ctrl-C that is seen at the n-th look, after the n-th update."""
 
     def __init__(self, looks: int) -> None:
         super().__init__([signal.SIGINT])
@@ -196,7 +195,7 @@ class LateSignal(list[int]):
 def stop_at(compose: Compose, overrides: list[str], update: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            run_module, "stop_on_signal", lambda: contextlib.nullcontext(LateSignal(update))
+            run_module, "stop_requests", lambda *_, **__: contextlib.nullcontext(LateSignal(update))
         )
         with pytest.raises(run_module.Stopped, match=r"python train\.py resume=outputs/killed"):
             run(compose(*overrides, "name=killed"))

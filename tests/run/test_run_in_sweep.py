@@ -15,17 +15,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-import visionsweep.run as run_module
 import visionsweep.run.finish as finish_module
+import visionsweep.run.train as run_module
+from tests.conftest import Compose, one_fast
+from tests.run.test_resume import TIMES, Killed, assert_same_bytes, kill_in
 from visionsweep import cli
 from visionsweep.config.schema import directions
 from visionsweep.data import memo
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.run import Stopped, check, run
 from visionsweep.run import recorder as recording
-from visionsweep.rundir import atomic
-from visionsweep.rundir.atomic import locked
+from visionsweep.rundir import lock
 from visionsweep.rundir.journal import Journal, read_journal
+from visionsweep.rundir.lock import locked
 from visionsweep.rundir.result import BEST, Objective
 from visionsweep.sweep.trial import (
     NoTrial,
@@ -36,9 +38,6 @@ from visionsweep.sweep.trial import (
 )
 from visionsweep.training.devices import choose_threads
 from visionsweep.training.loop import EpochResult
-
-from .conftest import Compose, one_fast
-from .test_resume import TIMES, Killed, assert_same_bytes, kill_in
 
 # 539 training images, 9 updates an epoch; dropout and mixup draw from the generators.
 SMALL = ["split.val_fraction=0.7", "trainer.batch_size=64", "trainer.epochs=3"]
@@ -431,7 +430,7 @@ class TestTakenUp:
             waits.append(seconds)
             other.__exit__(None, None, None)
 
-        monkeypatch.setattr(atomic, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+        monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
         job(FakeTrial(), *SMALL)
         assert len(waits) == 1
 
@@ -450,7 +449,7 @@ def test_a_lock_that_is_not_freed_in_time_names_its_holder(
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(atomic, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
+    monkeypatch.setattr(lock, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
     with (
         locked(tmp_path),
         pytest.raises(UserError, match=r"is in use by process \d+ \("),

@@ -11,9 +11,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
+from tests.conftest import ROOT
 from visionsweep.sweep.composition import Composition
-
-from ..conftest import ROOT
 
 MULTIRUN = ["study=sweep", "tracking=none", "hydra/sweeper/pruner=none", "hydra.launcher.n_jobs=2"]
 GROUPS = ("augment", "data", "loss", "model", "optim", "scheduler", "tracking", "trainer")

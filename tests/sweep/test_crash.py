@@ -21,7 +21,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from .apps import CRASH_APP, CRASH_CONF, App
+from tests.sweep.apps import CRASH_APP, CRASH_CONF, App
 
 ROOT = Path(__file__).parents[2]
 NUM_TRIALS = 5

@@ -15,9 +15,8 @@ from hydra.core.config_store import ConfigStore
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sweep.apps import App, plain_trials, tree
 from visionsweep.sweep import command, stored
-
-from .apps import App, plain_trials, tree
 
 TAKE_UP = ("--multirun", "hydra/sweeper=optuna_async")
 STARTED = ("x=interval(-5.0,5.0)", "z=a,b", "y=2", "hydra.sweeper.n_trials=3")

@@ -15,9 +15,8 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
+from tests.sweep.apps import OPTUNA_ASYNC, App, sphere, tree
 from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
-
-from .apps import OPTUNA_ASYNC, App, sphere, tree
 
 X = "x=interval(-5.0,5.0)"
 FREE = "hydra.sweeper.n_trials=3"

@@ -16,9 +16,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from tests.sweep.apps import App, Outcome, sphere
 from visionsweep.sweep import session
-
-from .apps import App, Outcome, sphere
 
 SEED = 5
 RANDOM = ("hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={SEED}")

@@ -11,6 +11,7 @@ import pytest
 import sklearn.metrics
 import torch
 
+from tests.conftest import Compose
 from visionsweep.data.batches import Normalization
 from visionsweep.errors import TrainingError
 from visionsweep.run import run
@@ -25,8 +26,6 @@ from visionsweep.training.loop import (
     fit,
     predict_probabilities,
 )
-
-from .conftest import Compose
 
 
 def test_ten_images_are_memorized(compose: Compose) -> None:

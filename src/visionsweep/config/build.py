@@ -15,7 +15,8 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
+from visionsweep.text import first_line
 
 ALLOWED_TARGETS = (
     "visionsweep.models.*",

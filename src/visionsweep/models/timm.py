@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
+from visionsweep.text import first_line
 
 
 def create_model(

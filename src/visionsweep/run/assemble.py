@@ -22,10 +22,11 @@ from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.labels import check_labels
 from visionsweep.data.memo import remembered
 from visionsweep.data.splits import split_indices
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
 from visionsweep.losses.base import Loss
 from visionsweep.optim.param_groups import param_groups
 from visionsweep.rundir.result import NUM_PARAMETERS
+from visionsweep.text import first_line
 from visionsweep.training.devices import (
     choose_device,
     choose_memory_format,

@@ -15,9 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 import visionsweep.config.schema  # noqa: F401 - registers the schema, also for a notebook
 from visionsweep.config.paths import difference, resolve_paths, shown
 from visionsweep.data.splits import read_split, split_rows, write_split
-from visionsweep.errors import ConfigError, UserError, first_line
+from visionsweep.errors import ConfigError, UserError
 from visionsweep.run.assemble import Experiment
 from visionsweep.rundir.atomic import write_text
+from visionsweep.text import first_line
 from visionsweep.training.reproducibility import environment, git_diff
 
 CONFIG = "config.yaml"

@@ -1,16 +1,11 @@
-"""Files that are there whole or not at all, and the lock of a directory. Imports no torch."""
+"""Files that are written whole or not at all. Imports no torch."""
 
 import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
-
-from visionsweep.errors import UserError
-
-_LOCK_POLL_SECONDS = 0.1
 
 
 @contextlib.contextmanager
@@ -53,44 +48,3 @@ def _sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def locked(directory: Path, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold the lock of a run's directory; raise `UserError` naming the process that still holds it after the wait.
-
-    The kernel frees the lock when its process ends, however it ends.
-    """
-    with (directory / ".lock").open("a+") as file:
-        deadline = time.monotonic() + wait_seconds
-        while not _try_lock(file):
-            if time.monotonic() >= deadline:
-                file.seek(0)
-                holder = _describe_process(file.read().strip())
-                raise UserError(
-                    f"{directory} is in use by {holder}; wait for it, or end it, then try again"
-                )
-            time.sleep(_LOCK_POLL_SECONDS)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _try_lock(file: IO[str]) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _describe_process(pid: str) -> str:
-    import psutil
-
-    try:
-        return f"process {pid} ({' '.join(psutil.Process(int(pid)).cmdline())[:120]})"
-    except (psutil.Error, ValueError):
-        return "another process"

@@ -15,7 +15,8 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.rundir.atomic import locked, write_text
+from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.lock import locked
 from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.jobs import Composer, shown
 from visionsweep.sweep.settings import DEFAULT_TRIALS, Settings, read_settings

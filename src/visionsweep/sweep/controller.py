@@ -222,7 +222,14 @@ class Controller:
         config, trial.overrides, trial.config = config or None, (), None
         self._running[trial.job] = trial
         self._engine.submit(
-            Job(trial.job, trial.number, overrides, attempt=trial.attempt, config=config)
+            Job(
+                trial.job,
+                trial.number,
+                overrides,
+                params=self._study.trial(trial.number).params,
+                attempt=trial.attempt,
+                config=config,
+            )
         )
 
     # -- repeated configurations

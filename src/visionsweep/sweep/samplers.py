@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
+from visionsweep.text import first_line
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

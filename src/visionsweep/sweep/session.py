@@ -11,7 +11,7 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
-from visionsweep.errors import ConfigError, UserError, first_line
+from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history
 from visionsweep.sweep.controller import Controller, require_trials
 from visionsweep.sweep.display import make_display, summary
@@ -22,6 +22,7 @@ from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.stored import differences, program, without_password
 from visionsweep.sweep.study import SweepStudy, open_storage, past_trials
+from visionsweep.text import first_line
 
 log = logging.getLogger(__name__)
 

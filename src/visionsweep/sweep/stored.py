@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
+from visionsweep.text import first_line
 
 FILE = "sweep.yaml"
 _HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"

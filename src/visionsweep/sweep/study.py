@@ -15,8 +15,9 @@ from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from visionsweep.errors import UserError, first_line
+from visionsweep.errors import UserError
 from visionsweep.sweep.samplers import MakeSampler
+from visionsweep.text import first_line
 
 OWNER = "sweep:id"  # study attribute: the sweep that the study belongs to
 _PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which the trial was told to end

@@ -14,7 +14,9 @@ A task function works the same outside of a sweep: `current_trial()` then gives 
         return value
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol
 
 
 class TrialPruned(Exception):  # noqa: N818 - a decision, not an error
@@ -37,6 +39,10 @@ class Trial(Protocol):
         """0 for the first start; more where the trial was started before and its directory may hold a checkpoint."""
 
     @property
+    def params(self) -> Mapping[str, Any]:
+        """The searched parameters of the trial, in the order of the search space; empty outside a sweep."""
+
+    @property
     def threads(self) -> int | None:
         """CPU threads that this worker may use; None: all (outside of a worker)."""
 
@@ -52,6 +58,7 @@ class NoTrial:
 
     number: int | None = None
     attempt = 0
+    params: Mapping[str, Any] = MappingProxyType({})
     threads: int | None = None
 
     def report(self, value: float, step: int) -> bool:

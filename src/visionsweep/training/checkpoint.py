@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from visionsweep.errors import UserError, first_line
+from visionsweep.errors import UserError
 from visionsweep.rundir.atomic import atomic_write
+from visionsweep.text import first_line
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
 
 FORMAT = 1

@@ -4,7 +4,8 @@ The words are those of Hydra's design note on asynchronous sweeps (issue #3201):
 with an outcome; the engine supervises it in between.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 State = Literal["completed", "pruned", "stopped", "failed", "timed_out", "out_of_memory", "lost"]
@@ -18,6 +19,7 @@ class Job:
     key: str  # unique among the jobs that run, and the job's directory below the sweep's: "7", or "7/seed_0"
     number: int  # hydra.job.num: the trial's number
     overrides: tuple[str, ...]  # complete, as `config_loader.load_sweep_config` takes them
+    params: Mapping[str, Any] = field(default_factory=dict)  # the searched ones, in order
     attempt: int = 0  # how often it was started before
     check: str | None = (
         None  # call this function with the config instead: nothing is written, its value comes back

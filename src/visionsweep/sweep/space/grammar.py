@@ -29,7 +29,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from visionsweep.errors import ConfigError, first_line
+from visionsweep.errors import ConfigError
+from visionsweep.text import first_line
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -152,6 +152,7 @@ class WorkerTrial:
     def __init__(self, channel: Channel, job: "Job", threads: int) -> None:
         self.number: int | None = job.number
         self.attempt = job.attempt
+        self.params = job.params
         self.threads: int | None = threads
         self._key = job.key
         self._channel = channel
