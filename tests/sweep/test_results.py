@@ -16,13 +16,11 @@ import optuna
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from visionsweep.sweep.ranking import best, pareto, ranked
 from visionsweep.sweep.results import (
     TrialRecord,
-    best,
     command_of,
     make_preset,
-    pareto,
-    ranked,
     replace_link,
     write_results,
 )

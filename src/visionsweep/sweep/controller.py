@@ -18,7 +18,8 @@ from visionsweep.errors import UserError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.sweep.display import Display, Status
 from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Event, Job, Reported, Started
-from visionsweep.sweep.results import TrialRecord, best
+from visionsweep.sweep.ranking import best
+from visionsweep.sweep.results import TrialRecord
 from visionsweep.sweep.settings import Settings
 from visionsweep.sweep.study import SweepStudy
 

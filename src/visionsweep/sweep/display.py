@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from visionsweep.sweep.results import LINK, TABLE, TrialRecord, best, param_text, pareto, shown_path
+from visionsweep.sweep.ranking import best, pareto
+from visionsweep.sweep.results import LINK, TABLE, TrialRecord, shown_path
+from visionsweep.text import param_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -7,7 +7,6 @@ is hydra-optuna-sweeper's, `trials.csv` a plain table, `experiment/best.yaml` a 
 import csv
 import io
 import logging
-import math
 import os
 import re
 import shlex
@@ -16,12 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.rundir.atomic import write_text
+from visionsweep.sweep.ranking import best, pareto
+from visionsweep.text import param_text
 
 log = logging.getLogger(__name__)
 
@@ -61,77 +62,6 @@ class TrialRecord:
     def seed_std(self) -> float | None:
         """The spread over the seeds (n - 1), or None with fewer than two."""
         return statistics.stdev(self.seed_values) if len(self.seed_values) > 1 else None
-
-
-# -- which is the best
-
-
-class Ranked(Protocol):
-    """What a trial must tell to be ranked."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def values(self) -> tuple[float, ...] | None: ...
-
-
-T = TypeVar("T", bound=Ranked)
-
-
-def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
-    """Return the best complete trial, the earlier of two equal ones, or None while there is none.
-
-    With several objectives it is the best of the first one among the Pareto set.
-    """
-    candidates = pareto(trials, directions) if len(directions) > 1 else _complete(trials)
-    return min(
-        candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None
-    )
-
-
-def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
-    """Return the complete trials that no other one beats in an objective without losing in another, by number."""
-    front: list[tuple[tuple[float, ...], T]] = []
-    # In this order no trial is beaten by a later one, so each needs a look at the front only.
-    for costs, trial in sorted(
-        ((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]
-    ):
-        if not any(_dominates(other, costs) for other, _ in front):
-            front.append((costs, trial))
-    return sorted((trial for _, trial in front), key=lambda trial: trial.number)
-
-
-def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
-    """Return the complete trials, best first; with several objectives the Pareto set comes before all others."""
-    complete = _complete(trials)
-    front = (
-        {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()
-    )
-    return sorted(
-        complete,
-        key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number),
-    )
-
-
-def _complete(trials: Iterable[T]) -> list[T]:
-    return [
-        t
-        for t in trials
-        if t.state == "complete" and t.values and all(map(math.isfinite, t.values))
-    ]
-
-
-def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:
-    assert trial.values is not None
-    return tuple(
-        -v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True)
-    )
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 # -- the files
@@ -218,13 +148,6 @@ def trials_csv(trials: Sequence[TrialRecord], directions: Sequence[str]) -> str:
             ]
         )
     return file.getvalue()
-
-
-def param_text(value: Any) -> str:
-    """Return a parameter's value as Hydra spells it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def replace_link(link: Path, target: str) -> None:

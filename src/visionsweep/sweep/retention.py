@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from visionsweep.sweep.results import TrialRecord, pareto, ranked
+from visionsweep.sweep.ranking import pareto, ranked
+from visionsweep.sweep.results import TrialRecord
 
 log = logging.getLogger(__name__)
 

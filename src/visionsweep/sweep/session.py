@@ -17,7 +17,8 @@ from visionsweep.sweep.controller import Controller, require_trials
 from visionsweep.sweep.display import make_display, summary
 from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.preflight import check_choices
-from visionsweep.sweep.results import TrialRecord, best, command_of, write_results
+from visionsweep.sweep.ranking import best
+from visionsweep.sweep.results import TrialRecord, command_of, write_results
 from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.stored import differences, program, without_password

@@ -10,7 +10,7 @@ import yaml
 
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
 from visionsweep.rundir.journal import Journal
-from visionsweep.sweep import results
+from visionsweep.sweep import ranking, results
 
 # As a sweep's `sweep.yaml` has it.
 SPACE = {
@@ -219,10 +219,10 @@ def test_ranks_are_those_of_the_sweep(directions):
     )
     theirs = [trial(i, state, values) for i, (state, values) in enumerate(drawn)]
     assert [t.number for t in record.ranked()] == [
-        t.number for t in results.ranked(theirs, directions)
+        t.number for t in ranking.ranked(theirs, directions)
     ]
     assert sorted(t.number for t in record.pareto()) == [
-        t.number for t in results.pareto(theirs, directions)
+        t.number for t in ranking.pareto(theirs, directions)
     ]
 
 

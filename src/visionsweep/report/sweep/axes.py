@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionsweep.report.sweep.values import is_number, short_text
-from visionsweep.sweep.results import param_text
-from visionsweep.text import shortened
+from visionsweep.text import param_text, shortened
 
 # Okabe and Ito's palette, told apart also by the colour-blind; each state has a symbol of its own besides.
 COLORS = {"complete": "#0072b2", "pruned": "#9a9a9a", "failed": "#d55e00", "running": "#009e73"}

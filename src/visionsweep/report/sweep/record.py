@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from visionsweep.report.sweep import files
 from visionsweep.report.sweep.values import parse_value, seen_distribution
-from visionsweep.sweep import results
-from visionsweep.sweep.results import TABLE, param_text
-from visionsweep.sweep.stored import FILE as SWEEP
+from visionsweep.rundir.layout import SWEEP, TRIALS
+from visionsweep.sweep import ranking
+from visionsweep.text import param_text
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
@@ -79,11 +79,11 @@ class SweepRecord:
 
         With several objectives the Pareto set comes before all others; within both the first objective ranks.
         """
-        return results.ranked(self._comparable(), self.directions)
+        return ranking.ranked(self._comparable(), self.directions)
 
     def pareto(self) -> list[SweptTrial]:
         """Return the complete trials that no other one beats in an objective without losing in another, best first."""
-        front = {trial.number for trial in results.pareto(self._comparable(), self.directions)}
+        front = {trial.number for trial in ranking.pareto(self._comparable(), self.directions)}
         return [trial for trial in self.ranked() if trial.number in front]
 
     def counts(self) -> dict[TrialState, int]:
@@ -120,7 +120,7 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
     it is what the trials' values look like.
     """
     stored = files.yaml_mapping(sweep_dir / SWEEP)
-    columns, rows = files.table(sweep_dir / TABLE)
+    columns, rows = files.table(sweep_dir / TRIALS)
     runs = [] if stored or rows else _plain_runs(sweep_dir)
     config = _mapping(stored.get("config"))
     if not config:

@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from visionsweep.sweep.results import param_text
-from visionsweep.text import shortened
+from visionsweep.text import param_text, shortened
 
 Distribution = Mapping[str, Any]
 

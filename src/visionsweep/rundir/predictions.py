@@ -1,0 +1,102 @@
+"""`predictions.npz`: what the best checkpoint says of each validation and test image.
+
+Written once, at the end of a run. Pictures, reports, comparisons and ensembles are made from it,
+without the data or the network. Imports no torch.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visionsweep.errors import DataError
+from visionsweep.rundir.atomic import atomic_write
+from visionsweep.rundir.layout import PREDICTIONS
+from visionsweep.text import first_line
+
+NUM_MISTAKES = 24  # images kept for the contact sheet
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """The predictions for the N images of one split."""
+
+    ids: NDArray[np.str_]  # (N,) as in split.csv
+    targets: NDArray[np.int64]  # (N,)
+    logits: NDArray[np.float32]  # (N, K)
+
+    def probabilities(self) -> NDArray[np.float32]:
+        """Return the softmax of the logits, (N, K)."""
+        shifted = np.exp(self.logits - self.logits.max(axis=1, keepdims=True))
+        probabilities: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
+        return probabilities
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The contents of `predictions.npz`."""
+
+    class_names: list[str]  # (K,)
+    val: SplitPredictions
+    test: SplitPredictions | None
+    mistakes: NDArray[np.int64]  # (M,) indices into `val`, see `worst_mistakes`
+    mistake_images: NDArray[np.uint8]  # (M, C, H, W) as the network saw them, before augmentation
+
+
+def worst_mistakes(
+    logits: NDArray[np.float32], targets: NDArray[np.int64], count: int = NUM_MISTAKES
+) -> NDArray[np.int64]:
+    """Return the indices of up to `count` wrong predictions, the most confident first.
+
+    ``logits``: (N, K), ``targets``: (N,). Of two equally confident ones the first comes first.
+    """
+    preds = logits.argmax(axis=1)
+    wrong = np.flatnonzero(preds != targets)
+    rows = logits[wrong].astype(np.float64)
+    top = rows.max(axis=1)
+    log_confidence = -np.log(np.exp(rows - top[:, None]).sum(axis=1))
+    worst: NDArray[np.int64] = wrong[np.argsort(-log_confidence, kind="stable")[:count]]
+    return worst.astype(np.int64)
+
+
+def write_predictions(run_dir: Path, predictions: Predictions) -> None:
+    """Write `predictions.npz` atomically."""
+    arrays: dict[str, Any] = {
+        "class_names": np.array(predictions.class_names, dtype=np.str_),
+        "mistakes": predictions.mistakes,
+        "mistake_images": predictions.mistake_images,
+    }
+    for name, split in (("val", predictions.val), ("test", predictions.test)):
+        if split is not None:
+            arrays |= {f"{name}_{field}": value for field, value in vars(split).items()}
+    with atomic_write(run_dir / PREDICTIONS) as file:
+        np.savez(file, **arrays)
+
+
+def read_predictions(run_dir: Path) -> Predictions:
+    """Read `predictions.npz`. Raises `DataError` if it is missing or damaged."""
+    path = run_dir / PREDICTIONS
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist: the run has not finished, or is of an older version"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Predictions(
+                class_names=arrays["class_names"].tolist(),
+                val=_split(arrays, "val"),
+                test=_split(arrays, "test") if "test_logits" in arrays else None,
+                mistakes=arrays["mistakes"],
+                mistake_images=arrays["mistake_images"],
+            )
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"cannot read {path} ({first_line(error)}); was it written by visionsweep?"
+        ) from error
+
+
+def _split(arrays: Any, name: str) -> SplitPredictions:
+    return SplitPredictions(*(arrays[f"{name}_{field}"] for field in ("ids", "targets", "logits")))

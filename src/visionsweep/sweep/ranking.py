@@ -1,0 +1,76 @@
+"""Which trial is the best: by one objective, or the Pareto set of several.
+
+A trial is anything with a number, a state and values. NaN and infinities win nowhere.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
+
+class Ranked(Protocol):
+    """What a trial must tell to be ranked."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def values(self) -> tuple[float, ...] | None: ...
+
+
+T = TypeVar("T", bound=Ranked)
+
+
+def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
+    """Return the best complete trial, the earlier of two equal ones, or None while there is none.
+
+    With several objectives it is the best of the first one among the Pareto set.
+    """
+    candidates = pareto(trials, directions) if len(directions) > 1 else _complete(trials)
+    return min(
+        candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None
+    )
+
+
+def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
+    """Return the complete trials that no other one beats in an objective without losing in another, by number."""
+    front: list[tuple[tuple[float, ...], T]] = []
+    # In this order no trial is beaten by a later one, so each needs a look at the front only.
+    for costs, trial in sorted(
+        ((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]
+    ):
+        if not any(_dominates(other, costs) for other, _ in front):
+            front.append((costs, trial))
+    return sorted((trial for _, trial in front), key=lambda trial: trial.number)
+
+
+def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
+    """Return the complete trials, best first; with several objectives the Pareto set comes before all others."""
+    complete = _complete(trials)
+    front = (
+        {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()
+    )
+    return sorted(
+        complete,
+        key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number),
+    )
+
+
+def _complete(trials: Iterable[T]) -> list[T]:
+    return [
+        t
+        for t in trials
+        if t.state == "complete" and t.values and all(map(math.isfinite, t.values))
+    ]
+
+
+def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:
+    assert trial.values is not None
+    return tuple(
+        -v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True)
+    )
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
