@@ -14,7 +14,7 @@ from tests.conftest import ROOT, CommandLine, Compose
 from tests.images import make_csv, make_folder
 from visionsweep.config.paths import quote
 from visionsweep.errors import DataError
-from visionsweep.run.assemble import Experiment, assemble
+from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.training.accumulation import backward
 from visionsweep.training.loop import update
@@ -26,7 +26,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def train_one_step(compose: Compose, *overrides: str) -> Experiment:
+def train_one_step(compose: Compose, *overrides: str) -> RunParts:
     experiment = assemble(resolved_config(compose("trainer.batch_size=8", *overrides)))
     state = experiment.state
     before = [parameter.detach().clone() for parameter in state.model.parameters()]

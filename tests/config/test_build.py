@@ -1,4 +1,4 @@
-"""A config node that cannot be honoured is one line that names its key."""
+"""Every wrong config node is an error of one line that names its key."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -103,7 +103,7 @@ def test_a_misspelt_target_is_named() -> None:
 
 def test_a_missing_setting_is_named() -> None:
     with pytest.raises(
-        ConfigError, match=r"layer\.out_features: Linear needs it and it is not set"
+        ConfigError, match=r"layer\.out_features: required by Linear, but not set"
     ):
         build({"_target_": "torch.nn.Linear", "in_features": 3}, "layer")
 

@@ -1,65 +1,60 @@
-"""What a run is called."""
+"""The name of a run, and the parameters that it records."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from visionsweep.run.identity import ordered_values, run_title, score_text, trial_place
-
-CHOICES = {"model": "cnn", "loss": "focal", "optim": "adamp"}
-CONFIG = {"study": "faces", "optim": {"lr": 3e-4}}
-
-
-@pytest.mark.parametrize(
-    ("place", "title"),
-    [
-        ("multirun/faces/17", "#017 focal adamp lr=3e-4"),
-        ("multirun/faces/7/seed_2", "#007 seed 2 focal adamp lr=3e-4"),
-        ("multirun/faces/1234", "#1234 focal adamp lr=3e-4"),
-        ("outputs/first", "first focal adamp lr=3e-4"),
-        ("outputs/2026-11-25_04-35-36-123456", "11-25 04:35 focal adamp lr=3e-4"),
-        (
-            "multirun/other/17",
-            "17 focal adamp lr=3e-4",
-        ),  # a copy of a trial, resumed as a run of its own
-    ],
-)
-def test_the_name_says_where_the_run_stands(place: str, title: str) -> None:
-    assert run_title(CONFIG, Path("/home/ada") / place, CHOICES, {}) == title
+from visionsweep.config.schema import Config
+from visionsweep.run.context import RunContext, typed_values
+from visionsweep.run.identity import run_title, score_text
+from visionsweep.sweep.trial import NoTrial
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"trainer.accumulate": "4"}, "focal adamp lr=3e-4 accumulate=4"),
-        ({"loss.gamma": "2.5", "optim.lr": "0.0003"}, "focal adamp lr=3e-4 gamma=2.5"),
-        ({"model": "timm", "seed": "3"}, "focal adamp lr=3e-4 timm"),
-        (
-            {"data.note": "größer als die Gewöhnlichen"},
-            "focal adamp lr=3e-4 note=größer als die Gewöhn...",
-        ),
-    ],
-)
-def test_the_name_says_what_was_searched(values: dict[str, object], words: str) -> None:
-    assert run_title(CONFIG, Path("/home/ada/multirun/faces/0"), CHOICES, values) == f"#000 {words}"
-
-
-@pytest.mark.parametrize(
-    ("lr", "text"),
-    [
-        (0.1, "0.1"),
-        (0.0312345, "0.0312"),
-        (0.0031, "3.1e-3"),
-        (1e-5, "1e-5"),
-        (1, "1"),
-        (25000.0, "2.5e4"),
-    ],
-)
-def test_numbers_are_short(lr: float, text: str) -> None:
-    config = {"study": "faces", "optim": {"lr": lr}}
-    assert run_title(config, Path("/home/ada/multirun/faces/0"), CHOICES, {}).endswith(
-        f" lr={text}"
+def make_context(place: str, searched: dict[str, str] | None = None, lr: Any = 3e-4) -> RunContext:
+    return RunContext(
+        run_dir=Path("/home/ada") / place,
+        config=Config(study="faces", optim={"lr": lr}),
+        trial=NoTrial(),
+        first_start=None,
+        choices={"model": "cnn", "loss": "focal", "optim": "adamp"},
+        overrides=[],
+        searched=searched or {},
     )
+
+
+@pytest.mark.parametrize(
+    ("directory", "place", "lead"),
+    [
+        ("multirun/faces/17", "17", "#017"),
+        ("multirun/faces/7/seed_2", "7/seed_2", "#007 seed 2"),
+        ("multirun/faces/1234", "1234", "#1234"),
+        ("outputs/first", None, "first"),
+        ("outputs/faces", None, "faces"),
+        ("outputs/2026-11-25_04-35-36-123456", None, "11-25 04:35"),
+        ("multirun/other/17", None, "17"),  # a copy of a trial, resumed as a single run
+    ],
+)
+def test_a_name_starts_with_the_place_of_the_run(
+    directory: str, place: str | None, lead: str
+) -> None:
+    context = make_context(directory)
+    assert context.place == place
+    assert run_title(context) == f"{lead} focal adamp lr=0.0003"
+
+
+@pytest.mark.parametrize(
+    ("searched", "words"),
+    [
+        ({"trainer.accumulate": "4"}, "focal adamp lr=0.0003 accumulate=4"),
+        ({"loss.gamma": "2.5", "optim.lr": "3e-4"}, "focal adamp lr=0.0003 gamma=2.5"),
+        ({"loss.gamma": "2.123456"}, "focal adamp lr=0.0003 gamma=2.12"),
+        ({"model": "timm", "seed": "3"}, "focal adamp lr=0.0003 timm"),
+        ({"data.note": "x" * 30}, "focal adamp lr=0.0003 note=xxxxxxxxxxx...xxxxxxxxxx"),
+    ],
+)
+def test_a_name_has_what_was_searched(searched: dict[str, str], words: str) -> None:
+    assert run_title(make_context("multirun/faces/0", searched)) == f"#000 {words}"
 
 
 @pytest.mark.parametrize(
@@ -72,13 +67,5 @@ def test_the_score_is_named(metric: str, text: str) -> None:
 
 def test_values_are_those_that_were_typed() -> None:
     overrides = ["loss=focal", "+loss.gamma='2'", "optim.lr=0.1", "name=a"]
-    assert ordered_values(["optim.lr", "loss.gamma", "missing"], overrides) == {
-        "optim.lr": "0.1",
-        "loss.gamma": "2",
-    }
-
-
-def test_a_runs_place_in_its_sweep() -> None:
-    assert trial_place(CONFIG, Path("/home/ada/multirun/faces/3")) == "3"
-    assert trial_place(CONFIG, Path("/home/ada/multirun/faces/3/seed_1")) == "3/seed_1"
-    assert trial_place(CONFIG, Path("/home/ada/outputs/faces")) is None
+    values = typed_values(["optim.lr", "loss.gamma", "missing"], overrides)
+    assert list(values.items()) == [("optim.lr", "0.1"), ("loss.gamma", "2")]

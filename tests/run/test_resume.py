@@ -1,9 +1,10 @@
-"""A run that was killed and resumed ends with the very bytes of the run that was not."""
+"""A run that is killed and resumed ends with the bytes of a run that is not."""
 
 import contextlib
 import json
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from visionsweep.training import checkpoint
 from visionsweep.training.loop import EpochResult
 
 EPOCHS = 3
-# Dropout draws from torch's generator, mixup from the augmentation's, EMA and early stopping have counters.
-# A small training part (539 images, 17 batches) keeps the many runs short.
+# 539 training images, 9 batches.
+SMALL = ["split.val_fraction=0.7", "trainer.batch_size=64"]
+# Dropout and mixup draw from generators; EMA and early stopping have counters.
 EVERYTHING = [
-    "split.val_fraction=0.7",
+    *SMALL,
     "model.drop_rate=0.3",
     "augment=mixup",
     "trainer.ema=0.99",
@@ -35,7 +37,7 @@ SCHEDULERS = sorted(path.stem for path in (ROOT / "conf/scheduler").glob("*.yaml
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL in process: no handler of the program sees it, only what is on disk remains."""
+    """SIGKILL in process: no handler sees it, only what is on disk remains."""
 
 
 def leaves(value: Any, key: str = "") -> dict[str, Any]:
@@ -49,7 +51,7 @@ def leaves(value: Any, key: str = "") -> dict[str, Any]:
     return {key: value}
 
 
-# An interrupted epoch is timed over the images that came after; everything else must agree.
+# An interrupted epoch is timed over its last images; everything else must agree.
 TIMES = ("seconds", "time_ms", "images_per_second", "num_images")
 
 
@@ -71,7 +73,7 @@ def assert_same_bytes(first: Path, second: Path, name: str) -> None:
 def kill_in(
     monkeypatch: pytest.MonkeyPatch, target: Any, name: str, *, after: bool, call: int
 ) -> None:
-    """Make the process die in the `call`-th call (from 1) of a method, before or after it does its work."""
+    """Make the process die in the `call`-th call of a method, before or after its work."""
     original: Callable[..., Any] = getattr(target, name)
     calls = 0
 
@@ -103,7 +105,7 @@ ALL_PAIRS = [
     *((name, "onecycle") for name in OPTIMIZERS),
     *(("adamw", name) for name in SCHEDULERS),
 ]
-QUICK_PAIRS = [("adamp", "onecycle"), ("adamw", "plateau")]
+QUICK_PAIRS = [("adamw", "plateau")]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_no_moment_to_die_loses_or_repeats_an_epoch(
 ) -> None:
     overrides = [
         f"trainer.epochs={EPOCHS}",
-        "split.val_fraction=0.7",
+        *SMALL,
         "trainer.accumulate=2",
         "loss=ce_f1",
     ]
@@ -181,7 +183,7 @@ def test_no_moment_to_die_loses_or_repeats_an_epoch(
 
 
 class LateSignal(list[int]):
-    """What `stop_requests` gives, with a Ctrl-C that is seen at the n-th look, after the n-th update."""
+    """`stop_requests` with a Ctrl-C that is noticed after the n-th update."""
 
     def __init__(self, looks: int) -> None:
         super().__init__([signal.SIGINT])
@@ -201,12 +203,11 @@ def stop_at(compose: Compose, overrides: list[str], update: int) -> None:
             run(compose(*overrides, "name=killed"))
 
 
-def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_for_bit(compose: Compose) -> None:
-    """Ctrl-C: the state is saved after the update under way, in the middle of an epoch."""
+def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(compose: Compose) -> None:
     overrides = [f"trainer.epochs={EPOCHS}", "trainer.accumulate=2", *EVERYTHING]
     run(compose(*overrides, "name=whole"))
 
-    stop_at(compose, overrides, update=12)  # 9 updates an epoch: in the second one
+    stop_at(compose, overrides, update=8)  # the third of the second epoch
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"
     assert checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["state"]["batch"] == 6
     run(compose(*overrides, "name=killed", "resume=outputs/killed"))
@@ -216,13 +217,9 @@ def test_a_run_that_was_stopped_within_an_epoch_resumes_bit_for_bit(compose: Com
 
 @pytest.mark.slow
 def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compose: Compose) -> None:
-    overrides = [
-        "trainer.epochs=2",
-        "split.val_fraction=0.7",
-        "model.drop_rate=0.3",
-    ]  # 17 updates an epoch
+    overrides = ["trainer.epochs=2", *SMALL, "model.drop_rate=0.3"]  # 9 updates per epoch
     run(compose(*overrides, "name=whole"))
-    stop_at(compose, overrides, update=17)
+    stop_at(compose, overrides, update=9)
     run(compose(*overrides, "name=killed", "resume=outputs/killed"))
     history = checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["history"]
     assert history[0]["num_images"] == 0
@@ -241,8 +238,8 @@ def test_a_stop_at_the_last_update_of_an_epoch_leaves_only_its_evaluation(compos
 
 @pytest.mark.slow
 def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
-    """The run died after its last epoch, before its result: it must not train on."""
-    overrides = ["trainer.epochs=9", "split.val_fraction=0.7", "trainer.early_stopping.patience=1"]
+    """A run that died after its last epoch and before its result does not train further."""
+    overrides = ["trainer.epochs=9", *SMALL, "trainer.early_stopping.patience=1"]
     overrides += ["trainer.early_stopping.min_delta=0.5"]
     run(compose(*overrides, "name=whole"))
     ended = json.loads(Path("outputs/whole/result.json").read_text())["epochs"]
@@ -255,7 +252,7 @@ def test_early_stopping_that_fired_stays_fired(compose: Compose) -> None:
 
 
 @pytest.mark.slow
-def test_the_summary_is_recorded_once_however_often_the_end_is_reached(compose: Compose) -> None:
+def test_the_summary_is_recorded_once(compose: Compose) -> None:
     resumed = kill_and_resume(
         compose,
         [],
@@ -272,23 +269,23 @@ def test_ctrl_c_at_the_end_is_a_stop_like_any_other(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finish_module, "draw", interrupt)
+        patch.setattr(finish_module, "write_predictions", interrupt)
         with pytest.raises(run_module.Stopped):
-            run(compose("name=killed"))
+            run(compose(*SMALL, "name=killed"))
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"
-    run(compose("name=killed", "resume=outputs/killed"))
+    run(compose(*SMALL, "name=killed", "resume=outputs/killed"))
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"
 
 
 @pytest.mark.slow
-def test_a_notebook_resumes_the_run_that_it_names(compose: Compose) -> None:
-    overrides = ["trainer.epochs=3"]
+def test_a_notebook_resumes_a_run_by_name(compose: Compose) -> None:
+    overrides = ["trainer.epochs=3", *SMALL]
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, recording.Recorder, "__call__", after=True, call=1)
         with pytest.raises(Killed):
             run(compose(*overrides, "name=killed"))
     with pytest.raises(UserError, match=r"trainer\.epochs: 3 -> 4"):
-        run(compose("trainer.epochs=4", "resume=outputs/killed"))
+        run(compose("trainer.epochs=4", *SMALL, "resume=outputs/killed"))
     with pytest.raises(UserError, match="holds no run"):
         run(compose(*overrides, "resume=outputs/nope"))
     run(compose(*overrides, "resume=outputs/killed"))
@@ -299,7 +296,7 @@ def test_a_notebook_resumes_the_run_that_it_names(compose: Compose) -> None:
 
 def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(compose: Compose) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(compose(*EVERYTHING, f"name={name}", f"seed={seed}"))
+        run(compose(*EVERYTHING, "trainer.epochs=1", f"name={name}", f"seed={seed}"))
     assert_same_bytes(Path("outputs/a"), Path("outputs/b"), "last.pt")
     first, other = (
         checkpoint.load(Path(f"outputs/{n}/checkpoints/last.pt"))["state"]["model"] for n in "ac"
@@ -308,7 +305,7 @@ def test_two_runs_of_one_seed_are_the_same_and_another_seed_is_not(compose: Comp
 
 
 def test_data_that_changed_is_refused(compose: Compose) -> None:
-    overrides = ["name=killed"]
+    overrides = [*SMALL, "name=killed"]
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, recording.Recorder, "__call__", after=True, call=1)
         with pytest.raises(Killed):
@@ -326,55 +323,21 @@ def test_data_that_changed_is_refused(compose: Compose) -> None:
     assert after == before
 
 
-class TestBest:
-    def epoch_results(
-        self, values: list[float], direction: Any, patience: int, min_delta: float
-    ) -> Any:
-        best = recording.Best(direction, patience, min_delta)
-        for epoch, value in enumerate(values, start=1):
-            best.update(epoch, value)
-            if best.give_up(epoch):
-                break
-        return best.epoch, best.value, epoch
-
-    def test_ties_keep_the_earlier_epoch(self) -> None:
-        assert self.epoch_results([0.1, 0.9, 0.9, 0.5], "maximize", 9, 0.0) == (2, 0.9, 4)
-
-    def test_minimize(self) -> None:
-        assert self.epoch_results([0.5, 0.2, 0.3], "minimize", 9, 0.0) == (2, 0.2, 3)
-
-    def test_patience_counts_epochs_without_a_gain_of_min_delta(self) -> None:
-        # 0.501 and 0.502 are better, and kept as best, but not by 0.01: two epochs of patience end the run.
-        assert self.epoch_results([0.5, 0.501, 0.502, 0.9], "maximize", 2, 0.01) == (3, 0.502, 3)
-
-    def test_zero_is_a_value_like_any_other(self) -> None:
-        assert self.epoch_results([0.0, -1.0, 0.0], "maximize", 9, 0.0) == (1, 0.0, 3)
-
-
-def test_the_best_checkpoint_is_the_best_epoch(
+def test_the_best_checkpoint_is_the_best_epoch_and_patience_ends_the_run(
     compose: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With rigged objectives, `best.pt` holds the weights of the epoch that had the highest."""
     original = recording.Recorder.__call__
     weights: dict[int, torch.Tensor] = {}
     rigged = {1: 0.2, 2: 0.8, 3: 0.8, 4: 0.3}
 
-    def rig(self: recording.Recorder, result: EpochResult) -> str | None:
-        weights[result.epoch] = self._state.model.state_dict()["classifier.4.weight"].clone()
-        return original(
-            self,
-            EpochResult(
-                result.epoch,
-                result.metrics,
-                rigged[result.epoch],
-                result.matrix,
-                result.train_seconds,
-                result.num_images,
-            ),
-        )
+    def rig(self: recording.Recorder, result: EpochResult) -> bool:
+        weights[result.epoch] = self._parts.state.model.state_dict()["classifier.4.weight"].clone()
+        return original(self, replace(result, objective=rigged[result.epoch]))
 
     monkeypatch.setattr(recording.Recorder, "__call__", rig)
-    assert run(compose("name=rigged", "trainer.epochs=4")) == 0.8
+    patience = "trainer.early_stopping.patience=2"
+    assert run(compose("name=rigged", *SMALL, "trainer.epochs=9", patience)) == 0.8
     best = checkpoint.load(Path("outputs/rigged/checkpoints/best.pt"))
     assert best["epoch"] == 2
     assert torch.equal(best["model"]["classifier.4.weight"], weights[2])
+    assert json.loads(Path("outputs/rigged/result.json").read_text())["epochs"] == 4

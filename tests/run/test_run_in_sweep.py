@@ -1,10 +1,11 @@
-"""One experiment as a trial of a sweep: what it reports, how it ends, and how it goes on after any death."""
+"""A run as a trial of a sweep: its reports, its end, and how it resumes."""
 
 import hashlib
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-import visionsweep.run.finish as finish_module
 import visionsweep.run.train as run_module
 from tests.conftest import Compose, one_fast
 from tests.run.test_resume import TIMES, Killed, assert_same_bytes, kill_in
@@ -25,29 +25,30 @@ from visionsweep.data import memo
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.run import Stopped, check, run
 from visionsweep.run import recorder as recording
+from visionsweep.run.context import RunContext
 from visionsweep.rundir import lock
 from visionsweep.rundir.journal import Journal, read_journal
+from visionsweep.rundir.layout import BEST, PREDICTIONS
 from visionsweep.rundir.lock import locked
-from visionsweep.rundir.result import BEST, Objective
+from visionsweep.rundir.result import Objective
 from visionsweep.sweep.trial import (
     NoTrial,
     TrialPruned,
     TrialStopped,
-    current_trial,
     set_current_trial,
 )
-from visionsweep.training.devices import choose_threads
 from visionsweep.training.loop import EpochResult
 
-# 539 training images, 9 updates an epoch; dropout and mixup draw from the generators.
-SMALL = ["split.val_fraction=0.7", "trainer.batch_size=64", "trainer.epochs=3"]
+# 539 training images, 5 updates per epoch; dropout and mixup draw from the generators.
+SMALL = ["split.val_fraction=0.7", "trainer.batch_size=128", "trainer.epochs=3"]
 SMALL += ["model.drop_rate=0.3", "augment=mixup", "trainer.ema=0.99"]
 
 
 class FakeTrial:
-    """A worker's trial with the controller's answers fixed beforehand."""
+    """The trial of a worker, with fixed answers of the controller."""
 
     attempt = 0
+    params: Mapping[str, Any] = {}
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class FakeTrial:
         stop_at: int | None = None,
         threads: int = 1,
     ) -> None:
-        """``prune_at``: the step whose report is answered with "prune"; ``stop_at``: the look that sees a stop."""
+        """``prune_at``: the step to prune; ``stop_at``: the update after which to stop."""
         self.number = number
         self.threads: int | None = threads
         self.reports: list[tuple[int, float]] = []
@@ -81,11 +82,7 @@ JobRunner = Callable[..., Objective]
 
 @pytest.fixture
 def job(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[JobRunner]:
-    """Return a function that runs a job of the sweep `s` as a worker does: `job(trial, *overrides, directory="7")`."""
-
-    monkeypatch.setattr(
-        finish_module, "draw", lambda *_: []
-    )  # most of the time of such a small run
+    """Return a function that runs a job of the sweep `s` as a worker does."""
 
     def run_job(
         trial: FakeTrial,
@@ -133,30 +130,23 @@ def points(run_dir: Path) -> list[tuple[int, str, float]]:
 
 
 def rig(monkeypatch: pytest.MonkeyPatch, objectives: list[float]) -> None:
-    """Give the epochs these objectives, whatever the network learns."""
+    """Replace the objectives of the epochs."""
     original = recording.Recorder.__call__
 
-    def rigged(self: recording.Recorder, result: EpochResult) -> str | None:
-        result = EpochResult(
-            result.epoch,
-            result.metrics,
-            objectives[result.epoch - 1],
-            result.matrix,
-            result.train_seconds,
-            result.num_images,
-        )
-        return original(self, result)
+    def rigged(self: recording.Recorder, result: EpochResult) -> bool:
+        return original(self, replace(result, objective=objectives[result.epoch - 1]))
 
     monkeypatch.setattr(recording.Recorder, "__call__", rigged)
 
 
 def keep_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copy `last.pt` at the end of training, before the trial's end removes it."""
+    """Copy `last.pt` after training, before it is removed."""
     original = run_module.finish
 
-    def finish(config: Any, run_dir: Path, *arguments: Any) -> Any:
-        shutil.copy(run_dir / "checkpoints/last.pt", run_dir / "checkpoints/kept.pt")
-        return original(config, run_dir, *arguments)
+    def finish(context: RunContext, *arguments: Any) -> Any:
+        folder = context.run_dir / "checkpoints"
+        shutil.copy(folder / "last.pt", folder / "kept.pt")
+        return original(context, *arguments)
 
     monkeypatch.setattr(run_module, "finish", finish)
 
@@ -165,25 +155,26 @@ RUN_DIR = Path("multirun/s/7")
 
 
 class TestReports:
-    def test_each_epoch_reports_the_best_so_far_which_is_what_the_run_returns(
-        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("objective", "best"),
+        [
+            (["objective.metric=val/f1_macro"], [0.4, 0.4, 0.9]),
+            (["objective.metric=val/loss", "objective.direction=minimize"], [0.4, 0.2, 0.2]),
+        ],
+    )
+    def test_each_epoch_reports_the_best_so_far_and_the_run_returns_it(
+        self,
+        objective: list[str],
+        best: list[float],
+        job: JobRunner,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         rig(monkeypatch, [0.4, 0.2, 0.9])
         trial = FakeTrial()
-        assert job(trial, *SMALL) == 0.9
-        assert trial.reports == [(1, 0.4), (2, 0.4), (3, 0.9)]
+        assert job(trial, *SMALL, *objective) == best[-1]
+        assert trial.reports == list(enumerate(best, start=1))
 
-    def test_of_an_objective_to_minimize_the_lowest_is_reported(
-        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        rig(monkeypatch, [0.4, 0.2, 0.9])
-        trial = FakeTrial()
-        assert (
-            job(trial, *SMALL, "objective.metric=val/loss", "objective.direction=minimize") == 0.2
-        )
-        assert trial.reports == [(1, 0.4), (2, 0.2), (3, 0.2)]
-
-    def test_the_report_comes_after_everything_is_on_disk(self, job: JobRunner) -> None:
+    def test_an_epoch_is_reported_after_it_is_on_disk(self, job: JobRunner) -> None:
         seen: list[tuple[int, int, int]] = []
 
         def look(step: int) -> None:
@@ -198,10 +189,6 @@ class TestReports:
         trial.on_report = look
         job(trial, *SMALL)
         assert seen == [(1, 1, 1), (2, 2, 2), (3, 3, 3)]
-
-    def test_outside_of_a_sweep_last_pt_stays(self, compose: Compose) -> None:
-        run(compose(*SMALL, "name=a"))
-        assert Path("outputs/a/checkpoints/last.pt").exists()
 
 
 class TestPruned:
@@ -224,12 +211,12 @@ class TestPruned:
         ]
         assert (RUN_DIR / "checkpoints/best.pt").exists()
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
-        assert not (RUN_DIR / "figures").exists()
+        assert not (RUN_DIR / PREDICTIONS).exists()
 
-    def test_a_pruned_trial_that_is_started_again_is_pruned_at_once(
+    def test_a_pruned_trial_is_pruned_again_at_once(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The controller died before it could note it; so did the worker, before the end of its record."""
+        """The worker died before the end of the journal, the controller before it heard of it."""
         with monkeypatch.context() as patch:
             kill_in(patch, Journal, "end", after=False, call=1)
             with pytest.raises(Killed):
@@ -244,7 +231,7 @@ class TestPruned:
         assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["pruned"]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_resume_by_hand_says_what_became_of_it(
+    def test_a_pruned_trial_cannot_be_resumed_by_hand(
         self, job: JobRunner, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(TrialPruned):
@@ -266,22 +253,23 @@ class TestStopped:
                 signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
             ] == handlers
 
-        trial = FakeTrial(stop_at=11)
+        trial = FakeTrial(stop_at=7)
         trial.on_report = look
         with pytest.raises(TrialStopped, match="stopped"):
             job(trial, *SMALL)
         assert trial.reports[0][0] == 1
         state = torch.load(RUN_DIR / "checkpoints/last.pt", weights_only=True)["state"]
-        assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 11)
+        assert (state["epoch"], state["batch"], state["step"]) == (1, 2, 7)
         assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "stopped"
 
+    @pytest.mark.slow  # test_resume.py stops a single run
     def test_a_stop_within_an_epoch_resumes_bit_for_bit(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         keep_last(monkeypatch)
         job(FakeTrial(), *SMALL, directory="0")
         with pytest.raises(Stopped):
-            job(FakeTrial(stop_at=11), *SMALL)
+            job(FakeTrial(stop_at=7), *SMALL)
         job(FakeTrial(), *SMALL)
         for name in ("kept.pt", "best.pt"):
             assert_same_bytes(Path("multirun/s/0"), RUN_DIR, name)
@@ -303,7 +291,7 @@ MOMENTS = {
 }
 
 
-class TestTakenUp:
+class TestResumed:
     @pytest.mark.parametrize("moment", one_fast(MOMENTS, "before the report"))
     def test_a_trial_that_died_ends_like_the_one_that_did_not(
         self, job: JobRunner, moment: tuple[Any, str, bool, int], monkeypatch: pytest.MonkeyPatch
@@ -316,24 +304,21 @@ class TestTakenUp:
             kill_in(patch, target, method, after=after, call=call)
             with pytest.raises(Killed):
                 job(first, *SMALL)
-        name = OmegaConf.load(
-            RUN_DIR / "config.yaml"
-        ).name  # the time of day: another one at the second start
+        # The time of the first start, which the second one keeps.
+        name = OmegaConf.load(RUN_DIR / "config.yaml").name
         assert job(second, *SMALL) == expected
         assert OmegaConf.load(RUN_DIR / "config.yaml").name == name
         for file in ("kept.pt", "best.pt"):
             assert_same_bytes(Path("multirun/s/0"), RUN_DIR, file)
         assert points(RUN_DIR) == points(Path("multirun/s/0"))
-        # nothing is left out, and only the report that was under way may come again
+        # Nothing is missing; only the report under way may come again.
         assert dict(first.reports + second.reports) == dict(whole.reports)
         steps = [step for step, _ in second.reports]
         assert steps == list(range(steps[0], 4))
-        (name,) = [
-            r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"
-        ]  # one MLflow run
-        assert name.startswith("#007 cross_entropy adamw lr=3e-3")
+        (name,) = [r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"]
+        assert name.startswith("#007 cross_entropy adamw lr=0.003")
 
-    def test_the_last_epochs_answer_is_asked_for_again_and_honoured(
+    def test_an_unanswered_report_is_repeated(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
@@ -351,25 +336,24 @@ class TestTakenUp:
     ) -> None:
         others = "objective.others={num_parameters: minimize, val/loss: minimize}"
         with monkeypatch.context() as patch:
-            kill_in(
-                patch, Journal, "end", after=False, call=1
-            )  # its result is written, the record not closed
+            kill_in(patch, Journal, "end", after=False, call=1)  # the result is written
             with pytest.raises(Killed):
                 job(FakeTrial(), *SMALL, others)
-        expected = job(FakeTrial(), *SMALL, others, directory="0")
+        result = result_in(RUN_DIR)
+        expected = (result["objective"]["value"], *result["others"].values())
         monkeypatch.setattr(run_module, "assemble", lambda *_, **__: pytest.fail("it trains again"))
         for _ in range(2):
             assert job(FakeTrial(), *SMALL, others) == expected
         assert [r["state"] for r in read_journal(RUN_DIR) if r["type"] == "end"] == ["finished"]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_a_start_that_did_not_come_far_is_no_run(
+    def test_a_start_that_died_before_the_run_began_starts_again(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from visionsweep.run import description
+        from visionsweep.run import start
 
         with monkeypatch.context() as patch:
-            kill_in(patch, description, "environment", after=False, call=1)  # config.yaml is there
+            kill_in(patch, start, "environment", after=False, call=1)  # config.yaml is there
             with pytest.raises(Killed):
                 job(FakeTrial(), *SMALL)
         assert (RUN_DIR / "config.yaml").exists()
@@ -382,7 +366,7 @@ class TestTakenUp:
             job(FakeTrial(stop_at=1), *SMALL)
         with pytest.raises(ConfigError, match=r"trainer\.accumulate: 1 -> 2"):
             job(FakeTrial(), *SMALL, "trainer.accumulate=2")
-        job(FakeTrial(), *SMALL, "tracking.wait_seconds=3")  # no part of what the run is
+        job(FakeTrial(), *SMALL, "tracking.wait_seconds=3")  # may differ
 
     def test_a_failed_trial_starts_over_and_repeats_no_record(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
@@ -398,17 +382,10 @@ class TestTakenUp:
         assert points(RUN_DIR) == points(Path("multirun/s/0"))
         assert_same_bytes(Path("multirun/s/0"), RUN_DIR, "best.pt")
 
-    @pytest.mark.parametrize(
-        "error",
-        [
-            MemoryError(),
-            torch.OutOfMemoryError("x"),
-            RuntimeError("[enforce] can't allocate memory"),
-        ],
-    )
-    def test_a_trial_without_memory_goes_on_from_its_checkpoint(
-        self, job: JobRunner, error: Exception
+    def test_a_trial_that_ran_out_of_memory_resumes_from_its_checkpoint(
+        self, job: JobRunner
     ) -> None:
+        error = RuntimeError("[enforce] can't allocate memory")
         trial = FakeTrial()
         trial.on_report = lambda step: fail_at(2, step, error)
         with pytest.raises(type(error)):
@@ -418,7 +395,7 @@ class TestTakenUp:
         assert [step for step, _ in again.reports] == [2, 3]
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
-    def test_a_worker_that_is_about_to_end_is_waited_for(
+    def test_a_trial_waits_for_a_worker_that_is_about_to_end(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         RUN_DIR.mkdir(parents=True)
@@ -440,9 +417,7 @@ def fail_at(wanted: int, step: int, error: Exception) -> None:
         raise error
 
 
-def test_a_lock_that_is_not_freed_in_time_names_its_holder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_names_its_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
 
     def sleep(seconds: float) -> None:
@@ -463,7 +438,7 @@ class TestDirectory:
     def test_several_seeds_have_names_below_their_trial(self, job: JobRunner) -> None:
         job(FakeTrial(), *SMALL, directory="7/seed_0")
         start = read_journal(Path("multirun/s/7/seed_0"))[0]
-        assert start["name"].startswith("#007 seed 0 cross_entropy adamw lr=3e-3")
+        assert start["name"].startswith("#007 seed 0 cross_entropy adamw lr=0.003")
         kinds = {record["type"] for record in read_journal(Path("multirun/s/7/seed_0"))}
         assert "model" not in kinds  # the sweep exports its best one only
 
@@ -478,26 +453,40 @@ class TestDirectory:
         assert not (RUN_DIR / "checkpoints/last.pt").exists()
 
 
-class TestThreads:
-    def test_null_means_the_workers_share_and_a_number_wins(self) -> None:
-        assert current_trial().threads is None
-        set_current_trial(FakeTrial(threads=3))
-        try:
-            assert choose_threads(None) == (3, "the worker's share")
-            assert choose_threads(2) == (2, "trainer.threads")
-        finally:
-            set_current_trial(NoTrial())
-        assert choose_threads(None)[1] == "all cores"
+def test_torch_uses_the_workers_share_of_threads(job: JobRunner) -> None:
+    seen: list[int] = []
+    trial = FakeTrial(threads=1)
+    trial.on_report = lambda step: seen.append(torch.get_num_threads())
+    torch.set_num_threads(2)
+    try:
+        job(trial, *SMALL, "trainer.threads=null", "trainer.epochs=1")
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1]
+    assert json.loads((RUN_DIR / "environment.json").read_text())["threads"] == 1
 
-    def test_the_share_is_what_torch_uses(self, job: JobRunner) -> None:
-        job(FakeTrial(threads=1), *SMALL, "trainer.threads=null")
-        assert (
-            json.loads((RUN_DIR / "environment.json").read_text())["threads"] == 1
-        )  # all cores are two or more
+
+class TestSearched:
+    def test_a_trial_is_named_by_what_the_sweep_searched(self, job: JobRunner) -> None:
+        trial = FakeTrial()
+        trial.params = {"trainer.batch_size": 128, "model.drop_rate": 0.3}
+        job(trial, *SMALL, "trainer.epochs=1")
+        (start,) = [r for r in read_journal(RUN_DIR) if r["type"] == "start"]
+        assert start["name"] == "#007 cross_entropy adamw lr=0.003 batch_size=128 drop_rate=0.3"
+
+    def test_a_trial_that_is_resumed_alone_keeps_its_name(self, job: JobRunner) -> None:
+        trial = FakeTrial(stop_at=2)
+        trial.params = {"trainer.batch_size": 128}
+        with pytest.raises(Stopped):
+            job(trial, *SMALL, "trainer.epochs=1")
+        job(FakeTrial(None), *SMALL, "trainer.epochs=1", f"resume={RUN_DIR}")
+        names = [r["tags"].get("mlflow.runName") for r in read_journal(RUN_DIR) if "tags" in r]
+        score = result_in(RUN_DIR)["objective"]["value"]
+        assert names[-1] == f"#007 cross_entropy adamw lr=0.003 batch_size=128 f1={score:.3f}"
 
 
 class TestCheck:
-    def test_it_builds_and_leaves_nothing(self, job: JobRunner, tmp_path: Path) -> None:
+    def test_it_writes_nothing(self, job: JobRunner, tmp_path: Path) -> None:
         size = job(FakeTrial(), *SMALL, function=check)["checkpoint_bytes"]
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         job(FakeTrial(), *SMALL)
@@ -635,11 +624,11 @@ class TestOtherObjectives:
             ),
             (
                 "{val/loss: maximize}",
-                r"objective\.others\.val/loss: val/loss is to minimize, got maximize",
+                r"objective\.others\.val/loss: expected minimize for val/loss, got maximize",
             ),
             (
                 "{val/f1_macro: maximize}",
-                r"objective\.others\.val/f1_macro: is objective\.metric already",
+                r"objective\.others\.val/f1_macro: is the objective\.metric already",
             ),
             (
                 "{num_parameters: small}",

@@ -1,13 +1,14 @@
+"""The journal: valid JSON, torn and damaged lines, a full disk."""
+
 import hashlib
 import json
 import math
 import os
-import subprocess
-import sys
 
 import pytest
 
-from visionsweep.rundir.journal import JOURNAL_NAME, Journal, last_step, read_journal, read_records
+from visionsweep.rundir.journal import Journal, last_step, read_journal, read_records
+from visionsweep.rundir.layout import JOURNAL
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_every_line_is_valid_json_whatever_the_value(journal, tmp_path):
 
     journal.start("r", "e", {"a": [math.inf, {"b": math.nan}], "path": tmp_path}, {})
     journal.metrics(1, {"nan": math.nan, "inf": math.inf, "minus": -math.inf})
-    lines = (tmp_path / JOURNAL_NAME).read_text().splitlines()
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
     start, metrics = (json.loads(line, parse_constant=refuse) for line in lines)
     assert start["params"] == {"a": ["inf", {"b": "nan"}], "path": str(tmp_path)}
     assert [float(value) for value in metrics["values"].values()][1:] == [math.inf, -math.inf]
@@ -44,6 +45,7 @@ def test_every_line_is_valid_json_whatever_the_value(journal, tmp_path):
 def test_a_resumed_run_keeps_its_uid_and_takes_the_new_tags(journal, tmp_path):
     journal.start("r", "e", {"lr": 1}, {"command": "first"})
     second = Journal(tmp_path)
+    assert second.previous == read_journal(tmp_path)
     second.start("other", "e", {"lr": 2}, {"command": "second"})
     second.close()
     start, resume = read_journal(tmp_path)
@@ -57,7 +59,7 @@ def test_a_resumed_run_keeps_its_uid_and_takes_the_new_tags(journal, tmp_path):
 @pytest.mark.parametrize("torn", [b'{"type":"metrics","ti', b"\x00" * 100_000])
 def test_a_torn_last_line_is_skipped_by_readers_and_cut_by_the_next_writer(torn, journal, tmp_path):
     journal.start("r", "e", {}, {})
-    path = tmp_path / JOURNAL_NAME
+    path = tmp_path / JOURNAL
     whole = path.read_bytes()
     path.write_bytes(whole + torn)
     assert len(read_journal(tmp_path)) == 1
@@ -66,14 +68,14 @@ def test_a_torn_last_line_is_skipped_by_readers_and_cut_by_the_next_writer(torn,
 
 
 def test_a_file_of_one_torn_line_becomes_empty(tmp_path):
-    (tmp_path / JOURNAL_NAME).write_bytes(b'{"type":"sta')
+    (tmp_path / JOURNAL).write_bytes(b'{"type":"sta')
     Journal(tmp_path).close()
-    assert (tmp_path / JOURNAL_NAME).read_bytes() == b""
+    assert (tmp_path / JOURNAL).read_bytes() == b""
 
 
 def test_a_damaged_line_is_named_and_the_others_are_kept(journal, tmp_path, caplog):
     journal.metrics(1, {"a": 1.0})
-    with (tmp_path / JOURNAL_NAME).open("ab") as file:
+    with (tmp_path / JOURNAL).open("ab") as file:
         file.write(b"\x00\x00\n[1]\n")
     journal.metrics(2, {"a": 1.0})
     assert [record["step"] for record in read_journal(tmp_path)] == [1, 2]
@@ -82,12 +84,12 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(journal, tmp_path, capl
 
 def test_a_full_disk_leaves_no_half_line(journal, tmp_path, monkeypatch):
     journal.metrics(1, {"a": 1.0})
-    whole = (tmp_path / JOURNAL_NAME).read_bytes()
+    whole = (tmp_path / JOURNAL).read_bytes()
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, line: write(fd, line[:10]))
     with pytest.raises(OSError, match="no space left"):
         journal.metrics(2, {"a": 1.0})
-    assert (tmp_path / JOURNAL_NAME).read_bytes() == whole
+    assert (tmp_path / JOURNAL).read_bytes() == whole
 
 
 def test_artifacts_carry_hash_and_size(journal, tmp_path):
@@ -100,7 +102,7 @@ def test_artifacts_carry_hash_and_size(journal, tmp_path):
     assert (record["size"], record["folder"]) == (256_000, "figures")
 
 
-def test_reading_goes_on_where_it_stopped_in_pieces_of_any_size(journal, tmp_path):
+def test_records_are_read_in_pieces_of_any_size(journal, tmp_path):
     for step in range(50):
         journal.metrics(step, {"a": float(step)})
     for limit in (1, 100, 10_000):
@@ -120,12 +122,3 @@ def test_last_step(journal, tmp_path):
         journal.metrics(step, {"a": 1.0})
     journal.end("finished")
     assert last_step(read_journal(tmp_path)) == 3
-
-
-def test_the_trainers_side_imports_neither_mlflow_nor_torch():
-    code = "import sys, visionsweep.rundir.journal, visionsweep.tracking.process as p; "
-    code += "print(sorted({'mlflow', 'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-        == "[]\n"
-    )

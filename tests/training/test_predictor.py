@@ -1,4 +1,4 @@
-"""A predictor from a run's directory: the network's own probabilities, exportable, and one line for what is missing."""
+"""A predictor from the directory of a run: probabilities, export, errors."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.predict.conftest import pixels as pixels
 from tests.predict.untrained_run import CONFIG, expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import UserError
@@ -25,7 +26,7 @@ def test_probabilities_of_raw_images(tmp_path: Path, pixels: np.ndarray) -> None
     )
 
 
-def test_what_the_run_knows_of_its_data(tmp_path: Path) -> None:
+def test_class_names_and_preprocessing_come_from_the_checkpoint(tmp_path: Path) -> None:
     make_run(tmp_path, flips=False)
     predictor = load_predictor(tmp_path)
     assert predictor.class_names == ["cat", "dog", "owl"]
@@ -51,7 +52,7 @@ def make_directory(directory: Path) -> Path:
     return directory
 
 
-def test_pretrained_weights_are_not_asked_for(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_pretrained_weights_are_not_loaded(tmp_path: Path, pixels: np.ndarray) -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("test_resnet", num_classes=2, in_chans=3)
     run_dir = make_directory(tmp_path)
@@ -60,7 +61,8 @@ def test_pretrained_weights_are_not_asked_for(tmp_path: Path, pixels: np.ndarray
     contents["inference"]["class_names"] = ["a", "b"]
     checkpoint.save({**contents, "model": model.state_dict()}, path)
     (run_dir / "config.yaml").write_text(
-        "model: {_target_: visionsweep.models.timm.create_model, name: test_resnet, pretrained: /weights/gone.pt}"
+        "model: {_target_: visionsweep.models.timm.create_model, name: test_resnet, "
+        "pretrained: /weights/gone.pt}"
     )
     probabilities = load_predictor(run_dir)(torch.from_numpy(pixels)).detach().numpy()
     np.testing.assert_allclose(
@@ -96,14 +98,14 @@ def damage(run_dir: Path, what: str) -> None:
         ("directory", r"run: .* does not exist; expected the directory of a run"),
         ("config", r"run: .* holds no config\.yaml"),
         ("checkpoint", r"best\.pt does not exist: the run has not finished an epoch"),
-        ("yaml", r"config\.yaml: is no YAML"),
+        ("yaml", r"config\.yaml: is not valid YAML"),
         ("no model", r"config\.yaml: model: expected a mapping with `_target_`, got None"),
         ("target", r"config\.yaml: model\._target_: 'os\.getcwd' is not allowed"),
         ("other model", r"best\.pt: does not fit the model of .*config\.yaml \(.*size mismatch"),
         ("inference", r"best\.pt: cannot be used for prediction \('mean'\)"),
     ],
 )
-def test_what_is_missing(what: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_run_is_one_line(what: str, message: str, tmp_path: Path) -> None:
     run_dir = make_directory(tmp_path / "run")
     damage(run_dir, what)
     with pytest.raises(UserError, match=message) as caught:

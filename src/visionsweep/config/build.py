@@ -1,9 +1,9 @@
 """Config node -> object, and the guard in front of it.
 
-A node is plain YAML with a `_target_`. Here it is checked against an allow-list and against the target's
-signature, so that a misspelt key or a wrong type is one line that names the key, and never a TypeError from
-inside a library or, worse, nothing at all. The checked target is then called as it is: Hydra's `instantiate` would
-also hold the class of what it returns against the allow-list, which no factory such as timm's can pass.
+A node is plain YAML with a `_target_`. It is checked against an allow-list and the signature of the
+target: a misspelt key or a wrong type is an error of one line that names the key, not a TypeError
+inside a library or, worse, no error. The target is then called directly: Hydra's `instantiate`
+would also check the class of the result against the allow-list, which timm's factories fail.
 """
 
 import collections.abc
@@ -45,9 +45,10 @@ HYDRA_TARGETS = (
 
 
 def allowed_targets() -> list[str]:
-    """Return the patterns that a `_target_` may match; `VISIONSWEEP_ALLOW=mypkg.*,other.Loss` adds to them.
+    """Return the patterns that a `_target_` may match.
 
-    The environment decides, never the config: a config may come from a stranger.
+    `VISIONSWEEP_ALLOW=mypkg.*,other.Loss` adds to them. Only the environment can: a config may come
+    from a stranger.
     """
     own = os.environ.get("VISIONSWEEP_ALLOW", "")
     return [
@@ -60,10 +61,10 @@ def allowed_targets() -> list[str]:
 def build(node: Any, key: str, **runtime: Any) -> Any:
     """Return the object that `node` describes.
 
-    ``node``: a mapping of plain values with `_target_`; nested mappings with a `_target_` are built first.
-    ``key``: where the node stands in the config, for messages. ``runtime``: keyword arguments that only the
-    program knows (number of classes, parameters, ...); a target gets those that its signature names.
-    Raises `ConfigError` for a target, key or value that cannot be honoured.
+    ``node``: a mapping of plain values with `_target_`; nested mappings with a `_target_` are built
+    first. ``key``: its place in the config, for messages. ``runtime``: arguments that only the
+    program knows (number of classes, parameters, ...); a target gets those in its signature.
+    Raises `ConfigError` for a wrong target, key or value.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise ConfigError(f"{key}: expected a mapping with `_target_`, got {node!r}")
@@ -86,9 +87,7 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
     try:
         return target(**built, **wanted)
     except (TypeError, ValueError, AssertionError) as error:
-        if path.startswith(
-            OUR_TARGETS
-        ):  # ours say `ConfigError` for what the user can mend; this is a bug
+        if path.startswith(OUR_TARGETS):  # a bug: ours raise `ConfigError` for wrong settings
             raise
         raise ConfigError(f"{key}: {name} refuses these settings ({first_line(error)})") from error
 
@@ -106,8 +105,8 @@ def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
 def _locate(path: str, key: str) -> Callable[..., Any]:
     if not _is_allowed(path):
         raise ConfigError(
-            f"{key}._target_: {path!r} is not allowed; allowed are {', '.join(ALLOWED_TARGETS)}, "
-            "and what the environment variable VISIONSWEEP_ALLOW names"
+            f"{key}._target_: {path!r} is not allowed; allowed are {', '.join(ALLOWED_TARGETS)} "
+            "and the targets in the environment variable VISIONSWEEP_ALLOW"
         )
     module, _, name = path.rpartition(".")
     try:
@@ -125,7 +124,7 @@ def _is_allowed(path: str) -> bool:
 
 
 def _parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter] | None:
-    """Return the target's parameters, or None where Python cannot tell (some C callables)."""
+    """Return the target's parameters; None if Python does not know them (some C callables)."""
     try:
         return inspect.signature(target).parameters
     except (TypeError, ValueError):
@@ -157,7 +156,7 @@ def _check_names(
                 )
     for parameter in known:
         if parameters[parameter].default is inspect.Parameter.empty and parameter not in arguments:
-            raise ConfigError(f"{key}.{parameter}: {name} needs it and it is not set")
+            raise ConfigError(f"{key}.{parameter}: required by {name}, but not set")
 
 
 def require_number(value: Any, key: str) -> float:
@@ -172,20 +171,16 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function)
-    except (
-        NameError,
-        TypeError,
-        AttributeError,
-    ):  # annotations that only a type checker can resolve
+    except (NameError, TypeError, AttributeError):  # only a type checker can resolve them
         return {}
 
 
 def _check_type(value: Any, hint: Any, default: Any, key: str) -> None:
-    """Raise `ConfigError` if a plain value does not fit the annotation or, without one, the default's type."""
+    """Raise `ConfigError` if a value has not the type of the annotation, or else the default."""
     if isinstance(value, Mapping) and "_target_" in value:
-        return  # an object that is built from it
+        return  # checked when it is built
     if hint is None and isinstance(default, bool | int | float | str):
-        # `weight_decay=0` stands for a number, not for an integer
+        # A default of 0 stands for a number, not for an integer.
         hint = type(default) if isinstance(default, bool | str) else float
     if hint is None or _fits(value, hint):
         return
@@ -221,7 +216,7 @@ def _fits(value: Any, hint: Any) -> bool:
         value, Mapping | bool | int | float | str | list | type(None)
     ):
         return True  # an object that was built already
-    # A plain value where a library wants an object of its own (torch's `Tensor`): it is no match.
+    # A plain value does not fit where a library expects an object such as a tensor.
     return not isinstance(hint, type) or isinstance(value, hint)
 
 

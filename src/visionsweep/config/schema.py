@@ -1,8 +1,8 @@
-"""The schema of the top-level keys: types only. The values stand in conf/, beside a comment each.
+"""The types of the top-level keys. The values are in conf/, each with a comment.
 
-Component groups (model, loss, optim, scheduler, data, augment) are plain YAML with a `_target_`, checked by
-`visionsweep.config.build` against the signature of what they name. Importing this module registers the schema, and the
-resolver that turns `objective` into the direction that a sweeper takes.
+Component groups (model, loss, optim, scheduler, data, augment) are plain YAML with a `_target_`;
+`visionsweep.config.build` checks them against its signature. Importing this module registers the
+schema, and the resolver that gives a sweeper its direction.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from omegaconf import MISSING, OmegaConf
 
 @dataclass
 class ObjectiveConfig:
-    """What "better" means, for the best checkpoint, early stopping, the plateau scheduler and the sweep."""
+    """What best checkpoint, early stopping, plateau scheduler and sweep optimize."""
 
     metric: str = MISSING
     direction: Literal["maximize", "minimize"] = MISSING
-    others: dict[str, str] = MISSING  # more objectives of a sweep: name -> direction
+    others: dict[str, str] = MISSING  # further objectives of a sweep: name -> direction
 
 
 @dataclass
@@ -31,7 +31,7 @@ class MetricsConfig:
 
 @dataclass
 class SplitConfig:
-    """How validation images are cut from the training images."""
+    """How the validation images are split from the training images."""
 
     val_fraction: float = MISSING
     fold: int | None = MISSING
@@ -40,7 +40,7 @@ class SplitConfig:
 
 @dataclass
 class EarlyStoppingConfig:
-    """When to end a run that no longer gets better."""
+    """When to stop a run that no longer improves."""
 
     patience: int | None = MISSING
     min_delta: float = MISSING
@@ -67,7 +67,7 @@ class TrainerConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where the record goes besides the run's directory."""
+    """What is sent to MLflow."""
 
     enabled: bool = MISSING
     uri: str | None = MISSING
@@ -100,13 +100,13 @@ class Config:
 
 
 def directions(direction: str, others: Mapping[str, str]) -> str | list[str]:
-    """Return what `hydra.sweeper.direction` takes: the one direction, or with other objectives the list of all."""
+    """Return `hydra.sweeper.direction`: a direction, or with other objectives a list of all."""
     return [direction, *others.values()] if others else direction
 
 
 def _schema() -> Any:
     schema = OmegaConf.structured(Config(objective=ObjectiveConfig(others={})))
-    # Its keys are names of metrics: objective.others={val/loss: minimize} needs no `+`.
+    # Any metric may be a key: objective.others={val/loss: minimize} needs no `+`.
     OmegaConf.set_struct(schema.objective.others, False)
     return schema
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from visionsweep.training.reproducibility import derive_seed
+from visionsweep.data.seeds import derive_seed
 
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 

@@ -1,4 +1,4 @@
-"""One run: `run(cfg)` trains it, `check(cfg)` builds all of it and trains nothing."""
+"""One run: `run(cfg)` trains it, `check(cfg)` builds its parts and writes nothing."""
 
 from visionsweep.run.train import Stopped, check, run
 

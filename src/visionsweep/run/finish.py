@@ -1,143 +1,202 @@
-"""The end of a run: the test split, the pictures, the result, and where all of it lies.
+"""The end of a run: the test split, its predictions, its result.
 
-Owns the order of the last writes: the result, then the end of the journal, then a trial's `last.pt` goes. A trial
-whose process dies in between is taken up by what its result says.
+Owns the order of the last writes: predictions, result, end of the journal; a trial then loses its
+last checkpoint. A trial whose process dies in between ends as its result says.
 """
 
 import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
+
 from visionsweep.config.paths import shown
-from visionsweep.report.run.pictures import FIGURES, draw
-from visionsweep.run.assemble import Experiment
-from visionsweep.run.identity import score_text, trial_place
+from visionsweep.data.batches import EvalBatches
+from visionsweep.data.dataset import ImageSet
+from visionsweep.run.assemble import RunParts
+from visionsweep.run.context import RunContext
+from visionsweep.run.identity import run_title, score_text
 from visionsweep.run.recorder import Recorder
-from visionsweep.rundir.journal import CHECKPOINT_FOLDER, RUN_NAME_TAG, Journal, read_journal
+from visionsweep.rundir.journal import RUN_NAME_TAG, Journal, State
+from visionsweep.rundir.layout import BEST, CHECKPOINTS, LAST, PREDICTIONS, RESULT
+from visionsweep.rundir.predictions import (
+    Predictions,
+    SplitPredictions,
+    worst_mistakes,
+    write_predictions,
+)
 from visionsweep.rundir.result import (
-    BEST,
-    LAST,
-    RESULT,
+    NUM_PARAMETERS,
     Objective,
     objective_of,
-    result_of,
+    read_result,
     write_result,
 )
-from visionsweep.sweep.trial import current_trial
-from visionsweep.training.loop import evaluate
+from visionsweep.sweep.trial import TrialPruned
+from visionsweep.training import checkpoint
+from visionsweep.training.evaluation import Evaluation, evaluate
 
 log = logging.getLogger(__name__)
 
 SUMMARY_METRICS = ("val/f1_macro", "val/accuracy", "val/loss")
-CHECKPOINTS = {"none": (), "best": (BEST,), "all": (BEST, LAST)}  # tracking.checkpoints
+# tracking.checkpoints -> what is sent
+SENT_CHECKPOINTS = {"none": (), "best": (BEST,), "all": (BEST, LAST)}
 
 
-def finish(
-    config: dict[str, Any], run_dir: Path, experiment: Experiment, recorder: Recorder, title: str
-) -> Objective:
-    """Test the best checkpoint once, draw, write the result; return the best objective (see `Objective`)."""
-    best = recorder.best_checkpoint()
-    value = recorder.best.value
-    assert value is not None  # best.pt exists
-    settings, journal = experiment.settings, recorder.journal
-    model = experiment.state.evaluated_model()
-    model.load_state_dict(best["model"])
-    test = _test(experiment)
-    history = [entry["metrics"] for entry in recorder.history]
-    if not _has_summary(run_dir):  # a run may have died here before
-        journal.metrics(
-            len(history), _summary(recorder, best["metrics"], history[-1], test, settings.objective)
-        )
-    for path in draw(run_dir, experiment, best["matrix"].numpy(), history, recorder.best.epoch):
-        journal.artifact(path, FIGURES)
-    for name in CHECKPOINTS[config["tracking"]["checkpoints"]]:
-        if name != LAST or not _is_in_sweep():  # there it goes below
-            journal.artifact(name, CHECKPOINT_FOLDER)
-    journal.tags({RUN_NAME_TAG: f"{title} {score_text(settings.objective, value)}"})
-    result = result_of(config, "finished", recorder, test=test)
+def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objective:
+    """Predict with the best checkpoint, write the result; return the best objective."""
+    run_dir, journal, stopping = context.run_dir, recorder.journal, recorder.stopping
+    objective = context.config.objective.metric
+    best = checkpoint.load(run_dir / BEST)
+    assert stopping.best is not None
+    parts.state.evaluated_model().load_state_dict(best["model"])
+    val = _evaluate(parts, parts.val)
+    tested = None if parts.test is None else _evaluate(parts, parts.test)
+    test = None if tested is None else tested.metrics(parts.settings, "test")
+    if not any("best/epoch" in record.get("values", ()) for record in journal.previous):
+        summary = _summary(recorder, objective, best["metrics"]) | _overall(test or {})
+        journal.metrics(len(recorder.history), summary)
+    _write_predictions(run_dir, parts, val, tested)
+    journal.artifact(PREDICTIONS)
+    for name in SENT_CHECKPOINTS[context.config.tracking.checkpoints]:
+        if name != LAST or not context.is_trial:  # a trial loses it below
+            journal.artifact(name, CHECKPOINTS)
+    journal.tags({RUN_NAME_TAG: f"{run_title(context)} {score_text(objective, stopping.best)}"})
+    result = result_of(context, "finished", parts, recorder, test=test)
     write_result(run_dir, result)
-    if trial_place(config, run_dir) is None:  # a sweep exports its best model only
-        journal.model(BEST, step=recorder.best.epoch, register=config["tracking"]["register"])
-    end(journal, run_dir, "finished")
+    if context.place is None:  # a sweep exports only its best model
+        journal.model(BEST, stopping.best_epoch, register=context.config.tracking.register)
+    end(context, journal, "finished")
+    tested_text = "" if test is None else f", test/f1_macro {test['test/f1_macro']:.4f}"
     log.info(
         "best epoch %d: %s %.4f%s  (%.1f s)",
-        recorder.best.epoch,
-        settings.objective,
-        value,
-        "" if test is None else f", test/f1_macro {test['test/f1_macro']:.4f}",
-        recorder.seconds(),
+        *(stopping.best_epoch, objective, stopping.best, tested_text, recorder.seconds()),
     )
     log.info("run: %s", shown(run_dir))
     return objective_of(result)
 
 
-def _summary(
-    recorder: Recorder,
-    best: dict[str, float],
-    last: dict[str, float],
-    test: dict[str, float] | None,
-    objective: str,
-) -> dict[str, float]:
-    """Return the numbers that a table of runs is sorted by: each is there once, whatever came after the best epoch."""
-    assert recorder.best.value is not None
-    summary: dict[str, float] = {
-        f"best/{k.removeprefix('val/')}": best[k] for k in SUMMARY_METRICS if k in best
+def _evaluate(parts: RunParts, batches: EvalBatches) -> Evaluation:
+    state = parts.state
+    return evaluate(state.evaluated_model(), state.loss, batches, parts.settings, keep_logits=True)
+
+
+def _summary(recorder: Recorder, objective: str, best: dict[str, float]) -> dict[str, float]:
+    """Return the numbers that a table of runs is sorted by: of the best and the last epoch."""
+    assert recorder.stopping.best is not None
+    last = recorder.history[-1]["metrics"]
+    return {
+        **{f"best/{k.removeprefix('val/')}": best[k] for k in SUMMARY_METRICS if k in best},
+        f"best/{objective.removeprefix('val/')}": recorder.stopping.best,
+        "best/epoch": recorder.stopping.best_epoch,
+        **{f"final/{k.removeprefix('val/')}": last[k] for k in SUMMARY_METRICS if k in last},
     }
-    summary |= {
-        f"best/{objective.removeprefix('val/')}": recorder.best.value,
-        "best/epoch": recorder.best.epoch,
+
+
+def _overall(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if "/f1_class/" not in name}
+
+
+def _write_predictions(
+    run_dir: Path, parts: RunParts, val: Evaluation, test: Evaluation | None
+) -> None:
+    dataset = parts.dataset
+    val_predictions = _predictions(val, dataset.train, parts.val_indices)
+    test_predictions = None
+    if test is not None and dataset.test is not None:
+        test_predictions = _predictions(test, dataset.test, np.arange(len(dataset.test)))
+    mistakes = worst_mistakes(val_predictions.logits, val_predictions.targets)
+    images = dataset.train.images[torch.from_numpy(parts.val_indices[mistakes])].numpy()
+    write_predictions(
+        run_dir,
+        Predictions(dataset.class_names, val_predictions, test_predictions, mistakes, images),
+    )
+
+
+def _predictions(
+    evaluation: Evaluation, image_set: ImageSet, indices: np.ndarray
+) -> SplitPredictions:
+    assert evaluation.logits is not None
+    return SplitPredictions(
+        ids=np.array([image_set.ids[index] for index in indices.tolist()], dtype=np.str_),
+        targets=image_set.targets.numpy()[indices],
+        logits=evaluation.logits.numpy(),
+    )
+
+
+def result_of(
+    context: RunContext,
+    state: State,
+    parts: RunParts | None = None,
+    recorder: Recorder | None = None,
+    *,
+    test: dict[str, float] | None = None,
+    error: str | None = None,
+) -> dict[str, Any]:
+    """Return the contents of `result.json`; ``metrics`` and ``others`` are of the best epoch.
+
+    A run whose parts could not be built has neither ``parts`` nor ``recorder``.
+    """
+    objective = context.config.objective
+    best_epoch = (recorder.stopping.best_epoch if recorder else 0) or None
+    metrics = recorder.history[best_epoch - 1]["metrics"] if recorder and best_epoch else {}
+    known = metrics | {NUM_PARAMETERS: parts.num_parameters} if parts else {}
+    result = {
+        "state": state,
+        "objective": {
+            "metric": objective.metric,
+            "direction": objective.direction,
+            "value": recorder.stopping.best if recorder else None,
+        },
+        "others": {name: known.get(name) for name in objective.others},
+        "best_epoch": best_epoch,
+        "epochs": len(recorder.history) if recorder else 0,
+        "metrics": metrics,
+        "test": test,
+        "seconds": recorder.seconds() if recorder else 0.0,
+        "images_per_second": recorder.images_per_second() if recorder else None,
     }
-    summary |= {f"final/{k.removeprefix('val/')}": last[k] for k in SUMMARY_METRICS if k in last}
-    return summary | {k: v for k, v in (test or {}).items() if "/f1_class/" not in k}
+    return result if error is None else {**result, "error": error}
 
 
 def end(
+    context: RunContext,
     journal: Journal,
-    run_dir: Path,
     state: Literal["finished", "pruned", "failed"],
     *,
-    keep: bool = False,
+    keep_last: bool = False,
 ) -> None:
-    """Close the record of a run whose result is written; the trial of a sweep needs no `last.pt` any more.
+    """End the journal of a run whose result is written, and remove a trial's last checkpoint.
 
-    ``keep``: leave it, since the trial may be started again.
+    ``keep_last``: keep it, since the trial may be started again.
     """
     if state != "failed":
         journal.artifact(RESULT)
     journal.end(state)
-    if _is_in_sweep() and not keep:
-        (run_dir / LAST).unlink(missing_ok=True)
+    if context.is_trial and not keep_last:
+        (context.run_dir / LAST).unlink(missing_ok=True)
 
 
-def end_again(run_dir: Path, state: Literal["finished", "pruned"]) -> None:
-    """Do what is left of `end` for a trial whose process may have died after its result was written."""
-    journal = Journal(run_dir)
+def ended_objective(context: RunContext) -> Objective | None:
+    """Return the objective of a trial that finished earlier; None if it has to be resumed.
+
+    Its process may have died after the result was written: what `end` does is done now. Raises
+    `TrialPruned` for a trial that was pruned earlier.
+    """
+    result = read_result(context.run_dir)
+    if result is None or result["state"] not in ("finished", "pruned"):
+        return None
+    state = result["state"]
+    journal = Journal(context.run_dir)
     try:
-        records = read_journal(run_dir)
-        if records[-1]["type"] == "end":
-            (run_dir / LAST).unlink(missing_ok=True)
+        if journal.previous[-1]["type"] == "end":
+            (context.run_dir / LAST).unlink(missing_ok=True)
         else:
-            end(journal, run_dir, state)
+            end(context, journal, state)
     finally:
         journal.close()
-
-
-def _is_in_sweep() -> bool:
-    return current_trial().number is not None
-
-
-def _test(experiment: Experiment) -> dict[str, float] | None:
-    """Return the metrics of the model as it stands on the test split, where there is one."""
-    if experiment.test is None:
-        return None
-    evaluation = evaluate(
-        experiment.state.evaluated_model(),
-        experiment.state.loss,
-        experiment.test,
-        experiment.settings,
-    )
-    return evaluation.metrics(experiment.settings, "test")
-
-
-def _has_summary(run_dir: Path) -> bool:
-    return any("best/epoch" in record.get("values", ()) for record in read_journal(run_dir))
+    log.info("%s: %s already", shown(context.run_dir), state)
+    if state == "pruned":
+        raise TrialPruned(f"after epoch {result['epochs']}")
+    return objective_of(result)

@@ -1,86 +1,147 @@
-"""What a run is called in MLflow: `#017 focal adamp lr=3e-4 f1=0.913` says where it stands and what it was."""
+"""The identity of a run in the record: name, parameters, tags, data sets.
+
+A run is named `#017 focal adamp lr=0.0003 f1=0.913`: trial, loss, optimizer, what was searched,
+score.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from visionsweep.tracking.ack import sweep_directory
+import numpy as np
 
-_TIME = re.compile(
-    r"\d{4}-(\d\d-\d\d)_(\d\d)-(\d\d)-\d\d-\d+"
-)  # the name of a run that was given none
+from visionsweep.data.digest import content_digest
+from visionsweep.run.assemble import RunParts
+from visionsweep.run.context import RunContext
+from visionsweep.run.description import plain_config
+from visionsweep.rundir.layout import parse_place
+from visionsweep.rundir.result import NUM_PARAMETERS
+from visionsweep.text import short_value
+
+# The default name of a run.
+_TIME = re.compile(r"\d{4}-(\d\d-\d\d)_(\d\d)-(\d\d)-\d\d-\d+")
 _ALWAYS = ("loss", "optim", "optim.lr")
-_MAX_VALUE = 24
-# Which run and where it runs, nothing of what it does.
+_MAX_VALUE = 24  # characters
+# Which run it is and where it runs, not what it does.
 _LEFT_OUT = re.compile(
     r"name|study|seed|resume|sweep|(tracking|hydra)([./].*)?|data\.(root|path)|trainer\.(threads|device)"
 )
+_PARAMS = [
+    *(f"trainer.{key}" for key in ("epochs", "batch_size", "accumulate", "precision")),
+    *("trainer.clip_norm", "trainer.ema", "trainer.sampler"),
+    *("split.val_fraction", "split.fold", "seed", "objective.metric"),
+]
 
 
-def trial_place(config: Mapping[str, Any], run_dir: Path) -> str | None:
-    """Return NUMBER, or NUMBER/seed_K, of a run that belongs to a sweep; None for any other."""
-    sweep_dir = sweep_directory(run_dir)
-    place = run_dir.relative_to(sweep_dir)
-    if sweep_dir.name != config["study"] or not place.parts[0].isdigit():
-        return None
-    return place.as_posix()
-
-
-def run_title(
-    config: Mapping[str, Any],
-    run_dir: Path,
-    choices: Mapping[str, str],
-    values: Mapping[str, object],
-) -> str:
-    """Return a run's name without its score.
-
-    ``choices``: the chosen option of each config group; ``values``: what was searched or typed, by key.
-    """
-    words = [_lead(config, run_dir)]
-    for key in [*_ALWAYS, *(key for key in values if key not in _ALWAYS)]:
-        value = values.get(key, choices.get(key))
-        if key == "optim.lr":
-            value = config["optim"].get("lr")
+def run_title(context: RunContext) -> str:
+    """Return the name of a run, without its score."""
+    words = [_lead(context)]
+    values: Mapping[str, Any] = {
+        **context.choices,
+        **context.searched,
+        "optim.lr": context.config.optim.get("lr"),
+    }
+    for key in dict.fromkeys((*_ALWAYS, *context.searched)):
+        value = values.get(key)
         if value is None or _LEFT_OUT.fullmatch(key):
             continue
-        words.append(
-            _short(value) if key in choices else f"{key.rpartition('.')[2]}={_short(value)}"
-        )
+        name = "" if key in context.choices else f"{key.rpartition('.')[2]}="
+        words.append(f"{name}{short_value(_number(value), limit=_MAX_VALUE)}")
     return " ".join(words)
 
 
 def score_text(metric: str, value: float) -> str:
-    """Return the objective as the end of a name: ``f1=0.913`` of ``val/f1_macro``."""
+    """Return the end of a name: ``f1=0.913`` for ``val/f1_macro``."""
     name = metric.rpartition("/")[2]
     return f"{'f1' if name == 'f1_macro' else name}={value:.3f}"
 
 
-def ordered_values(keys: Iterable[str], overrides: Iterable[str]) -> dict[str, object]:
-    """Return the values that a run's overrides give to `keys`, as they were typed."""
-    given = {
-        key.lstrip("+"): value
-        for key, _, value in (override.partition("=") for override in overrides)
+def run_params(context: RunContext) -> dict[str, object]:
+    """Return the parameters by which runs are compared; all others are in the config."""
+    flat = flatten(plain_config(context.config))
+    params: dict[str, object] = dict(context.choices)
+    wanted = [key for key in flat if key.partition(".")[0] in ("loss", "optim")]
+    searched = [key for key in context.searched if key not in ("name", "study")]
+    for key in (*wanted, *_PARAMS, *searched):
+        if key in flat and not key.endswith("._target_"):
+            params[key] = flat[key]
+        elif key in context.searched:  # a group, of which the config has only the contents
+            params.setdefault(key, context.searched[key])
+    return params
+
+
+def measured_params(context: RunContext, parts: RunParts) -> dict[str, object]:
+    """Return the parameters that follow from the data and the model."""
+    trainer = context.config.trainer
+    update = trainer.batch_size * trainer.accumulate
+    return {
+        "effective_batch_size": min(update, parts.train.num_images),
+        NUM_PARAMETERS: parts.num_parameters,
+        "num_train_images": len(parts.train_indices),
+        "num_val_images": len(parts.val_indices),
+        "num_classes": parts.dataset.num_classes,
     }
-    return {key: given[key].strip("'\"") for key in keys if key in given}
 
 
-def _lead(config: Mapping[str, Any], run_dir: Path) -> str:
-    place = trial_place(config, run_dir)
-    if place is None:
-        found = _TIME.fullmatch(run_dir.name)
-        return "{} {}:{}".format(*found.groups()) if found else run_dir.name
-    number, _, seed = place.partition("/")
-    return f"#{int(number):03d}{seed.replace('seed_', ' seed ')}"
+def run_tags(context: RunContext, environment: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of a run: the state of its code, its command, its place."""
+    git, command = environment["git"], environment["command"]
+    tags = {
+        "git.commit": git["commit"] or "not in git",
+        "git.dirty": {True: "true", False: "false", None: "not in git"}[git["dirty"]],
+        "command": " ".join(command),
+        # The column Source of MLflow's table.
+        "mlflow.source.name": command[0],
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": git["commit"] or "",
+        "run_dir": str(context.run_dir),
+    }
+    return tags if context.place is None else tags | {"visionsweep.trial": context.place}
 
 
-def _short(value: object) -> str:
+def describe_datasets(context: RunContext, parts: RunParts) -> list[dict[str, object]]:
+    """Return name, digest, source and size of each split, for the journal."""
+    dataset, data = parts.dataset, context.config.data
+    splits = [
+        ("train", dataset.train, parts.train_indices),
+        ("validation", dataset.train, parts.val_indices),
+    ]
+    if dataset.test is not None:
+        splits.append(("test", dataset.test, np.arange(len(dataset.test))))
+    return [
+        {
+            "name": f"{dataset.name} {split}",
+            "digest": content_digest(images, indices),
+            "context": split,
+            "source": data.get("root") or data.get("path") or dataset.name,
+            "profile": {"num_images": len(indices), "num_classes": dataset.num_classes},
+        }
+        for split, images, indices in splits
+    ]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return ``{"optim.lr": 0.001, ...}`` of nested mappings."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _lead(context: RunContext) -> str:
+    if context.place is None:
+        found = _TIME.fullmatch(context.run_dir.name)
+        return "{} {}:{}".format(*found.groups()) if found else context.run_dir.name
+    number, seed = parse_place(context.place)
+    return f"#{number:03d}" if seed is None else f"#{number:03d} seed {seed}"
+
+
+def _number(value: object) -> object:
+    """Return a number that was typed as a number."""
     try:
-        number = float(str(value))
+        return float(str(value))
     except ValueError:
-        text = str(value)
-        return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 3]}..."
-    if number == 0 or 0.01 <= abs(number) < 10_000:
-        return f"{number:.3g}" if number % 1 else f"{number:.0f}"
-    mantissa, _, exponent = f"{number:.1e}".partition("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+        return value

@@ -1,4 +1,4 @@
-"""The progress bar. On a terminal it lives for one epoch and leaves no trace; elsewhere there is none."""
+"""The progress bar of an epoch on a terminal. It leaves no trace; elsewhere there is none."""
 
 import contextlib
 import sys
@@ -10,24 +10,25 @@ from visionsweep.training.loop import Progress
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Give what `fit` takes as `progress`."""
+    """Yield the `progress` argument of `fit`."""
     if not sys.stderr.isatty():
         yield lambda batches, _: iter(batches)
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
+    columns = (
+        progress.TextColumn("training"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
 
-    def shown(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True, refresh_per_second=5) as bar:
+    def tracked(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+        with progress.Progress(
+            *columns, console=console, transient=True, refresh_per_second=5
+        ) as bar:
             yield from bar.track(batches, total=total)
 
-    yield shown
+    yield tracked

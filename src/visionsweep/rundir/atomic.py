@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Imports no torch."""
+"""Atomic writes: a file is there as a whole, or not at all. Imports no torch."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from typing import IO
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Give a binary file that becomes `path` on success: temporary name, flush to disk, rename.
+    """Yield a binary file that becomes `path` on success: temporary name, fsync, rename.
 
-    A reader sees the old file or the new one, whenever the process or the machine dies.
+    Readers see the old file or the new one, whenever the process or the machine dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

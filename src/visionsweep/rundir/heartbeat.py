@@ -1,6 +1,6 @@
-"""What a run tells while it trains, besides its epochs: that it lives, and if asked, how busy the machine is.
+"""Signs of life of a run between its epochs, and samples of the machine's load.
 
-A thread of the trainer, since an epoch may take hours. Nothing that happens here ends a run.
+Both come from threads of the trainer, since an epoch may take hours. Nothing here ends a run.
 """
 
 import contextlib
@@ -13,23 +13,22 @@ from pathlib import Path
 
 import psutil
 
-from visionsweep.rundir.journal import Journal, read_journal
+from visionsweep.rundir.journal import Journal
+from visionsweep.rundir.layout import HEARTBEAT
 
-ALIVE_NAME = ".alive"
 BEAT_SECONDS = 20.0
-DEAD_SECONDS = 120.0  # without a sign of life: six beats
+DEAD_SECONDS = 120.0  # six missed beats
 
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def watched(run_dir: Path, journal: Journal, system_seconds: float | None) -> Iterator[None]:
-    """Show for the time of the context that the run lives; record the machine's load every `system_seconds`."""
+def heartbeat(run_dir: Path, journal: Journal, system_seconds: float | None) -> Iterator[None]:
+    """Touch the heartbeat file within the context; record the load every `system_seconds`."""
     stop = threading.Event()
-    threads = [threading.Thread(target=_beat, args=(run_dir / ALIVE_NAME, stop), daemon=True)]
+    threads = [threading.Thread(target=_beat, args=(run_dir / HEARTBEAT, stop), daemon=True)]
     if system_seconds is not None:
-        sample = sum(record["type"] == "system" for record in read_journal(run_dir))
-        arguments = (run_dir, journal, system_seconds, sample, stop)
+        arguments = (run_dir, journal, system_seconds, stop)
         threads.append(threading.Thread(target=_sample_system, args=arguments, daemon=True))
     for thread in threads:
         thread.start()
@@ -42,10 +41,10 @@ def watched(run_dir: Path, journal: Journal, system_seconds: float | None) -> It
 
 
 def seconds_since_alive(run_dir: Path) -> float | None:
-    """Return how long ago a run showed that it lives, by the file system's own clock; None if it never did."""
-    probe = run_dir / f"{ALIVE_NAME}.probe"
+    """Return the age of a run's last beat by the file system's own clock; None without one."""
+    probe = run_dir / f"{HEARTBEAT}.probe"
     try:
-        last = (run_dir / ALIVE_NAME).stat().st_mtime
+        last = (run_dir / HEARTBEAT).stat().st_mtime
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink()
@@ -55,7 +54,7 @@ def seconds_since_alive(run_dir: Path) -> float | None:
 
 
 def system_metrics(run_dir: Path) -> dict[str, float]:
-    """Return the machine's load, named as MLflow names it so that its page shows it under system metrics."""
+    """Return the machine's load under the names that MLflow's page expects of system metrics."""
     memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(run_dir))
     values = {
         "system/cpu_utilization_percentage": psutil.cpu_percent(),
@@ -68,7 +67,7 @@ def system_metrics(run_dir: Path) -> dict[str, float]:
 
 
 def _gpu_metrics() -> dict[str, float]:
-    torch = sys.modules.get("torch")  # a trainer has it; this module needs none
+    torch = sys.modules.get("torch")  # a trainer has imported it
     if torch is None or not torch.cuda.is_available():
         return {}
     values = {}
@@ -81,17 +80,14 @@ def _gpu_metrics() -> dict[str, float]:
 
 def _beat(path: Path, stop: threading.Event) -> None:
     while True:
-        with contextlib.suppress(
-            OSError
-        ):  # a full disk, an unmounted folder: the next beat may do better
+        with contextlib.suppress(OSError):  # a full disk: the next beat may succeed
             path.touch()
         if stop.wait(BEAT_SECONDS):
             return
 
 
-def _sample_system(
-    run_dir: Path, journal: Journal, seconds: float, sample: int, stop: threading.Event
-) -> None:
+def _sample_system(run_dir: Path, journal: Journal, seconds: float, stop: threading.Event) -> None:
+    sample = sum(record["type"] == "system" for record in journal.previous)
     psutil.cpu_percent()  # the first answer is always 0
     due = time.monotonic()
     while not stop.wait(max(0.0, due + seconds - time.monotonic())):
@@ -99,5 +95,5 @@ def _sample_system(
         sample += 1
         try:
             journal.system(sample, system_metrics(run_dir))
-        except Exception as error:  # goes on: the next sample may do better
+        except Exception as error:  # the next sample may succeed
             log.debug("no sample of the machine's load: %s", error)

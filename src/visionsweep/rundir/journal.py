@@ -1,7 +1,7 @@
-"""The record of a run: JSON lines in `events.jsonl`, appended by the trainer, read by the uploader.
+"""The journal of a run: JSON lines, appended by the trainer, read by the uploader.
 
-The journal is the truth and MLflow a view of it, so this module knows nothing of MLflow (nor of torch). A
-record is one `write` and survives the death of the process; `sync` makes it survive the death of the machine.
+The journal is the truth and MLflow a view of it. Each record is one `write`, so it survives the
+death of the process; `sync` makes it survive that of the machine. Imports neither MLflow nor torch.
 """
 
 import errno
@@ -18,8 +18,11 @@ from typing import Any, Literal
 
 import orjson
 
-JOURNAL_NAME = "events.jsonl"
-CHECKPOINT_FOLDER = "checkpoints"  # MLflow's folder of files that a sweep may remove: the weights of all but its best
+from visionsweep.rundir.layout import CHECKPOINTS, JOURNAL
+
+# Old names, until tracking/ uses those of the layout.
+JOURNAL_NAME = JOURNAL
+CHECKPOINT_FOLDER = CHECKPOINTS
 
 RUN_NAME_TAG = "mlflow.runName"  # a later value renames the run
 
@@ -30,32 +33,32 @@ log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Appends records to `run_dir/events.jsonl`; each carries its time in ms since 1970 and the writer's pid.
+    """Appends records to the journal of a run, each with its time (ms since 1970) and writer's pid.
 
-    Times are stamped here and never by the reader: a metric that is sent again with the same time is the same
-    point to MLflow. Write a checkpoint before the metrics of its epoch: a resumed run then repeats no record.
+    Times are stamped here, never by the reader: MLflow takes a metric that is sent again with the
+    same time for the same point. ``previous`` holds the records of earlier processes, oldest first.
     """
 
     def __init__(self, run_dir: Path) -> None:
-        """Open for appending; a last line that a killed writer left incomplete is cut off."""
+        """Open for appending. Cuts off a last line that a killed writer left incomplete."""
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
-        path = run_dir / JOURNAL_NAME
+        path = run_dir / JOURNAL
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._pid = os.getpid()
         _cut_torn_line(self._fd)
-        self._started = any(record["type"] == "start" for record in read_journal(run_dir))
+        self.previous = read_journal(run_dir)
+        self._is_started = any(record["type"] == "start" for record in self.previous)
 
     def start(
         self, name: str, experiment: str, params: Mapping[str, object], tags: Mapping[str, str]
     ) -> None:
         """Give the run its uid, name, MLflow experiment, parameters (dotted key -> value) and tags.
 
-        In a directory that already has a start (a resumed run) the uid, name and parameters stay as they are:
-        only the new pid and the tags are recorded.
+        A resumed run keeps its uid, name and parameters; only the new pid and tags are recorded.
         """
         where = {"host": socket.gethostname(), "tags": dict(tags)}
-        if self._started:
+        if self._is_started:
             self._append("resume", where)
             return
         self._append(
@@ -68,10 +71,10 @@ class Journal:
                 **where,
             },
         )
-        self._started = True
+        self._is_started = True
 
     def metrics(self, step: int, values: Mapping[str, float], time_ms: int | None = None) -> None:
-        """Record scalars of one step; NaN and infinities are kept (as strings, since JSON has none)."""
+        """Record scalars of one step. NaN and infinities become strings, since JSON has none."""
         self._append(
             "metrics",
             {"step": step, "values": {key: _number(value) for key, value in values.items()}},
@@ -81,7 +84,7 @@ class Journal:
     def artifact(self, path: str, folder: str = "") -> None:
         """Record a finished file, `path` relative to the run's directory, for MLflow's `folder`.
 
-        Reads the file once for its SHA-256. Record it again when its content changes.
+        Reads the file once for its SHA-256. Record it again if its content changes.
         """
         with (self._run_dir / path).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -89,38 +92,38 @@ class Journal:
         self._append("artifact", {"path": path, "folder": folder, "sha256": sha256, "size": size})
 
     def datasets(self, datasets: Iterable[Mapping[str, object]]) -> None:
-        """Record what the run reads: `name`, `digest` (36 letters at most), `context`, `source`, `profile` of each."""
+        """Record the data sets: name, digest (up to 36 characters), context, source, profile."""
         self._append("datasets", {"datasets": [_plain(dataset) for dataset in datasets]})
 
     def system(self, step: int, values: Mapping[str, float]) -> None:
-        """Record a sample of the machine's load; `step` counts the samples. May be called by another thread."""
+        """Record a sample of the machine's load; `step` counts the samples. Thread-safe."""
         self._append(
             "system",
             {"step": step, "values": {key: _number(value) for key, value in values.items()}},
         )
 
     def model(self, checkpoint: str, step: int = 0, register: str | None = None) -> None:
-        """Ask for an MLflow model of `checkpoint` (relative path), whose metrics are those of `step`.
+        """Ask for an MLflow model of `checkpoint` (relative path) with the metrics of `step`.
 
-        `register` names a registered model: this becomes its newest version, with the alias `champion`.
+        ``register``: the name of a registered model; this becomes its newest version, `champion`.
         """
         self._append("model", {"checkpoint": checkpoint, "step": step, "register": register})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Set tags of the run; a later value replaces an earlier one."""
+        """Set tags of the run; later values replace earlier ones."""
         self._append("tags", {"tags": dict(values)})
 
     def end(self, state: State) -> None:
-        """Say how the run ended, and make the whole record durable."""
+        """Record how the run ended, and wait until the disk has everything."""
         self._append("end", {"state": state})
         self.sync()
 
     def sync(self) -> None:
-        """Wait until the disk has everything recorded so far (fsync): once an epoch, not once a record."""
+        """Wait until the disk has everything recorded so far (fsync): per epoch, not per record."""
         os.fsync(self._fd)
 
     def close(self) -> None:
-        """Close the file; the journal can be opened again."""
+        """Close the file."""
         os.close(self._fd)
 
     def _append(self, kind: str, fields: Record, time_ms: int | None = None) -> None:
@@ -129,15 +132,14 @@ class Journal:
         line = orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE)
         written = os.write(self._fd, line)
         if written != len(line):
-            # A full disk takes a part of the line: without it the next record still starts on its own line.
+            # A full disk took a part of the line. Cut it off: each record has a line of its own.
             os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_END) - written)
-            raise OSError(
-                errno.ENOSPC, "no space left for the record", str(self._run_dir / JOURNAL_NAME)
-            )
+            path = str(self._run_dir / JOURNAL)
+            raise OSError(errno.ENOSPC, "no space left for the record", path)
 
 
 def read_journal(run_dir: Path) -> list[Record]:
-    """Return the complete records of a run, oldest first; an empty list if it has no journal."""
+    """Return the complete records of a run, oldest first; none if it has no journal."""
     records: list[Record] = []
     offset = 0
     while True:
@@ -149,12 +151,12 @@ def read_journal(run_dir: Path) -> list[Record]:
 
 
 def read_records(run_dir: Path, offset: int, limit: int = 1 << 20) -> tuple[list[Record], int]:
-    """Return the complete records from byte `offset` on, about `limit` bytes of them, and where they end.
+    """Return the complete records from byte `offset`, about `limit` bytes, and where they end.
 
-    A line that is no record (a damaged file) is skipped with a warning.
+    Skips damaged lines with a warning.
     """
     try:
-        with (run_dir / JOURNAL_NAME).open("rb") as file:
+        with (run_dir / JOURNAL).open("rb") as file:
             file.seek(offset)
             block = file.read(limit)
             if b"\n" not in block:
@@ -179,7 +181,7 @@ def _parse(block: bytes, run_dir: Path) -> Iterable[Record]:
         if isinstance(record, dict) and "type" in record:
             yield record
         else:
-            log.warning("%s: skipped a damaged line: %.80r", run_dir / JOURNAL_NAME, line)
+            log.warning("%s: skipped a damaged line: %.80r", run_dir / JOURNAL, line)
 
 
 def _cut_torn_line(fd: int) -> None:
@@ -196,12 +198,12 @@ def _cut_torn_line(fd: int) -> None:
 
 
 def _number(value: float) -> float | str:
-    number = float(value)  # also NumPy's scalars, which the encoder does not know
+    number = float(value)  # the encoder does not know NumPy's scalars
     return number if math.isfinite(number) else repr(number)
 
 
 def _plain(value: object) -> object:
-    """Return a value whose JSON is valid: floats without one become strings, at any depth."""
+    """Return a value with valid JSON: NaN and infinities become strings, at any depth."""
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Mapping):

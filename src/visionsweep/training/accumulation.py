@@ -1,9 +1,9 @@
-"""Exact gradient accumulation: k micro-batches give the gradient of the one batch that holds all their images.
+"""Exact gradient accumulation: k micro-batches give the gradient of one batch of all their images.
 
-A mean of micro-batch means is something else as soon as the micro-batches differ in size or in weight (measured:
-49 % off for class-weighted cross entropy, 60 % for a short tail). Here the update's sum is divided once, by the
-update's weight, which the targets give before the first forward pass. BatchNorm still normalizes each micro-batch by
-itself: that is a property of the model, not of the sum, and no accumulation can mend it.
+A mean of micro-batch means differs from it if the micro-batches differ in size or weight (measured:
+by 49 % for class-weighted cross entropy, by 60 % for a short tail). Here the sum over the update is
+divided once, by the weight of the update, which follows from the targets before the first forward
+pass. BatchNorm still normalizes each micro-batch by itself, which no accumulation can change.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,8 @@ from visionsweep.data.batches import Batch
 from visionsweep.losses.base import Loss, SampleLoss
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
 
-Scale = Callable[
-    [Tensor], Tensor
-]  # what multiplies a loss before backward (fp16); identity elsewhere
+# Multiplies a loss before backward for fp16; the identity otherwise.
+Scale = Callable[[Tensor], Tensor]
 
 
 def backward(
@@ -28,9 +27,9 @@ def backward(
     autocast: Callable[[], AbstractContextManager[object]],
     scale: Scale,
 ) -> Tensor:
-    """Add the gradient of the loss over all `batches` to the parameters; return its (S,) float32 statistics.
+    """Add the gradient of the loss over all `batches` to the parameters.
 
-    The statistics are detached. ``loss.value(statistics)`` is the loss of the update.
+    Returns the detached (S,) float32 statistics: ``loss.value(statistics)`` is the loss.
     """
     if isinstance(loss, SampleLoss):
         return _backward_sum(model, loss, batches, autocast, scale)
@@ -72,10 +71,10 @@ def _backward_two_passes(
     autocast: Callable[[], AbstractContextManager[object]],
     scale: Scale,
 ) -> Tensor:
-    """Statistics of the whole update first, then the gradient through each micro-batch's share of them.
+    """Compute the statistics of the whole update, then the gradient of each micro-batch's share.
 
-    The first pass must leave no trace: buffers (BatchNorm's running statistics) are put back, and the second pass
-    draws the same random numbers (dropout).
+    The first pass leaves no trace: buffers (BatchNorm's running statistics) are restored, and the
+    second pass draws the same random numbers (dropout).
     """
     device = batches[0].images.device
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

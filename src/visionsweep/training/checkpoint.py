@@ -1,7 +1,7 @@
-"""Checkpoints, and the state of the random generators: what a run needs to go on as if it had never stopped.
+"""Checkpoints, and the state of the random generators: what a run needs for an exact resume.
 
-Checkpoints hold tensors and plain containers only, so that they load with `weights_only=True`: a checkpoint from
-a stranger runs no code.
+Checkpoints hold only tensors and plain containers, so they load with `weights_only=True`: a
+checkpoint from a stranger runs no code.
 """
 
 import random
@@ -25,7 +25,7 @@ def save(contents: dict[str, Any], path: Path) -> None:
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. Raises `UserError` if it is missing, damaged, foreign or of another format."""
+    """Read a checkpoint. Raises `UserError` if it is missing, damaged or of another format."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run has not finished an epoch")
     try:
@@ -41,7 +41,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of every global random generator that a run on `device` uses, as plain containers."""
+    """Return the states of all global random generators that a run on `device` uses."""
     import numpy as np
 
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -53,7 +53,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put every global random generator back into `state`."""
+    """Restore all global random generators from `rng_state`."""
     import numpy as np
 
     restore_torch_rng_states(state["torch"], device)

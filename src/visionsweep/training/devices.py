@@ -1,11 +1,12 @@
-"""Automatic choices of the machine's resources. Each returns the choice and its reason, and both are printed."""
+"""Automatic choices of the machine's resources, each with its reason; both are logged."""
 
-import os
+from typing import Literal
 
 import torch
 
 from visionsweep.errors import ConfigError
-from visionsweep.sweep.trial import current_trial
+from visionsweep.machine import count_cores
+from visionsweep.training.state import Precision
 
 Choice = tuple[str, str]  # value, reason
 
@@ -31,41 +32,42 @@ def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
     }.get(device.type, 0)
     if (device.index or 0) >= available:
         raise ConfigError(
-            f"{key}: '{wanted}' is not on this machine ({available} {device.type} devices); set {key}=auto"
+            f"{key}: this machine has no '{wanted}' ({available} {device.type} devices); "
+            f"set {key}=auto"
         )
     return wanted, key
 
 
-def choose_threads(wanted: int | None) -> tuple[int, str]:
-    """Return the number of CPU threads for `trainer.threads`."""
-    share = current_trial().threads
-    if wanted is None and share is not None:
-        return share, "the worker's share"
+def choose_threads(wanted: int | None, share: int | None = None) -> tuple[int, str]:
+    """Return the number of CPU threads for `trainer.threads`.
+
+    ``share``: the threads of a sweep's worker; None outside of one.
+    """
     if wanted is None:
-        return len(os.sched_getaffinity(0)) if hasattr(
-            os, "sched_getaffinity"
-        ) else os.cpu_count() or 1, "all cores"
+        return (count_cores(), "all cores") if share is None else (share, "the worker's share")
     if wanted < 1:
         raise ConfigError(
-            f"trainer.threads: expected a number from 1 up or null (all cores), got {wanted}"
+            f"trainer.threads: expected at least 1, or null (all cores), got {wanted}"
         )
     return wanted, "trainer.threads"
 
 
-def choose_precision(wanted: str, device: torch.device) -> Choice:
-    """Return fp32, bf16 or fp16 for `trainer.precision`."""
+def choose_precision(
+    wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+) -> tuple[Precision, str]:
+    """Return the precision for `trainer.precision`."""
     if wanted != "auto":
         return wanted, "trainer.precision"
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16", "the GPU has it"
+        return "bf16", "supported by the GPU"
     return "fp32", f"auto keeps full precision on {device.type}"
 
 
 def choose_memory_format(wanted: str, device: torch.device) -> tuple[torch.memory_format, Choice]:
-    """Return the memory format of images and convolutions for `trainer.memory_format`, and the choice."""
+    """Return the memory format for `trainer.memory_format`, and the choice by name."""
     if wanted == "auto":
         if device.type == "mps":
-            return torch.contiguous_format, ("contiguous", "channels_last brings nothing on mps")
-        return torch.channels_last, ("channels_last", "convolutions run faster in it")
+            return torch.contiguous_format, ("contiguous", "channels_last is no faster on mps")
+        return torch.channels_last, ("channels_last", "faster convolutions")
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     return formats[wanted], (wanted, "trainer.memory_format")

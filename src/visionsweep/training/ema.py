@@ -9,9 +9,9 @@ from torch import Tensor, nn
 class EMA:
     """Averaged weights: ``average = d * average + (1 - d) * weights`` after every update.
 
-    ``d = min(decay, (1 + updates) / (10 + updates))`` (as in TensorFlow's `ExponentialMovingAverage`), so that a
-    short run is not ruled by its random start. Buffers such as BatchNorm's running statistics are averaged too;
-    counters are copied.
+    ``d = min(decay, (1 + updates) / (10 + updates))``, as TensorFlow's `ExponentialMovingAverage`:
+    the random start then does not dominate a short run. Buffers such as BatchNorm's running
+    statistics are averaged too; counters are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -21,18 +21,18 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take the model's present weights into the average."""
+        """Add the model's weights to the average."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        theirs = model.state_dict()
+        weights = model.state_dict()
         for name, average in self.model.state_dict().items():
             if average.is_floating_point():
                 averages.append(average)
-                values.append(theirs[name])
+                values.append(weights[name])
             else:
-                average.copy_(theirs[name])
+                average.copy_(weights[name])
         torch._foreach_lerp_(averages, values, 1 - decay)
 
     def state_dict(self) -> dict[str, object]:
@@ -40,6 +40,6 @@ class EMA:
         return {"model": self.model.state_dict(), "num_updates": self.num_updates}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Go on from what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
         self.num_updates = int(state["num_updates"])  # type: ignore[call-overload]

@@ -1,8 +1,8 @@
-"""One K x K confusion matrix -> accuracy, precision, recall and F1, exactly as over the whole set at once.
+"""Accuracy, precision, recall and F1 from one K x K confusion matrix: exact over a whole split.
 
-Matrices of batches add up; means of batch metrics do not (measured on one set: macro F1 0.811, mean over
-its batches of 32 0.748). Only methods of tensors are used, and torch is imported for type checkers alone: the
-names and directions below are read before a run, where importing torch would cost seconds.
+Matrices of batches add up; means of batch metrics do not (measured on one set: macro F1 0.811, mean
+over its batches of 32 0.748). torch is imported for type checkers only: the names and directions
+below are read before a run, when importing torch would cost seconds.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Direction = Literal["maximize", "minimize"]
 
-# What an evaluation reports, without the split's prefix (`val/`), and the direction in which it is better.
+# The metrics of an evaluation, without the prefix of the split (`val/`), and their directions.
 METRIC_DIRECTIONS: Final[dict[str, Direction]] = {
     "loss": "minimize",
     "accuracy": "maximize",
@@ -41,14 +41,16 @@ def confusion_matrix(preds: "Tensor", targets: "Tensor", num_classes: int) -> "T
 def classification_metrics(
     matrix: "Tensor", class_names: Sequence[str], absent_classes: Literal["zero", "skip"]
 ) -> dict[str, float]:
-    """Return accuracy, balanced accuracy, precision, recall and F1 (macro, weighted; F1 a class too) in [0, 1].
+    """Return accuracy, balanced accuracy, precision, recall and F1 in [0, 1].
 
-    ``matrix``: (K, K) int64 of ``confusion_matrix``, of at least one sample. A ratio over 0 is 0.
-    ``absent_classes`` is the rule for a class with neither a target nor a prediction. "zero": it is part of
-    the macro means with 0, so that they are over a fixed set of labels (scikit-learn with labels=range(K)).
-    "skip": it is left out of them and has no F1 (scikit-learn's default); one stray prediction brings it back
-    with 0. Balanced accuracy is the mean recall of the classes that have targets, under both rules, and the
-    weighted means give a class without targets no weight.
+    Precision, recall and F1 are macro and weighted means; F1 is also given per class. A ratio over
+    0 is 0. ``matrix``: (K, K) int64 of ``confusion_matrix``, of at least one sample.
+
+    ``absent_classes``: the rule for classes with neither a target nor a prediction. "zero": they
+    count as 0 in the macro means, which are then over a fixed set of labels (scikit-learn with
+    labels=range(K)). "skip": they are left out and have no F1 (scikit-learn's default); one stray
+    prediction brings a class back with 0. Under both rules balanced accuracy is the mean recall of
+    the classes with targets, and classes without targets have no weight in the weighted means.
     """
     assert matrix.shape == (len(class_names), len(class_names))
     counts = matrix.cpu().double()  # moved first: not every device has float64
@@ -56,7 +58,7 @@ def classification_metrics(
     assert total > 0
     correct = counts.diagonal()
     actual, predicted = counts.sum(dim=1), counts.sum(dim=0)
-    # correct is 0 wherever a denominator is 0, so any divisor gives the 0 that is asked for.
+    # Where a denominator is 0, so is `correct`: any divisor gives 0.
     precision = correct / predicted.clamp(min=1)
     recall = correct / actual.clamp(min=1)
     f1 = 2 * correct / (actual + predicted).clamp(min=1)

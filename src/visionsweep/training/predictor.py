@@ -1,4 +1,4 @@
-"""A run's directory -> the trained network with its pre-processing inside."""
+"""The trained network of a run, with its pre-processing inside."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from visionsweep.data.batches import Normalization
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import make_preprocessing
 from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.rundir.layout import BEST, BEST_TRIAL, CONFIG
 from visionsweep.training import checkpoint
 
 
 class Predictor(nn.Module):
     """Takes (N, C, H, W) uint8 images and returns (N, K) float32 probabilities (softmax).
 
-    Attributes: ``class_names`` (K), ``preprocessing`` of an image file, ``image_shape`` (C, H, W), and
-    ``flips``: does a mirrored image keep its label?
+    ``class_names``: (K); ``preprocessing``: of an image file; ``flips``: whether a mirrored image
+    keeps its label.
     """
 
     scale: Tensor
@@ -57,10 +58,10 @@ class Predictor(nn.Module):
 def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
     """Return the best checkpoint of a run in evaluation mode on `device`.
 
-    Reads `config.yaml` and `checkpoints/best.pt` only. Raises `UserError` when they are missing or damaged.
+    Reads only the config and the checkpoint. Raises `UserError` if one is missing or damaged.
     """
     node = _model_node(run_dir)
-    path = run_dir / "checkpoints" / "best.pt"
+    path = run_dir / BEST
     contents = checkpoint.load(path)
     try:
         inference = contents["inference"]
@@ -84,13 +85,13 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
             image_size=preprocessing.image_size,
         )
     except ConfigError as error:
-        raise ConfigError(f"{run_dir / 'config.yaml'}: {error}") from error
+        raise ConfigError(f"{run_dir / CONFIG}: {error}") from error
     try:
         model.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{path}: does not fit the model of {run_dir / 'config.yaml'} ({reason:.200})"
+            f"{path}: does not fit the model of {run_dir / CONFIG} ({reason:.200})"
         ) from error
     predictor = Predictor(
         model, normalization, class_names=class_names, preprocessing=preprocessing, flips=flips
@@ -99,21 +100,22 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
 
 
 def _model_node(run_dir: Path) -> Any:
-    """Return the model's part of the run's config, without pretrained weights: the checkpoint has them all."""
+    """Return the model's config without pretrained weights: the checkpoint replaces them."""
     if not run_dir.is_dir():
         raise UserError(
             f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME"
         )
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG
     if not path.is_file():
-        hint = f"run={run_dir}/best" if (run_dir / "best").exists() else "run=outputs/NAME"
+        is_sweep = (run_dir / BEST_TRIAL).exists()
+        hint = f"run={run_dir / BEST_TRIAL}" if is_sweep else "run=outputs/NAME"
         raise UserError(
-            f"run: {run_dir} holds no config.yaml; expected the directory of a run, e.g. {hint}"
+            f"run: {run_dir} holds no {CONFIG}; expected the directory of a run, e.g. {hint}"
         )
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: is no YAML ({' '.join(str(error).split())})") from error
+        raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
     return _without_pretrained(config.get("model") if isinstance(config, dict) else None)
 
 

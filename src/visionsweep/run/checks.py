@@ -1,0 +1,132 @@
+"""Checks of settings that need other settings, the data or the model; made before a run writes."""
+
+import torch
+from torch import nn
+
+from visionsweep.config.schema import Config, ObjectiveConfig, TrainerConfig
+from visionsweep.data.batches import TrainBatches
+from visionsweep.data.dataset import ImageDataset
+from visionsweep.data.labels import check_labels
+from visionsweep.errors import ConfigError
+from visionsweep.losses.base import Loss
+from visionsweep.rundir.result import NUM_PARAMETERS
+from visionsweep.text import first_line
+from visionsweep.training.metrics import CLASS_F1_PREFIX, METRIC_DIRECTIONS
+from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
+
+
+def check_settings(config: Config) -> None:
+    """Raise `ConfigError` for a seed or trainer setting that is out of range."""
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"seed: expected 0 or more and less than 2^63, got {config.seed}")
+    _check_trainer(config.trainer)
+
+
+def _check_trainer(trainer: TrainerConfig) -> None:
+    for key in ("epochs", "batch_size", "accumulate", "eval_batch_size"):
+        value = getattr(trainer, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"trainer.{key}: expected at least 1, got {value}")
+    if trainer.clip_norm is not None and trainer.clip_norm <= 0:
+        raise ConfigError(
+            f"trainer.clip_norm: expected a positive number or null (off), got {trainer.clip_norm}"
+        )
+    if trainer.ema is not None and not 0 < trainer.ema < 1:
+        raise ConfigError(
+            f"trainer.ema: expected a decay in (0, 1) or null (off), got {trainer.ema}"
+        )
+    patience, min_delta = trainer.early_stopping.patience, trainer.early_stopping.min_delta
+    if patience is not None and patience < 1:
+        raise ConfigError(
+            "trainer.early_stopping.patience: expected at least 1 epoch or null (off), "
+            f"got {patience}"
+        )
+    if min_delta < 0:
+        raise ConfigError(f"trainer.early_stopping.min_delta: expected 0 or more, got {min_delta}")
+
+
+def check_data(dataset: ImageDataset, num_train_images: int, batch_size: int) -> None:
+    """Raise `DataError` for wrong labels, `ConfigError` for batches larger than the data set."""
+    check_labels(dataset.train.targets, dataset.num_classes, "train")
+    if dataset.test is not None:
+        check_labels(dataset.test.targets, dataset.num_classes, "test")
+    if batch_size > num_train_images:
+        raise ConfigError(
+            f"trainer.batch_size: {batch_size} is more than the {num_train_images:,} training "
+            f"images of {dataset.name}; set it to {num_train_images} or less"
+        )
+
+
+def check_objective(objective: ObjectiveConfig, absent_classes: str, dataset: ImageDataset) -> None:
+    """Raise `ConfigError` unless each objective is a validation metric with its own direction."""
+    known: dict[str, str] = {f"val/{name}": way for name, way in METRIC_DIRECTIONS.items()}
+    known |= {f"val/{CLASS_F1_PREFIX}{name}": "maximize" for name in dataset.class_names}
+    if dataset.num_classes <= 5:
+        del known["val/top5_accuracy"]
+
+    def check(metric: str, direction: str, metric_key: str, direction_key: str) -> None:
+        if metric not in known:
+            hint = "the test split is never an objective; " if metric.startswith("test/") else ""
+            names = ", ".join(name for name in known if CLASS_F1_PREFIX not in name)
+            more = "" if metric_key == "objective.metric" else f", {NUM_PARAMETERS}"
+            raise ConfigError(
+                f"{metric_key}: no metric '{metric}'; {hint}choose one of {names}, "
+                f"val/{CLASS_F1_PREFIX}CLASS{more}"
+            )
+        if CLASS_F1_PREFIX in metric and absent_classes == "skip":
+            raise ConfigError(
+                f"{metric_key}: {metric} may be missing with metrics.absent_classes=skip; "
+                "set metrics.absent_classes=zero"
+            )
+        if direction != known[metric]:
+            raise ConfigError(
+                f"{direction_key}: expected {known[metric]} for {metric}, got {direction}"
+            )
+
+    check(objective.metric, objective.direction, "objective.metric", "objective.direction")
+    for name, direction in objective.others.items():
+        key = f"objective.others.{name}"
+        if name == objective.metric:
+            raise ConfigError(f"{key}: is the objective.metric already; remove it")
+        if name != NUM_PARAMETERS:
+            check(name, direction, key, key)
+        elif direction not in ("maximize", "minimize"):
+            raise ConfigError(f"{key}: expected maximize or minimize, got {direction}")
+
+
+def check_loss(loss: object) -> None:
+    """Raise `ConfigError` for a loss that exact accumulation cannot use."""
+    if not isinstance(loss, Loss):
+        raise ConfigError(
+            f"loss._target_: {type(loss).__name__} is not a visionsweep Loss (one value and one "
+            "weight per sample); derive it from visionsweep.losses.base.SampleLoss"
+        )
+
+
+def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> None:
+    """Raise `ConfigError` for a model that cannot take the smallest batch or has other outputs.
+
+    Leaves no trace in the model or the random generators.
+    """
+    height, width = dataset.preprocessing.image_size
+    shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
+    images = torch.zeros(shape, device=train.device)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    rng = torch_rng_states(train.device)
+    try:
+        with torch.no_grad():
+            logits = model.train()(images.contiguous(memory_format=train.memory_format))
+            for buffer, before in buffers:
+                buffer.copy_(before)
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise ConfigError(
+            f"model: cannot train on {train.smallest_batch} images of {width}x{height} pixels at "
+            f"once ({first_line(error)}); raise data.image_size or trainer.batch_size, or choose "
+            "another model"
+        ) from error
+    restore_torch_rng_states(rng, train.device)
+    expected = (train.smallest_batch, dataset.num_classes)
+    is_tensor = isinstance(logits, torch.Tensor)
+    if not is_tensor or logits.shape != expected:
+        got = tuple(logits.shape) if is_tensor else type(logits).__name__
+        raise ConfigError(f"model: expected logits of shape {expected}, got {got}")

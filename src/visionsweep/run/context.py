@@ -1,0 +1,144 @@
+"""The context of a run: what is known of it before its parts are built."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from visionsweep.config.paths import from_directory, shown
+from visionsweep.config.schema import Config
+from visionsweep.errors import ConfigError, UserError
+from visionsweep.run.description import refuse_difference, resolved_config
+from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, sweep_directory
+from visionsweep.rundir.lock import locked
+from visionsweep.sweep.trial import Trial, current_trial
+
+COMPONENT_GROUPS = ("model", "loss", "optim", "scheduler", "data", "augment")
+TRIAL_LOCK_SECONDS = 30.0  # the worker of a controller that died may still be running
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run: where it writes, its config, and how it was started."""
+
+    run_dir: Path
+    config: Config
+    trial: Trial
+    first_start: Mapping[str, Any] | None  # environment.json of a run that is resumed
+    choices: Mapping[str, str]  # the chosen option of each component group
+    overrides: list[str]  # as typed; with them Hydra composes the config again
+    searched: Mapping[str, str]  # what the sweep searched, as typed; in a single run, all overrides
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether an earlier process started this run."""
+        return self.first_start is not None
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether this process works for a sweep."""
+        return self.trial.number is not None
+
+    @property
+    def place(self) -> str | None:
+        """NUMBER or NUMBER/seed_K if the directory belongs to a sweep, else None."""
+        sweep_dir = sweep_directory(self.run_dir)
+        place = self.run_dir.relative_to(sweep_dir)
+        is_in_sweep = sweep_dir.name == self.config.study and place.parts[0].isdigit()
+        return place.as_posix() if is_in_sweep else None
+
+
+@contextlib.contextmanager
+def open_run(cfg: DictConfig) -> Iterator[RunContext]:
+    """Lock the directory of a run and yield its context.
+
+    The directory is Hydra's, or without a Hydra job the one to resume or a new `outputs/NAME`. A
+    trial that an earlier process started is resumed, and so is a run if `resume` says so. Raises
+    `ConfigError` if that run had another config, `UserError` if the directory is used or locked.
+    """
+    config = resolved_config(cfg)
+    trial = current_trial()
+    is_trial = trial.number is not None
+    run_dir = _run_directory(config)
+    with locked(run_dir, TRIAL_LOCK_SECONDS if is_trial else 0.0):
+        can_resume = is_trial or config.resume is not None
+        first_start = _first_start(config, run_dir, is_trial=is_trial) if can_resume else None
+        choices: dict[str, str] = {}
+        overrides: list[str] = []
+        if HydraConfig.initialized():
+            hydra = HydraConfig.get()
+            chosen = hydra.runtime.choices
+            choices = {group: str(chosen[group]) for group in COMPONENT_GROUPS if group in chosen}
+            overrides = [*hydra.overrides.task, *filter(_is_search_path, hydra.overrides.hydra)]
+        keys = trial.params or (first_start or {}).get("searched") or _typed(overrides)
+        yield RunContext(
+            run_dir=run_dir,
+            config=config,
+            trial=trial,
+            first_start=first_start,
+            choices=choices,
+            overrides=overrides,
+            searched=typed_values(keys, overrides),
+        )
+
+
+def typed_values(keys: Iterable[str], overrides: Iterable[str]) -> dict[str, str]:
+    """Return the values of `keys` as typed in `overrides`, in the order of the keys."""
+    typed = _typed(overrides)
+    return {key: typed[key].strip("'\"") for key in keys if key in typed}
+
+
+def _typed(overrides: Iterable[str]) -> dict[str, str]:
+    pairs = (override.partition("=") for override in overrides)
+    return {key.lstrip("+"): value for key, _, value in pairs}
+
+
+def _is_search_path(override: str) -> bool:
+    return override.lstrip("+").startswith("hydra.searchpath")
+
+
+def _run_directory(config: Config) -> Path:
+    resumed = None if config.resume is None else Path(from_directory(config.resume, Path.cwd()))
+    if HydraConfig.initialized():
+        run_dir = Path(HydraConfig.get().runtime.output_dir)
+        if resumed not in (None, run_dir):
+            raise ConfigError(
+                f"resume: expected resume={config.resume} on the command line, got it from a config"
+            )
+        return run_dir
+    if resumed is not None:
+        if not _is_started(resumed):
+            raise ConfigError(f"resume: {resumed} holds no run (no {CONFIG} and {ENVIRONMENT})")
+        return resumed
+    run_dir = Path(from_directory(f"outputs/{config.name}", Path.cwd()))
+    if run_dir.exists():
+        raise UserError(f"{shown(run_dir)} exists already; give the run another name")
+    run_dir.mkdir(parents=True)
+    return run_dir
+
+
+def _first_start(config: Config, run_dir: Path, *, is_trial: bool) -> dict[str, Any] | None:
+    """Return what the first process wrote; None if it died before the run began.
+
+    Takes the run's name from there: without name=NAME it is the time of the first start. Only a
+    trial has a new study: its sweep may have been renamed.
+    """
+    if not _is_started(run_dir):
+        return None
+    previous = OmegaConf.load(run_dir / CONFIG)
+    config.name, study = OmegaConf.select(previous, "name"), config.study
+    config.study = OmegaConf.select(previous, "study")
+    refuse_difference(config, run_dir)
+    if is_trial:
+        config.study = study
+    first_start: dict[str, Any] = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
+    return first_start
+
+
+def _is_started(run_dir: Path) -> bool:
+    return (run_dir / CONFIG).is_file() and (run_dir / ENVIRONMENT).is_file()

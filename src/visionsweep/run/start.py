@@ -1,0 +1,84 @@
+"""The start of a run: its config, environment and split on disk, and the first records."""
+
+import json
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from visionsweep.config.paths import shown
+from visionsweep.data.splits import read_split, split_rows, write_split
+from visionsweep.errors import UserError
+from visionsweep.run.assemble import RunParts
+from visionsweep.run.context import RunContext
+from visionsweep.run.description import plain_config
+from visionsweep.run.environment import environment, git_diff
+from visionsweep.run.identity import (
+    describe_datasets,
+    measured_params,
+    run_params,
+    run_tags,
+    run_title,
+)
+from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.journal import RUN_NAME_TAG, Journal
+from visionsweep.rundir.layout import CODE_DIFF, CONFIG, ENVIRONMENT, SPLIT
+
+
+def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
+    """Write split, config and environment; return the environment.
+
+    Raises `UserError` before anything is written if the data of a resumed run has changed.
+    """
+    run_dir = context.run_dir
+    split = (parts.dataset, parts.train_indices, parts.val_indices)
+    split_path = run_dir / SPLIT
+    if not context.is_resumed or not split_path.exists():
+        write_split(split_path, *split)
+    elif read_split(split_path) != split_rows(*split):
+        raise UserError(
+            f"{shown(split_path)}: the data has changed since the run started, so it cannot "
+            "be resumed exactly; restore the files, or start a new run"
+        )
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain_config(context.config))))
+    diff = git_diff()
+    if diff:
+        write_text(run_dir / CODE_DIFF, f"{diff}\n")
+    record = environment()
+    if context.first_start is not None:
+        first = context.first_start
+        record = {**first, "resumed": [*first["resumed"], record]}
+    else:
+        record |= {
+            "overrides": context.overrides,
+            "searched": list(context.searched),
+            "bad_images": parts.dataset.bad_images,
+            "resumed": [],
+        }
+    write_text(run_dir / ENVIRONMENT, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def start_journal(
+    context: RunContext, parts: RunParts, environment: dict[str, Any], journal: Journal
+) -> None:
+    """Record name, parameters, tags, data and files. A resumed run records only what is new."""
+    params = run_params(context) | measured_params(context, parts)
+    tags = run_tags(context, environment) | {"dataset": parts.dataset.name}
+    journal.start(run_title(context), context.config.tracking.experiment, params, tags)
+    journal.datasets(describe_datasets(context, parts))
+    for file in (CONFIG, ENVIRONMENT, SPLIT, CODE_DIFF):
+        if (context.run_dir / file).exists():
+            journal.artifact(file)
+
+
+def record_failed_start(context: RunContext, error: str) -> None:
+    """Record a trial whose parts could not be built."""
+    journal = Journal(context.run_dir)
+    try:
+        title, experiment = run_title(context), context.config.tracking.experiment
+        tags = run_tags(context, environment())
+        journal.start(title, experiment, run_params(context), tags)
+        journal.tags({"error": error, RUN_NAME_TAG: f"{title} failed"})
+        journal.end("failed")
+    finally:
+        journal.close()

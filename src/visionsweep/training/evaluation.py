@@ -1,0 +1,67 @@
+"""The loss, the metrics and, on request, the logits of a model on a whole split."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from visionsweep.data.batches import EvalBatches
+from visionsweep.losses.base import Loss
+from visionsweep.training.metrics import classification_metrics, confusion_matrix
+from visionsweep.training.state import FitSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of a model on a split."""
+
+    loss: float
+    matrix: Tensor  # (K, K) int64 on the CPU: rows are targets, columns predictions
+    top5_accuracy: float | None  # None for five classes or fewer
+    logits: (
+        Tensor | None
+    )  # (N, K) float32 on the CPU, in the order of the batches; None if not kept
+
+    def metrics(self, settings: FitSettings, prefix: str) -> dict[str, float]:
+        """Return every metric, each named ``prefix/name``."""
+        values = {"loss": self.loss}
+        values |= classification_metrics(self.matrix, settings.class_names, settings.absent_classes)
+        if self.top5_accuracy is not None:
+            values["top5_accuracy"] = self.top5_accuracy
+        return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loss: Loss,
+    batches: EvalBatches,
+    settings: FitSettings,
+    *,
+    keep_logits: bool = False,
+) -> Evaluation:
+    """Return loss, confusion matrix and, with ``keep_logits``, the logits over all of `batches`."""
+    model.eval()
+    num_classes = len(settings.class_names)
+    matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=settings.device)
+    statistics: Tensor | None = None
+    kept: list[Tensor] = []
+    hits = torch.zeros((), dtype=torch.int64, device=settings.device)
+    for batch in batches:
+        with settings.autocast():
+            logits = model(batch.images)
+        if keep_logits:
+            kept.append(logits.float().cpu())
+        part = loss.statistics(logits, batch.targets)
+        part = part.double() if settings.device.type != "mps" else part
+        statistics = part if statistics is None else statistics + part
+        matrix += confusion_matrix(logits.argmax(dim=1), batch.targets, num_classes)
+        if num_classes > 5:
+            hits += (logits.topk(5, dim=1).indices == batch.targets[:, None]).any(dim=1).sum()
+    assert statistics is not None  # an empty validation set is refused before training
+    return Evaluation(
+        loss=float(loss.value(statistics)),
+        matrix=matrix.cpu(),
+        top5_accuracy=int(hits) / int(matrix.sum()) if num_classes > 5 else None,
+        logits=torch.cat(kept) if keep_logits else None,
+    )

@@ -1,0 +1,84 @@
+"""A single run in a notebook: what it leaves in its directory, and what it shows."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import Compose
+from tests.images import CLASSES, make_folder, make_image
+from visionsweep.config.paths import quote
+from visionsweep.data.splits import read_split
+from visionsweep.run import run
+from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.layout import LAST, PREDICTIONS
+from visionsweep.rundir.predictions import read_predictions
+from visionsweep.training.predictor import load_predictor
+
+SMALL = ["split.val_fraction=0.7", "trainer.batch_size=128", "trainer.epochs=2"]
+
+
+def test_predictions_are_those_of_the_best_checkpoint(compose: Compose, tmp_path: Path) -> None:
+    """They agree with `predict`, with `split.csv`, and with the metrics of the run."""
+    photos = tmp_path / "photos"
+    make_folder(photos / "train")
+    for index, name in enumerate(CLASSES):
+        (photos / "test" / name).mkdir(parents=True)
+        make_image(index, 99).save(photos / "test" / name / "0.png")
+    data = ["data=image_folder", f"data.root={quote(str(photos))}", "data.image_size=8"]
+    # At this learning rate the network stays random, so that there are mistakes.
+    run(compose("name=a", *data, "data.cache_dir=none", "trainer.batch_size=8", "optim.lr=1e-9"))
+    run_dir = Path("outputs/a")
+    predictions = read_predictions(run_dir)
+    assert predictions.test is not None
+    result = json.loads((run_dir / "result.json").read_text())
+    rows = read_split(run_dir / "split.csv")
+    for name, split in (("val", predictions.val), ("test", predictions.test)):
+        expected = [(row.id, row.class_name) for row in rows if row.split == name]
+        names = [predictions.class_names[target] for target in split.targets]
+        assert list(zip(split.ids.tolist(), names, strict=True)) == expected
+        metrics = result["metrics"] if name == "val" else result["test"]
+        accuracy = float((split.logits.argmax(1) == split.targets).mean())
+        assert metrics[f"{name}/accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    # The pixels and the probabilities of the mistakes are those of the trained network.
+    images = torch.from_numpy(predictions.mistake_images)
+    assert len(images)
+    with torch.inference_mode():
+        expected_probabilities = load_predictor(run_dir)(images).numpy()
+    np.testing.assert_allclose(
+        predictions.val.probabilities()[predictions.mistakes], expected_probabilities, atol=1e-5
+    )
+    artifacts = [r["path"] for r in read_journal(run_dir) if r["type"] == "artifact"]
+    assert PREDICTIONS in artifacts
+    assert not [path for path in artifacts if path.startswith("figures")]
+    assert (run_dir / LAST).exists()  # only a trial of a sweep loses it
+
+
+def test_a_notebook_shows_the_epochs_and_where_the_run_is(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = logging.getLogger("visionsweep")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    monkeypatch.setattr(package, "handlers", [])
+    monkeypatch.setattr(package, "level", logging.NOTSET)
+    try:
+        for name in "ab":  # the second run adds no second handler
+            run(compose(*SMALL, f"name={name}"))
+    finally:
+        package.manager._clear_cache()  # type: ignore[attr-defined]
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("epoch 2/2")]) == 2
+    assert [line for line in lines if line.startswith("run:")] == [
+        "run: outputs/a",
+        "run: outputs/b",
+    ]
+
+
+def test_configured_logging_is_left_alone(compose: Compose) -> None:
+    package = logging.getLogger("visionsweep")
+    handlers, level = package.handlers[:], package.level  # pytest has handlers on the root logger
+    run(compose(*SMALL, "name=a"))
+    assert (package.handlers, package.level) == (handlers, level)

@@ -1,0 +1,38 @@
+"""The best epoch and early stopping on given objectives."""
+
+from typing import Literal
+
+import pytest
+
+from visionsweep.training.early_stopping import EarlyStopping
+
+
+@pytest.mark.parametrize(
+    ("values", "direction", "patience", "min_delta", "expected"),
+    [
+        # a tie keeps the earlier epoch
+        ([0.1, 0.9, 0.9, 0.5], "maximize", 9, 0.0, (2, 0.9, 4)),
+        ([0.5, 0.2, 0.3], "minimize", 9, 0.0, (2, 0.2, 3)),
+        # 0.501 and 0.502 are the best so far, but improve by less than min_delta
+        ([0.5, 0.501, 0.502, 0.9], "maximize", 2, 0.01, (3, 0.502, 3)),
+        # 0 is a value like any other
+        ([0.0, -1.0, 0.0], "maximize", 9, 0.0, (1, 0.0, 3)),
+        ([0.9, 0.8, 0.7, 0.6], "maximize", None, 0.0, (1, 0.9, 4)),
+    ],
+)
+def test_best_epoch_and_end(
+    values: list[float],
+    direction: Literal["maximize", "minimize"],
+    patience: int | None,
+    min_delta: float,
+    expected: tuple[int, float, int],
+) -> None:
+    stopping = EarlyStopping(direction, patience, min_delta)
+    for epoch, value in enumerate(values, start=1):
+        stopping.update(epoch, value)
+        restored = EarlyStopping(direction, patience, min_delta)
+        restored.load_state_dict(stopping.state_dict())
+        stopping = restored
+        if stopping.should_stop(epoch):
+            break
+    assert (stopping.best_epoch, stopping.best, epoch) == expected
