@@ -67,7 +67,7 @@ def test_updates_are_counted_with_the_uneven_tail(
         on_epoch_end=lambda _: None,
     )
     assert experiment.state.step == updates
-    assert experiment.state.scheduler.state_dict()["num_updates"] == updates
+    assert experiment.state.scheduler.state_dict()["last_epoch"] == updates
 
 
 def test_the_epoch_sees_each_image_once_in_another_order_each_time(compose: Compose) -> None:
