@@ -21,8 +21,8 @@ class Table:
         """Return the position of `column`; a `ConfigError` names the setting `key`."""
         if column not in self.header:
             raise ConfigError(
-                f"{key}: {self.path} has no column '{column}' among {', '.join(self.header)}"
-                f"{did_you_mean(column, self.header)}"
+                f"{key}: {self.path} has no column '{column}'"
+                f"{did_you_mean(column, self.header) or '.'} (columns: {', '.join(self.header)})"
             )
         return self.header.index(column)
 
