@@ -1,4 +1,4 @@
-"""Generated image folders and CSV files: small, coloured by class, the same on every machine."""
+"""Generated image folders and CSV files: small, coloured by class, the same everywhere."""
 
 import csv
 from pathlib import Path
@@ -28,19 +28,14 @@ def make_folder(root: Path, per_class: int = 12) -> Path:
 
 
 def make_csv(root: Path, per_class: int = 12, people: int = 9) -> Path:
-    """Write images and ``root/train.csv`` with the columns path, class, person; return the CSV's path."""
+    """Write images and ``root/train.csv`` with columns path, class, person; return its path."""
     folder = make_folder(root / "images", per_class)
     rows = []
     for index, name in enumerate(CLASSES):
         for number in range(per_class):
+            image = (folder / name / f"{number:02d}.png").relative_to(root)
             person = f"p{(index * per_class + number) % people}"
-            rows.append(
-                {
-                    "path": str((folder / name / f"{number:02d}.png").relative_to(root)),
-                    "class": name,
-                }
-            )
-            rows[-1]["person"] = person
+            rows.append({"path": str(image), "class": name, "person": person})
     path = root / "train.csv"
     write_rows(path, rows)
     return path

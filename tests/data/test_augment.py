@@ -1,17 +1,13 @@
 """Augmentation against per-image loops, colorsys and counted pixels."""
 
 import colorsys
-import inspect
 import logging
 import math
 from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Generator, Tensor
 
 from visionsweep.data.augment.boxes import box_mask
@@ -23,7 +19,6 @@ from visionsweep.data.augment.pipeline import Pipeline, Step
 from visionsweep.errors import ConfigError
 
 NUM_CLASSES = 5
-CONF = Path(__file__).parents[2] / "conf" / "augment"
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -98,12 +93,8 @@ def test_mixing_parameters_differ_inside_a_batch() -> None:
 def test_flip_mirrors_exactly_half_of_the_time() -> None:
     images, targets = batch(size=400, height=4, width=5)
     out, _ = Flip(0.5, flips=True)(images, targets, seeded())
-    mirrored = torch.tensor(
-        [
-            torch.equal(a, torch.from_numpy(b.numpy()[..., ::-1].copy()))
-            for a, b in zip(out, images, strict=True)
-        ]
-    )
+    reversed_images = torch.from_numpy(images.numpy()[..., ::-1].copy())
+    mirrored = (out == reversed_images).flatten(1).all(dim=1)
     same = (out == images).flatten(1).all(dim=1)
     assert (mirrored ^ same).all()
     assert abs(mirrored.float().mean() - 0.5) < 0.1
@@ -111,14 +102,12 @@ def test_flip_mirrors_exactly_half_of_the_time() -> None:
     assert torch.equal(Flip(0.0, flips=True)(images, targets, seeded())[0], images)
 
 
-def test_flip_is_left_out_where_labels_forbid_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_flip_is_off_if_labels_forbid_it(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     images, targets = batch()
     out, _ = Flip(1.0, flips=False)(images, targets, seeded())
     assert torch.equal(out, images)
-    assert [record.message for record in caplog.records] == [
-        "augment: flip left out: mirrored images do not keep their label here (data.flips=false)"
-    ]
+    assert "augment: no flip, since mirrored images" in caplog.text
     caplog.clear()
     Flip(0.5, flips=True)
     assert not caplog.records
@@ -158,7 +147,7 @@ def test_shifted_crop_moves_small_images_by_a_pixel_and_can_be_off() -> None:
 
 
 def naive_color(image: np.ndarray, b: float, c: float, s: float, angle: float) -> np.ndarray:
-    """One image (3, H, W) in float64: brightness, contrast, then chroma pixel by pixel through colorsys."""
+    """Change one image (3, H, W) in float64: brightness, contrast, then chroma through colorsys."""
     bright = image.astype(np.float64) * b
     luma = 0.30 * bright[0] + 0.59 * bright[1] + 0.11 * bright[2]
     contrasted = (bright - luma.mean()) * c + luma.mean()
@@ -178,13 +167,8 @@ def test_color_equals_a_loop_through_colorsys() -> None:
     b, c, s, angle = factors[0] + 0.5, factors[1] + 0.5, factors[2] * 2, factors[3] * 2 - 1
     out = adjust_color(images, b, c, s, angle)
     for index in range(4):
-        expected = naive_color(
-            images[index].numpy(),
-            b[index].item(),
-            c[index].item(),
-            s[index].item(),
-            angle[index].item(),
-        )
+        values = (factor[index].item() for factor in (b, c, s, angle))
+        expected = naive_color(images[index].numpy(), *values)
         np.testing.assert_allclose(out[index].numpy(), expected, atol=2e-3)
 
 
@@ -249,7 +233,7 @@ def test_mixup_ratio_follows_beta() -> None:
     own = soft[torch.arange(count), targets]
     mixed = own[own < 1 - 1e-6]  # half of the partners have the same class, which hides lam
     assert abs(mixed.mean() - 0.5) < 0.03
-    # variance of Beta(a, a): 1 / (4 (2a + 1)), on the visible ones (float32 hides lam within 1e-6 of 1)
+    # variance of Beta(a, a): 1 / (4 (2a + 1)), on the visible ones (float32 hides some)
     assert abs(own[own != 1].var() - 1 / (4 * 1.4)) < 0.02
 
 
@@ -287,49 +271,16 @@ def test_soft_targets_can_be_mixed_again() -> None:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (
-            lambda: Flip(1.5, flips=True),
-            r"augment: Flip\.probability: expected a number in 0\.\.1, got 1\.5",
-        ),
-        (
-            lambda: ShiftedCrop(0.6),
-            r"ShiftedCrop\.padding: expected a number in 0\.\.0\.5, got 0\.6",
-        ),
+        (lambda: Flip(1.5, flips=True), r"Flip\.probability: .* 0\.\.1, got 1\.5"),
+        (lambda: ShiftedCrop(0.6), r"ShiftedCrop\.padding: .* 0\.\.0\.5, got 0\.6"),
         (lambda: ColorJitter(-0.1, 0, 0, 0), r"ColorJitter\.brightness"),
-        (lambda: ColorJitter(0, 0, 0, 0.7), r"ColorJitter\.hue: expected a number in 0\.\.0\.5"),
-        (
-            lambda: RandomErasing(0.5, 0.3, 0.2),
-            r"RandomErasing\.min_area: expected at most max_area=0\.2, got 0\.3",
-        ),
+        (lambda: ColorJitter(0, 0, 0, 0.7), r"ColorJitter\.hue: .* 0\.\.0\.5"),
+        (lambda: RandomErasing(0.5, 0.3, 0.2), r"min_area: .* max_area=0\.2, got 0\.3"),
         (lambda: RandomErasing(0.5, 0.1, float("nan")), r"RandomErasing\.max_area"),
         (lambda: Mixup(0.0, 5), r"Mixup\.alpha: expected a number above 0, got 0\.0"),
         (lambda: CutMix(-1.0, 5), r"CutMix\.alpha"),
     ],
 )
-def test_impossible_parameters_are_refused(make: Callable[[], object], expected: str) -> None:
-    with pytest.raises(ConfigError, match=expected):
+def test_wrong_settings_are_refused(make: Callable[[], object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^augment: .*{expected}"):
         make()
-
-
-def build(node: object) -> object:
-    """What the configuration's builder does: call targets with their keys and the runtime arguments they take."""
-    if not isinstance(node, dict):
-        return node
-    node = {key: build(value) for key, value in node.items()}
-    if "_target_" not in node:
-        return node
-    module, _, name = node.pop("_target_").rpartition(".")
-    target = getattr(import_module(module), name)
-    runtime = {"num_classes": NUM_CLASSES, "flips": True}
-    accepted = inspect.signature(target).parameters
-    return target(**node, **{key: value for key, value in runtime.items() if key in accepted})
-
-
-@pytest.mark.parametrize("name", ["none", "basic", "strong", "mixup", "cutmix"])
-def test_every_choice_builds_and_runs(name: str) -> None:
-    pipeline = build(yaml.safe_load((CONF / f"{name}.yaml").read_text()))
-    assert isinstance(pipeline, Pipeline)
-    images, targets = batch(channels=1, height=8, width=8)
-    out, out_targets = pipeline(images, targets, seeded())
-    assert torch.equal(out.to(torch.float32), images.to(torch.float32)) == (name == "none")
-    assert out_targets.ndim == (2 if name in ("mixup", "cutmix") else 1)

@@ -1,4 +1,4 @@
-"""The cache of decoded images: built once, shared, rebuilt when a file changes, safe against its own death."""
+"""The image cache: built once, shared, rebuilt if a file changes, safe against a killed build."""
 
 import logging
 import os
@@ -62,7 +62,7 @@ def test_the_second_time_opens_the_file(
 ) -> None:
     caplog.set_level(logging.INFO)
     first = decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
-    assert [r.message for r in caplog.records if "decoded 150 images to 3x8x8 in" in r.message]
+    assert "decoded 150 images to 3x8x8 in" in caplog.text
     caplog.clear()
     forbid_decoding(monkeypatch)
     second = decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
@@ -72,7 +72,7 @@ def test_the_second_time_opens_the_file(
     assert not list((tmp_path / "cache").glob("*.tmp"))
 
 
-def test_writing_into_the_images_does_not_reach_the_file(tmp_path: Path, paths: list[Path]) -> None:
+def test_writes_to_the_images_stay_out_of_the_file(tmp_path: Path, paths: list[Path]) -> None:
     decode_all(paths, SMALL, "error", str(tmp_path)).images.zero_()
     assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
 
@@ -86,7 +86,7 @@ def test_the_default_folder_follows_xdg(
 
 
 @pytest.mark.parametrize("other", [Preprocessing((8, 9), 3), Preprocessing((8, 8), 1)])
-def test_other_preprocessing_is_another_file(
+def test_other_preprocessing_uses_another_file(
     tmp_path: Path, paths: list[Path], other: Preprocessing
 ) -> None:
     decode_all(paths[:3], SMALL, "error", str(tmp_path))
@@ -131,10 +131,10 @@ def spy_on_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return tried
 
 
-def test_a_file_that_was_unreadable_for_a_while_comes_back(
+def test_a_file_that_becomes_readable_is_decoded(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network folder that was away changes neither size nor time of its files."""
+    """Files on a network folder that was away keep their size and time."""
     folder = str(tmp_path / "cache")
     original = cache.decode_image
 
@@ -150,7 +150,7 @@ def test_a_file_that_was_unreadable_for_a_while_comes_back(
 
 
 @pytest.mark.parametrize("where", ["none", "folder"])
-def test_bad_images_stop_or_are_left_out(
+def test_bad_images_raise_or_are_skipped(
     tmp_path: Path,
     paths: list[Path],
     where: str,
@@ -161,25 +161,22 @@ def test_bad_images_stop_or_are_left_out(
     paths[3].write_bytes(paths[3].read_bytes()[:60])
     paths[149].write_text("no image")
     with pytest.raises(
-        DataError, match=r"cannot read .*003\.png \(.+\); 2 of 150 files\. Fix it, or data\.on_bad_"
+        DataError, match=r"cannot read .*003\.png \(.+\); 2 of 150 files.*data\.on_bad_image=skip"
     ):
         decode_all(paths, SMALL, "error", cache_dir)
     good = [index for index in range(150) if index not in (3, 149)]
     wanted = expected([paths[index] for index in good])
-    if where == "folder":
-        tried = spy_on_decoding(monkeypatch)
+    tried = spy_on_decoding(monkeypatch)
     decoded = decode_all(paths, SMALL, "skip", cache_dir)
-    if (
-        where == "folder"
-    ):  # the pass that failed is not lost: only what it could not read is tried again
+    if where == "folder":  # of the first pass, only the unreadable files are tried again
         assert tried == [paths[3], paths[149]]
     assert decoded.kept == good
     assert torch.equal(decoded.images, wanted)
-    assert [path for path, _ in decoded.bad] == [str(paths[3]), str(paths[149])]
+    assert decoded.bad == [str(paths[3]), str(paths[149])]
     assert "2 of 150 files left out" in caplog.text
 
 
-def test_no_readable_image_is_an_error_even_with_skip(tmp_path: Path) -> None:
+def test_skipping_all_images_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_text("no image")
     for cache_dir in ("none", str(tmp_path / "cache"), str(tmp_path / "cache")):
@@ -187,16 +184,10 @@ def test_no_readable_image_is_an_error_even_with_skip(tmp_path: Path) -> None:
             decode_all([path], SMALL, "skip", cache_dir)
 
 
-def test_builders_at_once_decode_once(
+def test_parallel_runs_decode_once(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-
-    def counting(path: Path, preprocessing: Preprocessing) -> np.ndarray:
-        calls.append(path)
-        return decode_image(path, preprocessing)
-
-    monkeypatch.setattr(cache, "decode_image", counting)
+    tried = spy_on_decoding(monkeypatch)
     results = []
     builders = [
         threading.Thread(
@@ -208,12 +199,12 @@ def test_builders_at_once_decode_once(
         builder.start()
     for builder in builders:
         builder.join()
-    assert len(calls) == 150
+    assert len(tried) == 150
     assert all(torch.equal(result.images, expected(paths)) for result in results)
     assert len(results) == 3
 
 
-def test_a_build_that_dies_leaves_no_file_that_looks_finished(
+def test_a_killed_build_leaves_no_array(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(path: Path, preprocessing: Preprocessing) -> np.ndarray:

@@ -57,11 +57,9 @@ def test_classes_fix_the_order_or_the_number(
     ):
         load(numbers, classes=2)
     words = write(folder, ["path,class", "0.png,new", "1.png,old"])
-    with pytest.raises(
-        DataError, match=r"label old in .*line 3 is not among data\.classes \(new, olde\); did you"
-    ):
+    with pytest.raises(DataError, match=r"label old in .*line 3 .*\(new, olde\).*mean olde\?$"):
         load(words, classes=["new", "olde"])
-    with pytest.raises(ConfigError, match=r"data\.classes: a class is named twice"):
+    with pytest.raises(ConfigError, match=r"data\.classes: expected distinct names"):
         load(words, classes=["old", "new", "old"])
 
 
@@ -97,20 +95,12 @@ def test_a_second_file_is_the_test_split(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        (
-            {"label": "clas"},
-            r"data\.label=clas: .*train\.csv has no such column; did you mean class\? Columns: ",
-        ),
-        (
-            {"image": "file"},
-            r"data\.image=file: .* no such column.* Columns: path, class, person\. Set data\.image",
-        ),
+        ({"label": "clas"}, r"data\.label=clas: .*train\.csv .*did you mean class\?$"),
+        ({"image": "file"}, r"data\.image=file: .*no such column.*\(path, class, person\)$"),
         ({"group": "persn"}, r"data\.group=persn: .*did you mean person\?"),
     ],
 )
-def test_a_missing_column_names_the_file_and_the_others(
-    folder: Path, setting: dict[str, str], expected: str
-) -> None:
+def test_a_missing_column_is_named(folder: Path, setting: dict[str, str], expected: str) -> None:
     path = write(folder, ["path,class,person", "0.png,a,p", "1.png,b,q"])
     with pytest.raises(DataError, match=expected):
         load(path, **setting)
@@ -126,37 +116,39 @@ def test_a_missing_column_names_the_file_and_the_others(
         (["0.png,a,p", "9.png,b,q"], r"line 3: .*9\.png does not exist"),
         (["0.png,a,p", "x" * 5000 + ",b,q"], r"line 3: .* does not exist"),
         (["0.png,a,p", "1.png,b,q", "0.png,a,p"], r"line 4: 0\.png is in line 2 too"),
-        (["0.png,a,p", "1.png,a,q"], r"data\.label: 1 class \(a\); expected two or more"),
+        (["0.png,a,p", "1.png,a,q"], r"data\.label: expected at least 2 classes, got 1 \(a\)"),
         ([], r"has a header but no row"),
     ],
 )
-def test_the_line_of_a_mistake(folder: Path, rows: list[str], expected: str) -> None:
+def test_an_error_names_the_line(folder: Path, rows: list[str], expected: str) -> None:
     path = write(folder, ["path,class,person", *rows])
     with pytest.raises(DataError, match=expected):
         load(path, group="person")
 
 
-def test_files_that_are_no_table(folder: Path) -> None:
+def test_wrong_files_are_refused(folder: Path) -> None:
     (folder / "latin.csv").write_bytes("path,class\n0.png,caf\xe9\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.csv is not UTF-8 text"):
         load(str(folder / "latin.csv"))
     (folder / "empty.csv").write_text("")
-    with pytest.raises(DataError, match=r"no such column\. Columns: none"):
+    with pytest.raises(DataError, match=r"no such column.*\(none\)"):
         load(str(folder / "empty.csv"))
     with pytest.raises(DataError, match=r"data\.image=path: .* has 2 columns of that name"):
         load(write(folder, ["path,path,class", "0.png,1.png,a"]))
 
 
 def test_unset_and_missing_settings(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.path is not set: give the CSV file"):
+    with pytest.raises(ConfigError, match=r"data\.path is not set: set data\.path to the CSV file"):
         load(None)
     with pytest.raises(ConfigError, match=r"data\.label is not set: give the name of the column"):
         load(write(folder, ["path,class", "0.png,a"]), label=None)
-    with pytest.raises(DataError, match=r"data\.path: .*none\.csv does not exist \(cwd "):
+    with pytest.raises(
+        DataError, match=r"data\.path: .*none\.csv does not exist \(current directory: "
+    ):
         load(str(folder / "none.csv"))
 
 
-def test_skipped_images_take_their_rows_with_them(folder: Path) -> None:
+def test_skipped_images_drop_their_rows(folder: Path) -> None:
     (folder / "1.png").write_text("broken")
     path = write(folder, ["path,class,person", "0.png,a,p", "1.png,b,q", "2.png,b,r"])
     dataset = load(path, group="person", on_bad_image="skip")

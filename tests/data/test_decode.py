@@ -1,4 +1,4 @@
-"""Decoding: every mode of Pillow, orientation, the three ways to fit, and files that are no image."""
+"""Decoding: modes of Pillow, orientation, the three ways to fit, files that are not images."""
 
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def test_constant_negative_floats_are_black_and_nan_is_refused(tmp_path: Path) -
 
 
 def test_exif_orientation_is_applied_also_in_draft_mode(tmp_path: Path) -> None:
-    # stored on its side: orientation 6 says that the stored left edge is the top of the picture
+    # Stored on its side: by orientation 6 the stored left edge is the top of the picture.
     stored = Image.new("RGB", (512, 256), "black")
     stored.paste((255, 255, 255), (0, 0, 256, 256))
     exif = Image.Exif()
@@ -126,7 +126,7 @@ def test_exif_orientation_is_applied_also_in_draft_mode(tmp_path: Path) -> None:
 
 
 def test_draft_mode_measures_the_upright_image(tmp_path: Path) -> None:
-    # stripes of 8 pixels a period that an eighth of the size, enough for the image as stored, would flatten
+    # Stripes with a period of 8 pixels: an eighth of the size, right for the stored axes, flattens.
     stored = Image.fromarray(np.tile(np.array([0] * 4 + [255] * 4, dtype=np.uint8), (2048, 32)))
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -144,7 +144,7 @@ def test_draft_mode_stays_close_to_the_full_decode(tmp_path: Path) -> None:
 
 
 def stripes(tmp_path: Path) -> Path:
-    """A wide image (8 high, 24 wide): a black, a white and a grey square side by side."""
+    """Write an image 8 high and 24 wide: a black, a white and a grey square."""
     image = Image.new("L", (24, 8), 0)
     image.paste(255, (8, 0, 16, 8))
     image.paste(128, (16, 0, 24, 8))
@@ -176,7 +176,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
         decode_image(path, RGB)
 
 
-def test_what_is_no_image_or_not_there_is_named(tmp_path: Path) -> None:
+def test_a_text_file_or_missing_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(UnreadableImageError, match=r"text\.jpg \(not an image\)"):
         decode_image(tmp_path / "text.jpg", RGB)
@@ -190,11 +190,7 @@ def test_settings_become_preprocessing_or_are_refused() -> None:
     for size in (0, [1, 2, 3], [8, -1], []):
         with pytest.raises(ConfigError, match=r"data\.image_size: expected pixels"):
             make_preprocessing(size, 3, "crop")
-    with pytest.raises(
-        ConfigError, match=r"data\.channels: expected 1 \(grey\) or 3 \(RGB\), got 4"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.channels: .* got 4"):
         make_preprocessing(8, 4, "crop")
-    with pytest.raises(
-        ConfigError, match=r"data\.fit: expected one of crop, pad, stretch, got 'fill'"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.fit: .*crop, pad, stretch, got 'fill'"):
         make_preprocessing(8, 3, "fill")

@@ -1,4 +1,4 @@
-"""image_folder: classes, splits that come with the data, and each mistake a user can make with folders."""
+"""image_folder: classes, the official test split, and mistakes in the layout of folders."""
 
 import logging
 import shutil
@@ -13,7 +13,7 @@ from visionsweep.errors import ConfigError, DataError
 
 
 def make_images(folder: Path, count: int, color: int) -> None:
-    """`count` different 8x8 images around one colour."""
+    """Write `count` different 8x8 images of about one colour."""
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         image = Image.new("RGB", (8, 8), (color, color, color))
@@ -47,7 +47,7 @@ def test_classes_by_name_and_files_by_path(tmp_path: Path) -> None:
     assert dataset.test is None
 
 
-def test_hidden_files_do_not_count_and_others_are_told(
+def test_hidden_files_are_ignored_and_others_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -58,12 +58,10 @@ def test_hidden_files_do_not_count_and_others_are_told(
     dataset = load(tmp_path)
     assert dataset.class_names == ["a", "b"]
     assert len(dataset.train) == 2
-    assert "ignored 1 files that are not named as images" in caplog.text
+    assert "ignored 1 files without an image suffix" in caplog.text
 
 
-def test_an_empty_class_keeps_its_number_and_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_empty_class_keeps_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_images(tmp_path / "a", 1, 1)
     (tmp_path / "b").mkdir()
     make_images(tmp_path / "c", 2, 3)
@@ -85,7 +83,7 @@ def test_train_and_test_folders_become_the_official_split(
     assert dataset.test is not None
     assert dataset.test.ids == ["test/a/0.png", "test/b/0.png"]
     assert dataset.test.targets.tolist() == [0, 1]
-    assert "val is not used: validation is cut from train" in caplog.text
+    assert "val is not used" in caplog.text
 
 
 def test_files_in_train_and_test_are_refused(tmp_path: Path) -> None:
@@ -109,17 +107,15 @@ def test_a_class_only_in_test_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_parts_without_a_test_folder_are_not_taken_for_classes(tmp_path: Path) -> None:
+def test_train_and_val_are_not_classes(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "val/a"):
         make_images(tmp_path / name, 1, len(name))
-    with pytest.raises(
-        DataError, match=r"holds train, val: expected class folders.*data\.root=.*/train"
-    ):
+    with pytest.raises(DataError, match=r"got train, val\. Set data\.root=.*/train"):
         load(tmp_path)
 
 
 def test_folders_without_classes(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no class folder; expected two or more"):
+    with pytest.raises(DataError, match=r"holds no class folder; expected at least 2"):
         load(tmp_path)
     make_images(tmp_path, 3, 7)
     with pytest.raises(DataError, match=r"holds 3 images but no class folder"):
@@ -137,12 +133,10 @@ def test_folders_without_classes(tmp_path: Path) -> None:
 
 def test_missing_and_unset_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        DataError,
-        match=rf"data\.root: {tmp_path}/x/train does not exist \(cwd {tmp_path}\)\. Set data\.root=\.\.\. or",
-    ):
+    where = rf"{tmp_path}/x/train does not exist \(current directory: {tmp_path}\)"
+    with pytest.raises(DataError, match=rf"data\.root: {where}.*data=digits"):
         load("x/train")
-    with pytest.raises(ConfigError, match=r"data\.root is not set: give the folder"):
+    with pytest.raises(ConfigError, match=r"data\.root is not set: .*data=digits"):
         load(None)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"data\.root: .*file is not a folder"):
@@ -162,7 +156,7 @@ def test_one_corrupted_image(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.png").write_text("broken")
     with pytest.raises(
         DataError,
-        match=r"a/1\.png \(not an image\); 1 of 6 files\. Fix it, or data\.on_bad_image=skip",
+        match=r"a/1\.png \(not an image\); 1 of 6 files.*data\.on_bad_image=skip",
     ):
         load(tmp_path)
     dataset = load(tmp_path, on_bad_image="skip")

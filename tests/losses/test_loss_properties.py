@@ -1,4 +1,4 @@
-"""What holds for every loss: sums over chunks, finite and never negative, order, shift, soft against hard."""
+"""Properties of every loss: additive, finite, not negative, invariant to order and shift."""
 
 import copy
 
@@ -101,39 +101,30 @@ def test_order_and_shift_do_not_matter(loss, seed, shift, soft):
     torch.testing.assert_close(loss(logits + shift, targets), value)
 
 
-@every_loss
-def test_buffers_follow_the_module_and_are_not_saved(loss):
-    assert loss.state_dict() == {}
-    moved = copy.deepcopy(loss).to("meta")
-    assert all(buffer.is_meta for buffer in moved.buffers())
-
-
-def test_weights_and_prior_are_buffers():
+def test_weights_and_prior_are_buffers_that_are_not_saved():
     loss = LogitAdjustedLoss(**WEIGHTED)
     assert {name for name, _ in loss.named_buffers()} == {"class_weights", "log_prior"}
+    assert loss.state_dict() == {}
 
 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: FocalLoss(-1), r"^loss\.gamma: got -1, expected a number >= 0"),
-        (lambda: FocalLoss(float("nan")), r"^loss\.gamma: got nan"),
-        (
-            lambda: LabelSmoothingLoss(1.0),
-            r"^loss\.smoothing: got 1\.0, expected a number in \[0, 1\)",
-        ),
-        (lambda: LabelSmoothingLoss(-0.1), r"^loss\.smoothing: got -0\.1"),
-        (lambda: PolyLoss(-1.5), r"^loss\.epsilon: got -1\.5, expected a number >= -1"),
-        (lambda: AsymmetricLoss(gamma_pos=-1), r"^loss\.gamma_pos: got -1"),
-        (lambda: AsymmetricLoss(gamma_neg=float("inf")), r"^loss\.gamma_neg: got inf"),
-        (lambda: AsymmetricLoss(smoothing=1), r"^loss\.smoothing: got 1,"),
-        (lambda: LogitAdjustedLoss(-1.0, class_counts=torch.ones(2)), r"^loss\.tau: got -1\.0"),
-        (lambda: SoftF1Loss(-1), r"^loss\.absent_weight: got -1"),
-        (lambda: CrossEntropyF1Loss(-1), r"^loss\.ce_weight: got -1"),
-        (lambda: CrossEntropyF1Loss(f1_weight=float("nan")), r"^loss\.f1_weight: got nan"),
-        (lambda: CrossEntropyF1Loss(0, 0), r"^loss\.ce_weight: got 0 and loss\.f1_weight 0"),
+        (lambda: FocalLoss(-1), r"gamma: expected a number >= 0, .*got -1"),
+        (lambda: FocalLoss(float("nan")), r"gamma: .*got nan"),
+        (lambda: LabelSmoothingLoss(1.0), r"smoothing: expected a number in \[0, 1\).*got 1\.0"),
+        (lambda: LabelSmoothingLoss(-0.1), r"smoothing: .*got -0\.1"),
+        (lambda: PolyLoss(-1.5), r"epsilon: expected a number >= -1, .*got -1\.5"),
+        (lambda: AsymmetricLoss(gamma_pos=-1), r"gamma_pos: .*got -1"),
+        (lambda: AsymmetricLoss(gamma_neg=float("inf")), r"gamma_neg: .*got inf"),
+        (lambda: AsymmetricLoss(smoothing=1), r"smoothing: .*got 1"),
+        (lambda: LogitAdjustedLoss(-1.0, class_counts=torch.ones(2)), r"tau: .*got -1\.0"),
+        (lambda: SoftF1Loss(-1), r"absent_weight: .*got -1"),
+        (lambda: CrossEntropyF1Loss(-1), r"ce_weight: .*got -1"),
+        (lambda: CrossEntropyF1Loss(f1_weight=float("nan")), r"f1_weight: .*got nan"),
+        (lambda: CrossEntropyF1Loss(0, 0), r"ce_weight and loss\.f1_weight: .* got 0 and 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"^loss\.{message}"):
         build()

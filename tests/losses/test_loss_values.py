@@ -1,4 +1,4 @@
-"""Each loss and its gradient against a NumPy float64 formula, and against torch or timm at special cases."""
+"""Each loss and its gradient against a NumPy float64 formula; special cases against torch, timm."""
 
 import numpy as np
 import pytest
@@ -174,7 +174,7 @@ def test_f1_of_a_perfect_batch_with_absent_classes_is_zero():
     assert SoftF1Loss()(logits, targets).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_f1_charges_probability_on_an_absent_class_more_than_a_miss_between_present_ones():
+def test_f1_penalizes_probability_on_an_absent_class():
     targets = torch.tensor([0, 1, 0, 1])
     to_present = torch.tensor([[3.0, 3, -9], [0, 9, -9], [9, 0, -9], [0, 9, -9]])
     to_absent = torch.tensor([[3.0, -9, 3], [0, 9, -9], [9, 0, -9], [0, 9, -9]])
@@ -183,7 +183,7 @@ def test_f1_charges_probability_on_an_absent_class_more_than_a_miss_between_pres
     assert free(to_absent, targets) < free(to_present, targets)
 
 
-def test_f1_has_a_gradient_when_it_is_confidently_wrong():
+def test_f1_has_a_gradient_if_confidently_wrong():
     logits = torch.tensor([[12.0, 0.0], [0.0, 12.0]], requires_grad=True)
     SoftF1Loss()(logits, torch.tensor([1, 0])).backward()
     assert (logits.grad.abs() > 1e-7).all()
@@ -200,7 +200,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 @pytest.mark.parametrize("weights", ["none", WEIGHTS], ids=["unweighted", "weighted"])
-def test_label_smoothing_is_that_of_torch(batch, weights, smoothing):
+def test_label_smoothing_equals_torch(batch, weights, smoothing):
     logits, targets = batch
     weight = None if weights == "none" else torch.tensor(weights)
     expected = F.cross_entropy(logits, targets, weight=weight, label_smoothing=smoothing)
@@ -221,7 +221,7 @@ def test_label_smoothing_is_that_of_torch(batch, weights, smoothing):
     ],
 )
 @pytest.mark.parametrize("weights", ["none", WEIGHTS], ids=["unweighted", "weighted"])
-def test_special_case_is_the_cross_entropy_of_torch(build, weights, batch):
+def test_special_case_equals_cross_entropy_of_torch(build, weights, batch):
     logits, targets = batch
     weight = None if weights == "none" else torch.tensor(weights)
     ours = build(weights, class_counts=COUNTS)(logits, targets)
@@ -230,7 +230,7 @@ def test_special_case_is_the_cross_entropy_of_torch(build, weights, batch):
     )
 
 
-def test_unweighted_soft_targets_are_those_of_torch(batch):
+def test_unweighted_soft_targets_equal_torch(batch):
     logits, _ = batch
     targets = torch.rand(32, K, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
     torch.testing.assert_close(
@@ -238,7 +238,7 @@ def test_unweighted_soft_targets_are_those_of_torch(batch):
     )
 
 
-def test_asymmetric_is_that_of_timm(batch):
+def test_asymmetric_equals_timm(batch):
     for gamma_pos, gamma_neg, smoothing in [(1, 4, 0.1), (0, 2, 0.3), (3, 0.5, 0.05)]:
         expected = AsymmetricLossSingleLabel(gamma_pos, gamma_neg, smoothing)(*batch)
         torch.testing.assert_close(
@@ -246,12 +246,12 @@ def test_asymmetric_is_that_of_timm(batch):
         )
 
 
-def test_asymmetric_without_focus_is_label_smoothing(batch):
+def test_asymmetric_without_focus_equals_label_smoothing(batch):
     ours = AsymmetricLoss(0.0, 0.0, 0.2, WEIGHTS, class_counts=COUNTS)(*batch)
     torch.testing.assert_close(ours, LabelSmoothingLoss(0.2, WEIGHTS, class_counts=COUNTS)(*batch))
 
 
-def test_poly_is_that_of_timm(batch):
+def test_poly_equals_timm(batch):
     logits, targets = batch
     soft = torch.rand(32, K, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
     for t in (targets, soft):

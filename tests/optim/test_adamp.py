@@ -13,7 +13,7 @@ SETTINGS = {"lr": 0.01, "weight_decay": 0.05}
 
 
 def train(optimizer_class, **kwargs) -> nn.Module:
-    """Return a small net after 20 updates."""
+    """Return a small net after 10 updates."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3),
@@ -24,7 +24,7 @@ def train(optimizer_class, **kwargs) -> nn.Module:
         nn.Linear(128, 4),
     )
     optimizer = optimizer_class(model.parameters(), **SETTINGS, **kwargs)
-    for _ in range(20):
+    for _ in range(10):
         images, targets = torch.randn(8, 3, 8, 8), torch.randint(4, (8,))
         optimizer.zero_grad()
         F.cross_entropy(model(images), targets).backward()
@@ -34,7 +34,7 @@ def train(optimizer_class, **kwargs) -> nn.Module:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("reference", [adamp.AdamP, TimmAdamP], ids=["adamp", "timm"])
-def test_equals_the_reference_bit_for_bit(reference, nesterov):
+def test_equals_the_reference_to_the_bit(reference, nesterov):
     ours = train(AdamP, nesterov=nesterov)
     theirs = train(reference, nesterov=nesterov)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
@@ -51,7 +51,7 @@ def test_the_projection_is_exercised():
 
 
 def step_on_given_gradients(optimizer_class, memory_format) -> torch.Tensor:
-    """Return a convolution's weight after 20 updates whose gradients do not depend on the format."""
+    """Return a convolution weight after 20 updates whose gradients ignore the memory format."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(8, 4, 3, 3, generator=generator)
     weight = nn.Parameter(start.to(memory_format=memory_format))

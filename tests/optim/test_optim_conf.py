@@ -1,4 +1,4 @@
-"""Every conf/optim choice: it steps on grouped parameters and goes on from its state to the bit."""
+"""Every conf/optim choice trains on parameter groups and resumes to the bit."""
 
 import copy
 import inspect
@@ -61,12 +61,6 @@ def load(path: Path) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, An
     return get_method(node.pop("_target_")), node
 
 
-def test_all_choices_exist():
-    assert {"sgd", "adam", "adamw", "adamp", "nadam", "radam", "timm"} <= {
-        path.stem for path in CHOICES
-    }
-
-
 @pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
 def test_choice_trains_and_resumes_to_the_bit(path):
     target, node = load(path)
@@ -90,7 +84,7 @@ def test_optimizers_of_timm_train_and_resume_to_the_bit(name):
     )
 
 
-def test_given_groups_are_used_as_they_are():
+def test_groups_keep_their_lr_and_weight_decay():
     groups = [{"params": [nn.Parameter(torch.ones(2))], "lr": 0.5, "weight_decay": 0.25}]
     optimizer = create_optimizer(groups, "lamb", lr=0.1, weight_decay=0.1)
     assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (
@@ -102,13 +96,13 @@ def test_given_groups_are_used_as_they_are():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lamp", r"^optim\.name: timm has no optimizer 'lamp'; did you mean .*\blamb\b"),
+        ("lamp", r"^optim\.name: timm has no optimizer 'lamp'; did you mean lamb"),
         ("lookahead_adamx", r"^optim\.name: timm has no optimizer 'lookahead_adamx'"),
         ("q", r"^optim\.name: timm has no optimizer 'q'; it has .*\badamw\b"),
         ("adahessian", r"^optim\.name: 'adahessian' needs second derivatives"),
         pytest.param(
             "bnbadam",
-            r"^optim\.name: 'bnbadam' cannot be used here \(.*bitsandbytes",
+            r"^optim\.name: cannot use 'bnbadam' here \(.*bitsandbytes",
             marks=pytest.mark.skipif(
                 torch.cuda.is_available(), reason="bitsandbytes may be usable with CUDA"
             ),

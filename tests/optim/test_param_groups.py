@@ -1,4 +1,4 @@
-"""Which parameter decays at which lr."""
+"""Parameter groups: which parameter decays, and at which lr."""
 
 import pytest
 import timm
@@ -58,21 +58,13 @@ def test_a_bias_of_any_shape_does_not_decay():
     }
 
 
-def test_no_decay_is_one_group():
+def test_without_decay_there_is_one_group():
     assert len(param_groups(SmallNet(), weight_decay=0.0, lr=0.1)) == 1
 
 
-def test_the_order_is_that_of_the_model():
-    shapes = [
-        [p.shape for p in group["params"]]
-        for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)
-    ]
-    again = [
-        [p.shape for p in group["params"]]
-        for group in param_groups(SmallNet(), weight_decay=0.1, lr=1)
-    ]
-    assert shapes == again
-    assert shapes[1] == [(8, 3, 3, 3), (2, 8)]
+def test_groups_keep_the_order_of_the_model():
+    groups = param_groups(SmallNet(), weight_decay=0.1, lr=1)
+    assert [p.shape for p in groups[1]["params"]] == [(8, 3, 3, 3), (2, 8)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +84,7 @@ def test_layer_decay_lowers_the_lr_from_the_head_down(vit):
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet10t"])
-def test_layer_decay_follows_the_same_rule_of_decay(name, vit):
+def test_layer_decay_keeps_the_rule_of_weight_decay(name, vit):
     model = vit if name == "vit" else timm.create_model(name, num_classes=5)
     plain = decay_by_name(model, param_groups(model, weight_decay=0.1, lr=1.0))
     layered = decay_by_name(model, param_groups(model, weight_decay=0.1, lr=1.0, layer_decay=0.7))
@@ -105,21 +97,15 @@ def test_layer_decay_follows_the_same_rule_of_decay(name, vit):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (
-            {"layer_decay": 0.7},
-            r"^optim\.layer_decay: got 0\.7, but SmallNet does not tell its layers",
-        ),
-        (
-            {"layer_decay": 0.0},
-            r"^optim\.layer_decay: got 0\.0, expected null or a number in \(0, 1\]",
-        ),
-        ({"layer_decay": 1.5}, r"^optim\.layer_decay: got 1\.5"),
-        ({"lr": -1.0}, r"^optim\.lr: got -1\.0, expected a finite number > 0"),
-        ({"lr": 0.0}, r"^optim\.lr: got 0\.0, expected a finite number > 0"),
-        ({"lr": float("nan")}, r"^optim\.lr: got nan"),
-        ({"weight_decay": -0.1}, r"^optim\.weight_decay: got -0\.1"),
+        ({"layer_decay": 0.7}, r"layer_decay: got 0\.7, but SmallNet does not name its layers"),
+        ({"layer_decay": 0.0}, r"layer_decay: expected null or .* \(0, 1\].*got 0\.0"),
+        ({"layer_decay": 1.5}, r"layer_decay: .*got 1\.5"),
+        ({"lr": -1.0}, r"lr: expected a finite number > 0, got -1\.0"),
+        ({"lr": 0.0}, r"lr: .*got 0\.0"),
+        ({"lr": float("nan")}, r"lr: .*got nan"),
+        ({"weight_decay": -0.1}, r"weight_decay: expected a finite number >= 0, got -0\.1"),
     ],
 )
 def test_wrong_settings_are_refused(kwargs, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"^optim\.{message}"):
         param_groups(SmallNet(), **({"weight_decay": 0.1, "lr": 0.1} | kwargs))

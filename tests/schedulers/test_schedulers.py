@@ -1,13 +1,17 @@
-"""Each schedule against torch's at every update, and what torch does not do: warm-up, holding the last lr."""
+"""Each schedule against torch's, and what torch lacks: warm-up, holding the last lr, exact resume."""
 
 import copy
+import inspect
 import math
 from typing import Any
 
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 from torch.optim import lr_scheduler
 
+from tests.conftest import ROOT
 from visionsweep.errors import ConfigError
 from visionsweep.schedulers.base import Scheduler
 from visionsweep.schedulers.constant import ConstantScheduler
@@ -20,6 +24,7 @@ from visionsweep.schedulers.step import StepScheduler
 TOTAL, PER_EPOCH = 40, 4
 RUN = {"total_updates": TOTAL, "updates_per_epoch": PER_EPOCH}
 LRS = (0.5, 0.02)
+CHOICES = sorted((ROOT / "conf/scheduler").glob("*.yaml"))
 
 
 def make_optimizer() -> torch.optim.Optimizer:
@@ -29,337 +34,210 @@ def make_optimizer() -> torch.optim.Optimizer:
     )
 
 
-def lrs_of(scheduler: Any, num_updates: int) -> list[list[float]]:
-    """Return the lr of both groups at updates 0 .. num_updates - 1."""
+def current_lrs(scheduler: Any) -> list[float]:
+    return [group["lr"] for group in scheduler.optimizer.param_groups]
+
+
+def drive(scheduler: Any, updates: range, *, evaluate: bool = False) -> list[list[float]]:
+    """Return the lrs of the updates.
+
+    With `evaluate`, each epoch ends with an evaluation; only the first few improve.
+    """
     lrs = []
-    for _ in range(num_updates):
-        lrs.append([group["lr"] for group in scheduler.optimizer.param_groups])
+    for update in updates:
+        lrs.append(current_lrs(scheduler))
         scheduler.optimizer.step()
         scheduler.step()
+        if evaluate and update % PER_EPOCH == 0:
+            scheduler.step_evaluation(min(update, 10) / 100)
     return lrs
 
 
 def assert_close(ours: list[list[float]], expected: list[list[float]]) -> None:
-    assert len(ours) == len(expected)
     for a, b in zip(ours, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-9, abs=1e-12)
 
 
-def after_warmup(build_ours, build_torch, warmup_updates: int) -> None:
-    """Compare with torch's schedule of the updates that the warm-up leaves."""
-    ours = lrs_of(build_ours(), TOTAL)
-    for u in range(warmup_updates):
-        assert ours[u] == pytest.approx([lr * (u + 1) / warmup_updates for lr in LRS])
-    assert_close(
-        ours[warmup_updates:], lrs_of(build_torch(TOTAL - warmup_updates), TOTAL - warmup_updates)
-    )
+TORCH_TWINS = {
+    "step": (
+        lambda o, **run: StepScheduler(o, step_epochs=2.5, gamma=0.3, **run),
+        lambda o, rest: lr_scheduler.StepLR(o, step_size=10, gamma=0.3),
+    ),
+    "cosine": (CosineScheduler, lambda o, rest: lr_scheduler.CosineAnnealingLR(o, T_max=rest)),
+    **{
+        f"cosine_restarts_{mult}": (
+            lambda o, mult=mult, **run: CosineRestartsScheduler(o, 0.75, mult, **run),
+            lambda o, rest, mult=mult: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, mult),
+        )
+        for mult in (1, 2, 3)
+    },
+}
 
 
 @pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
-def test_step_is_that_of_torch(warmup_epochs):
-    after_warmup(
-        lambda: StepScheduler(
-            make_optimizer(), step_epochs=2.5, gamma=0.3, warmup_epochs=warmup_epochs, **RUN
-        ),
-        lambda rest: lr_scheduler.StepLR(make_optimizer(), step_size=10, gamma=0.3),
-        round(warmup_epochs * PER_EPOCH),
-    )
+@pytest.mark.parametrize(("ours", "theirs"), TORCH_TWINS.values(), ids=TORCH_TWINS.keys())
+def test_equals_torch_after_the_warmup(ours: Any, theirs: Any, warmup_epochs: float) -> None:
+    lrs = drive(ours(make_optimizer(), warmup_epochs=warmup_epochs, **RUN), range(TOTAL))
+    warmup = round(warmup_epochs * PER_EPOCH)
+    for u in range(warmup):
+        assert lrs[u] == pytest.approx([lr * (u + 1) / warmup for lr in LRS])
+    rest = TOTAL - warmup
+    assert_close(lrs[warmup:], drive(theirs(make_optimizer(), rest), range(rest)))
 
 
-@pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
-def test_cosine_is_that_of_torch(warmup_epochs):
-    after_warmup(
-        lambda: CosineScheduler(make_optimizer(), warmup_epochs=warmup_epochs, **RUN),
-        lambda rest: lr_scheduler.CosineAnnealingLR(make_optimizer(), T_max=rest),
-        round(warmup_epochs * PER_EPOCH),
-    )
-
-
-def test_cosine_falls_to_the_fraction_of_each_base_lr():
+def test_cosine_falls_to_a_fraction_of_each_base_lr() -> None:
     scheduler = CosineScheduler(make_optimizer(), min_factor=0.1, **RUN)
-    lrs = lrs_of(scheduler, TOTAL)
-    for group, lr in enumerate(LRS):
-        expected = [
-            0.1 * lr + 0.9 * lr * (1 + math.cos(math.pi * u / TOTAL)) / 2
-            for u in (0, TOTAL // 2, TOTAL - 1)
-        ]
-        assert [lrs[u][group] for u in (0, TOTAL // 2, TOTAL - 1)] == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("warmup_epochs", [0.0, 1.5])
-@pytest.mark.parametrize("mult", [1, 2, 3])
-def test_cosine_restarts_are_those_of_torch(mult, warmup_epochs):
-    after_warmup(
-        lambda: CosineRestartsScheduler(
-            make_optimizer(),
-            restart_epochs=0.75,
-            restart_mult=mult,
-            warmup_epochs=warmup_epochs,
-            **RUN,
-        ),
-        lambda rest: lr_scheduler.CosineAnnealingWarmRestarts(make_optimizer(), T_0=3, T_mult=mult),
-        round(warmup_epochs * PER_EPOCH),
-    )
+    lrs = drive(scheduler, range(TOTAL))
+    for u in (0, TOTAL // 2, TOTAL - 1):
+        factor = 0.1 + 0.9 * (1 + math.cos(math.pi * u / TOTAL)) / 2
+        assert lrs[u] == pytest.approx([factor * lr for lr in LRS])
 
 
 @pytest.mark.parametrize(("warmup_epochs", "pct_start"), [(None, 0.3), (2.5, 0.25), (0.5, 0.05)])
-def test_onecycle_is_that_of_torch(warmup_epochs, pct_start):
-    ours = OneCycleScheduler(
-        make_optimizer(), div_factor=10, final_div_factor=50, warmup_epochs=warmup_epochs, **RUN
-    )
+def test_onecycle_equals_torch(warmup_epochs: float | None, pct_start: float) -> None:
+    factors = {"div_factor": 10, "final_div_factor": 50}
+    ours = OneCycleScheduler(make_optimizer(), warmup_epochs=warmup_epochs, **factors, **RUN)
     theirs = lr_scheduler.OneCycleLR(
         make_optimizer(),
         max_lr=list(LRS),
         total_steps=TOTAL,
         pct_start=pct_start,
-        div_factor=10,
-        final_div_factor=50,
         cycle_momentum=False,
+        **factors,
     )
-    lrs = lrs_of(ours, TOTAL)
-    assert_close(lrs, lrs_of(theirs, TOTAL))
+    lrs = drive(ours, range(TOTAL))
+    assert_close(lrs, drive(theirs, range(TOTAL)))
     assert lrs[round(pct_start * TOTAL) - 1] == list(LRS)
-    assert lrs[0] == pytest.approx([lr / 10 for lr in LRS])
-    assert lrs[-1] == pytest.approx([lr / 500 for lr in LRS])
 
 
-def test_onecycle_reaches_the_base_lr_when_the_rise_is_no_whole_number_of_updates():
+def test_onecycle_reaches_the_base_lr_for_any_number_of_updates() -> None:
     scheduler = OneCycleScheduler(make_optimizer(), total_updates=37, updates_per_epoch=37)
-    assert max(lrs_of(scheduler, 37)) == list(LRS)
+    assert max(drive(scheduler, range(37))) == list(LRS)
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 @pytest.mark.parametrize("cooldown", [0, 2])
-def test_plateau_is_that_of_torch(direction, cooldown):
-    ours = PlateauScheduler(
-        make_optimizer(),
-        factor=0.5,
-        patience=1,
-        threshold=0.05,
-        cooldown=cooldown,
-        direction=direction,
-        **RUN,
-    )
+def test_plateau_equals_torch(direction: str, cooldown: int) -> None:
+    settings = {"factor": 0.5, "patience": 1, "threshold": 0.05, "cooldown": cooldown}
+    ours = PlateauScheduler(make_optimizer(), direction=direction, **settings, **RUN)
     theirs = lr_scheduler.ReduceLROnPlateau(
-        make_optimizer(),
-        mode=direction[:3],
-        factor=0.5,
-        patience=1,
-        threshold=0.05,
-        threshold_mode="rel",
-        cooldown=cooldown,
+        make_optimizer(), mode=direction[:3], threshold_mode="rel", **settings
     )
-    values = [
-        0.5,
-        0.6,
-        0.61,
-        0.62,
-        0.63,
-        0.9,
-        0.2,
-        0.91,
-        0.92,
-        0.1,
-        0.93,
-        float("nan"),
-        0.94,
-        0.95,
-        0.96,
-    ]
-    values += [0.05, 0.06, 0.051, 0.0499, 0.4]
+    values = [0.5, 0.6, 0.61, 0.62, 0.63, 0.9, 0.2, 0.91, 0.92, 0.1]
+    values += [0.93, math.nan, 0.94, 0.95, 0.96, 0.05, 0.06, 0.051, 0.0499, 0.4]
     reduced = set()
     for value in values:
         ours.step_evaluation(value)
         theirs.step(value)
-        lrs = [group["lr"] for group in ours.optimizer.param_groups]
-        assert lrs == pytest.approx([group["lr"] for group in theirs.optimizer.param_groups])
-        reduced.add(lrs[0])
+        assert current_lrs(ours) == pytest.approx(current_lrs(theirs))
+        reduced.add(current_lrs(ours)[0])
     assert len(reduced) >= 4
 
 
-def test_plateau_stops_at_its_floor_and_needs_no_positive_objective():
-    scheduler = PlateauScheduler(
-        make_optimizer(),
-        factor=0.1,
-        patience=0,
-        threshold=0.1,
-        min_factor=0.05,
-        direction="maximize",
-        **RUN,
-    )
+def test_plateau_stops_at_its_floor_also_for_a_negative_objective() -> None:
+    settings = {"factor": 0.1, "patience": 0, "threshold": 0.1, "min_factor": 0.05}
+    scheduler = PlateauScheduler(make_optimizer(), direction="maximize", **settings, **RUN)
     scheduler.step_evaluation(-10.0)
     scheduler.step_evaluation(-8.0)  # better by 20 %
-    assert scheduler.optimizer.param_groups[0]["lr"] == LRS[0]
+    assert current_lrs(scheduler) == list(LRS)
     for _ in range(3):
         scheduler.step_evaluation(-7.9)
-    assert scheduler.optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * LRS[0])
+    assert current_lrs(scheduler)[0] == pytest.approx(0.05 * LRS[0])
 
 
-def test_plateau_does_not_count_bad_evaluations_of_the_warmup():
+def test_plateau_ignores_bad_evaluations_of_the_warmup() -> None:
     scheduler = PlateauScheduler(
         make_optimizer(), factor=0.1, patience=1, warmup_epochs=2, direction="maximize", **RUN
     )
     for _ in range(5):
         scheduler.step_evaluation(0.5)
-    lrs_of(scheduler, 8)
+    drive(scheduler, range(8))
     scheduler.step_evaluation(0.5)
-    assert scheduler.optimizer.param_groups[0]["lr"] == LRS[0]
+    assert current_lrs(scheduler)[0] == LRS[0]
     scheduler.step_evaluation(0.5)
-    assert scheduler.optimizer.param_groups[0]["lr"] == pytest.approx(0.1 * LRS[0])
+    assert current_lrs(scheduler)[0] == pytest.approx(0.1 * LRS[0])
 
 
-def test_constant_is_constant_after_its_warmup():
-    lrs = lrs_of(ConstantScheduler(make_optimizer(), warmup_epochs=1, **RUN), TOTAL)
-    assert [lr for lr, _ in lrs[:5]] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
-    assert lrs[4:] == [list(LRS)] * (TOTAL - 4)
+def build(name: str, *, warmup_epochs: float | None = None, **run: int) -> Scheduler:
+    """Build the choice of conf/scheduler over a new optimizer; without `run`, for 40 updates."""
+    node = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/scheduler/{name}.yaml"))
+    if warmup_epochs is not None:
+        node["warmup_epochs"] = warmup_epochs
+    scheduler_class = get_class(node.pop("_target_"))
+    if "direction" in inspect.signature(scheduler_class).parameters:
+        node["direction"] = "maximize"
+    return scheduler_class(make_optimizer(), **node, **(run or RUN))
 
 
-SCHEDULES = {
-    "none": lambda o: ConstantScheduler(o, warmup_epochs=1, **RUN),
-    "step": lambda o: StepScheduler(o, step_epochs=3, gamma=0.1, warmup_epochs=1, **RUN),
-    "cosine": lambda o: CosineScheduler(o, warmup_epochs=1, **RUN),
-    "onecycle": lambda o: OneCycleScheduler(o, warmup_epochs=1, **RUN),
-    "cosine_restarts": lambda o: CosineRestartsScheduler(
-        o, restart_epochs=2, restart_mult=2, warmup_epochs=1, **RUN
-    ),
-    "plateau": lambda o: PlateauScheduler(
-        o, patience=0, cooldown=1, warmup_epochs=1, direction="maximize", **RUN
-    ),
-}
-every_schedule = pytest.mark.parametrize("build", SCHEDULES.values(), ids=SCHEDULES.keys())
+every_choice = pytest.mark.parametrize("name", [path.stem for path in CHOICES])
 
 
-@every_schedule
-def test_the_last_lr_is_held_past_the_end(build):
-    lrs = lrs_of(build(make_optimizer()), 3 * TOTAL)
-    assert lrs[TOTAL:] == [lrs[TOTAL - 1]] * (2 * TOTAL)
+@every_choice
+def test_every_choice_warms_up_and_holds_its_last_lr(name: str) -> None:
+    lrs = drive(build(name, warmup_epochs=1), range(2 * TOTAL))
+    assert lrs[PER_EPOCH - 1] == list(LRS)
+    assert lrs[:PER_EPOCH] == sorted(lrs[:PER_EPOCH])
+    assert max(lrs) == list(LRS)
+    assert lrs[TOTAL:] == [lrs[TOTAL - 1]] * TOTAL
+    if name == "none":
+        assert [lr for lr, _ in lrs[:5]] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5])
+        assert lrs[5:] == [list(LRS)] * (2 * TOTAL - 5)
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "kwargs"),
-    [
-        (ConstantScheduler, {}),
-        (StepScheduler, {"step_epochs": 1, "gamma": 0.1}),
-        (CosineScheduler, {}),
-        (OneCycleScheduler, {}),
-        (CosineRestartsScheduler, {"restart_epochs": 1}),
-        (PlateauScheduler, {"direction": "maximize"}),
-    ],
-)
-def test_a_run_of_one_update_is_at_the_base_lr(scheduler, kwargs):
-    optimizer = make_optimizer()
-    scheduler(optimizer, total_updates=1, updates_per_epoch=1, **kwargs)
-    assert [group["lr"] for group in optimizer.param_groups] == list(LRS)
+@every_choice
+def test_a_run_of_one_update_is_at_the_base_lr(name: str) -> None:
+    assert current_lrs(build(name, total_updates=1, updates_per_epoch=1)) == list(LRS)
 
 
-def drive(scheduler: Scheduler, updates: range) -> list[list[float]]:
-    """Return the lrs of the updates, with an evaluation after each epoch that improves only at first."""
-    lrs = []
-    for update in updates:
-        lrs.append([group["lr"] for group in scheduler.optimizer.param_groups])
-        scheduler.optimizer.step()
-        scheduler.step()
-        if update % PER_EPOCH == 0:
-            scheduler.step_evaluation(min(update, 10) / 100)
-    return lrs
-
-
-@every_schedule
+@every_choice
 @pytest.mark.parametrize("stop", [2, 17, 33])
-def test_a_restored_schedule_goes_on_to_the_bit(build, stop):
-    whole = drive(build(make_optimizer()), range(TOTAL))
-    first = build(make_optimizer())
-    drive(first, range(stop))
-    saved = copy.deepcopy((first.state_dict(), first.optimizer.state_dict()))
-    second = build(make_optimizer())
-    second.optimizer.load_state_dict(saved[1])
-    second.load_state_dict(saved[0])
-    assert drive(second, range(stop, TOTAL)) == whole[stop:]
-
-
-@every_schedule
-def test_loading_restores_the_lr_of_the_groups_by_itself(build, tmp_path):
-    first = build(make_optimizer())
-    drive(first, range(20))
-    torch.save(first.state_dict(), tmp_path / "state.pt")
-    second = build(make_optimizer())
-    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert [g["lr"] for g in second.optimizer.param_groups] == [
-        g["lr"] for g in first.optimizer.param_groups
-    ]
+def test_a_resumed_schedule_is_equal_to_the_bit(name: str, stop: int, tmp_path: Any) -> None:
+    whole = drive(build(name, warmup_epochs=1), range(TOTAL), evaluate=True)
+    first = build(name, warmup_epochs=1)
+    drive(first, range(stop), evaluate=True)
+    torch.save((first.optimizer.state_dict(), first.state_dict()), tmp_path / "state.pt")
+    second = build(name, warmup_epochs=1)
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.optimizer.load_state_dict(saved[0])
+    second.load_state_dict(copy.deepcopy(saved[1]))
     assert second.state_dict() == first.state_dict()
+    assert drive(second, range(stop, TOTAL), evaluate=True) == whole[stop:]
+
+
+def test_a_skipped_first_update_raises_no_warning() -> None:
+    """The fp16 scaler skips updates until it has found its scale; warnings are errors in tests."""
+    scheduler = ConstantScheduler(make_optimizer(), **RUN)
+    scheduler.step()
+    assert current_lrs(scheduler) == list(LRS)
+
+
+PLATEAU = {"direction": "maximize"}
 
 
 @pytest.mark.parametrize(
     ("scheduler", "kwargs", "message"),
     [
-        (
-            CosineScheduler,
-            {"warmup_epochs": 10},
-            r"^scheduler\.warmup_epochs: got 10 \(40 updates\), expected less than the run \(40 updates\)",
-        ),
-        (
-            OneCycleScheduler,
-            {"warmup_epochs": 12.0},
-            r"^scheduler\.warmup_epochs: got 12\.0 \(48 updates\)",
-        ),
-        (
-            ConstantScheduler,
-            {"warmup_epochs": -1},
-            r"^scheduler\.warmup_epochs: got -1, expected .* epochs >= 0",
-        ),
-        (ConstantScheduler, {"warmup_epochs": float("nan")}, r"^scheduler\.warmup_epochs: got nan"),
-        (
-            StepScheduler,
-            {"step_epochs": 0, "gamma": 0.1},
-            r"^scheduler\.step_epochs: got 0, .* above 0",
-        ),
-        (
-            StepScheduler,
-            {"step_epochs": 1, "gamma": 0.0},
-            r"^scheduler\.gamma: got 0\.0, .* in \(0, 1\]",
-        ),
-        (CosineScheduler, {"min_factor": 1.5}, r"^scheduler\.min_factor: got 1\.5"),
-        (CosineRestartsScheduler, {"restart_epochs": -2}, r"^scheduler\.restart_epochs: got -2"),
+        (CosineScheduler, {"warmup_epochs": 10}, r"warmup_epochs: .* run \(40 .*got 10 \(40 "),
+        (OneCycleScheduler, {"warmup_epochs": 12.0}, r"warmup_epochs: .*got 12\.0 \(48 updates\)"),
+        (ConstantScheduler, {"warmup_epochs": -1}, r"warmup_epochs: .* epochs >= 0, got -1"),
+        (ConstantScheduler, {"warmup_epochs": math.nan}, r"warmup_epochs: .*got nan"),
+        (StepScheduler, {"step_epochs": 0, "gamma": 0.1}, r"step_epochs: .* above 0, got 0"),
+        (StepScheduler, {"step_epochs": 1, "gamma": 0.0}, r"gamma: .*\(0, 1\].*got 0\.0"),
+        (CosineScheduler, {"min_factor": 1.5}, r"min_factor: .*got 1\.5"),
+        (CosineRestartsScheduler, {"restart_epochs": -2}, r"restart_epochs: .*got -2"),
         (
             CosineRestartsScheduler,
             {"restart_epochs": 1, "restart_mult": 0},
-            r"^scheduler\.restart_mult: got 0",
+            r"restart_mult: .*got 0",
         ),
-        (
-            CosineRestartsScheduler,
-            {"restart_epochs": 1, "min_factor": -1},
-            r"^scheduler\.min_factor: got -1, expected a number in \[0, 1\]",
-        ),
-        (OneCycleScheduler, {"div_factor": 0.5}, r"^scheduler\.div_factor: got 0\.5"),
-        (OneCycleScheduler, {"final_div_factor": 0}, r"^scheduler\.final_div_factor: got 0"),
-        (
-            PlateauScheduler,
-            {"direction": "maximize", "factor": 1.0},
-            r"^scheduler\.factor: got 1\.0",
-        ),
-        (
-            PlateauScheduler,
-            {"direction": "maximize", "patience": -1},
-            r"^scheduler\.patience: got -1",
-        ),
-        (
-            PlateauScheduler,
-            {"direction": "maximize", "cooldown": -1},
-            r"^scheduler\.cooldown: got -1",
-        ),
-        (
-            PlateauScheduler,
-            {"direction": "maximize", "threshold": -1},
-            r"^scheduler\.threshold: got -1",
-        ),
-        (
-            PlateauScheduler,
-            {"direction": "maximize", "min_factor": 2},
-            r"^scheduler\.min_factor: got 2",
-        ),
+        (OneCycleScheduler, {"div_factor": 0.5}, r"div_factor: .*got 0\.5"),
+        (OneCycleScheduler, {"final_div_factor": 0}, r"final_div_factor: .*got 0"),
+        (PlateauScheduler, PLATEAU | {"factor": 1.0}, r"factor: .*got 1\.0"),
+        (PlateauScheduler, PLATEAU | {"patience": -1}, r"patience: .*got -1"),
+        (PlateauScheduler, PLATEAU | {"cooldown": -1}, r"cooldown: .*got -1"),
+        (PlateauScheduler, PLATEAU | {"threshold": -1}, r"threshold: .*got -1"),
     ],
 )
-def test_wrong_settings_are_refused(scheduler, kwargs, message):
-    with pytest.raises(ConfigError, match=message):
+def test_wrong_settings_are_refused(scheduler: Any, kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^scheduler\.{message}"):
         scheduler(make_optimizer(), **kwargs, **RUN)

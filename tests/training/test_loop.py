@@ -60,7 +60,7 @@ def test_updates_include_the_uneven_tail(
     parts = make_parts(compose, *overrides)
     train(parts)
     assert parts.state.step == updates
-    assert parts.state.scheduler.state_dict()["num_updates"] == updates
+    assert parts.state.scheduler.state_dict()["last_epoch"] == updates
 
 
 def test_each_epoch_has_every_image_once_in_a_new_order(compose: Compose) -> None:

@@ -1,7 +1,7 @@
-"""Micro-batches for training and evaluation: one gather from the uint8 images, augmentation, normalization.
+"""Micro-batches: one gather from the uint8 images, augmentation, normalization.
 
-Every random choice follows from (seed, epoch, batch), so an epoch can be entered anywhere and gives the same
-batches, and a resumed run needs no generator state for its data.
+Every random choice follows from (seed, epoch, batch), so an epoch that starts in the middle gives
+the same batches, and a resumed run needs no generator state for its data.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Normalization:
 
     @classmethod
     def of(cls, images: Tensor, indices: Tensor) -> "Normalization":
-        """Measure ``images[indices]``, (N, C, H, W) uint8, exactly: sums of integers, a few images at a time."""
+        """Measure ``images[indices]``, (N, C, H, W) uint8, exactly, by sums of integers."""
         total = torch.zeros(images.shape[1], dtype=torch.int64)
         squares = torch.zeros_like(total)
         for chunk in torch.split(indices, 4096):
@@ -42,12 +42,12 @@ class Normalization:
         count = len(indices) * images.shape[2] * images.shape[3]
         mean = total.double() / count
         variance = squares.double() / count - mean**2
-        # a constant channel would divide by zero
+        # A constant channel would cause a division by 0.
         std = variance.clamp(min=0).sqrt().clamp(min=1.0)
         return cls(tuple((mean / 255).tolist()), tuple((std / 255).tolist()))
 
     def affine(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return (1, C, 1, 1) scale and shift that take pixel values in [0, 255] to normalized ones."""
+        """Return (1, C, 1, 1) scale and shift that normalize pixel values in [0, 255]."""
         mean = torch.tensor(self.mean, dtype=torch.float64) * 255
         std = torch.tensor(self.std, dtype=torch.float64) * 255
         scale, shift = (1 / std).float(), (-mean / std).float()
@@ -56,7 +56,7 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which form a batch reaches the model."""
+    """Normalization, device and memory format of the batches that the model gets."""
 
     normalization: Normalization
     device: torch.device
@@ -64,7 +64,7 @@ class Placement:
 
 
 class Batches:
-    """What training and evaluation share: images on (or near) the device, and how a batch reaches the model."""
+    """Base of training and evaluation batches: images on (or near) the device, and their form."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Batches:
         *,
         indices: Tensor,
     ) -> None:
-        """``indices``: (n,) int64, which of the images to use."""
+        """``indices``: (n,) int64, the images to use."""
         self.indices = indices
         self.batch_size = batch_size
         self.device = placement.device
@@ -91,7 +91,7 @@ class Batches:
         return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return normalized float32 images of (B, C, H, W) pixel values in [0, 255], uint8 or float."""
+        """Normalize (B, C, H, W) pixel values in [0, 255], uint8 or float, to float32."""
         normalized = images.to(torch.float32).mul(self._scale).add_(self._shift)
         return normalized.contiguous(memory_format=self.memory_format)
 
@@ -120,7 +120,7 @@ class TrainBatches(Batches):
 
     @property
     def num_images(self) -> int:
-        """Images an epoch."""
+        """Images per epoch."""
         return len(self.indices)
 
     @property
@@ -136,17 +136,17 @@ class TrainBatches(Batches):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
         if self._weights is None:
             return self.indices[torch.randperm(self.num_images, generator=generator)]
-        # An inverse-CDF draw: torch.multinomial stops at 2^24 categories.
+        # An inverse-CDF draw, since torch.multinomial is limited to 2^24 categories.
         edges = self._weights.cumsum(0)
         draws = torch.rand(self.num_images, generator=generator, dtype=torch.float64) * edges[-1]
-        return self.indices[
-            torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)
-        ]
+        rows = torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)
+        return self.indices[rows]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the micro-batches of `epoch`, from micro-batch `start` on.
+        """Yield the micro-batches of `epoch`, from number `start` on.
 
-        Their sizes differ by one at most: no short tail, on which BatchNorm would be noisy (or, with one image, fail).
+        Their sizes differ by one at most: on a short tail BatchNorm would be noisy, or fail if it
+        is a single image.
         """
         generator = torch.Generator()
         for number, indices in enumerate(torch.tensor_split(self.order(epoch), len(self))):
@@ -158,7 +158,7 @@ class TrainBatches(Batches):
 
 
 class EvalBatches(Batches):
-    """Images once each, in their own order, not augmented."""
+    """Each image once, in order, not augmented."""
 
     def __iter__(self) -> Iterator[Batch]:
         for indices in torch.split(self.indices, self.batch_size):
@@ -172,7 +172,7 @@ def _balanced_weights(targets: Tensor) -> Tensor:
 
 
 def move_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
-    """Return uint8 images on a GPU that has room for the whole set, so that no batch waits for a copy."""
+    """Return the uint8 images, on the GPU if it has room for all, so that no batch waits for it."""
     if device.type != "cuda":
         return images
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,17 +1,16 @@
-"""Many image files -> one uint8 tensor, decoded once into a memory-mapped file that all runs share."""
+"""Many image files -> one uint8 tensor, decoded once into a memory-mapped file for all runs."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +22,24 @@ from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
 from visionsweep.data.paths import absolute, default_cache_dir
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.machine import count_cores
+from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.lock import lock_file
 
 logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
 FORMAT_VERSION = 1  # raise it when decoding or the file's layout changes
-CHUNK = (
-    64  # images a task: small enough to share out evenly, large enough that the queue costs nothing
-)
+CHUNK = 64  # images per task: few enough to keep all cores busy, many enough to hide the queue
 
 
 @dataclass(frozen=True)
 class DecodedImages:
     """Decoded files; the i-th image comes from the file with index kept[i]."""
 
-    images: Tensor  # (len(kept), C, H, W) uint8; writes to a mapped one stay private to the process
+    images: Tensor  # (len(kept), C, H, W) uint8; writes to a memory map stay in this process
     kept: list[int]
-    bad: list[tuple[str, str]]  # path and reason of each file left out
+    bad: list[str]  # paths of the files left out
 
 
 def decode_all(
@@ -50,8 +50,8 @@ def decode_all(
 ) -> DecodedImages:
     """Decode the files, or open what an earlier or a parallel run decoded.
 
-    `cache_dir` None is the user's cache folder, "none" memory only. When a file changes (size or time), the
-    whole list is decoded anew. DataError for unreadable files unless on_bad_image is skip.
+    `cache_dir` None is the user's cache folder, "none" memory only. If a file changes (size or
+    time), all are decoded again. Raises DataError for unreadable files unless on_bad_image is skip.
     """
     if on_bad_image not in ("error", "skip"):
         raise ConfigError(f"data.on_bad_image: expected error or skip, got {on_bad_image!r}")
@@ -64,9 +64,7 @@ def decode_all(
         images, bad = _open_or_build(folder, paths, preprocessing)
     _report(paths, bad, on_bad_image)
     kept = [index for index in range(len(paths)) if index not in bad]
-    return DecodedImages(
-        images, kept, [(str(paths[index]), reason) for index, reason in bad.items()]
-    )
+    return DecodedImages(images, kept, [str(paths[index]) for index in bad])
 
 
 def _report(paths: Sequence[Path], bad: dict[int, str], on_bad_image: OnBadImage) -> None:
@@ -75,60 +73,52 @@ def _report(paths: Sequence[Path], bad: dict[int, str], on_bad_image: OnBadImage
     index, reason = next(iter(bad.items()))
     line = f"cannot read {paths[index]} ({reason}); {len(bad):,} of {len(paths):,} files"
     if on_bad_image == "error":
-        raise DataError(f"{line}. Fix it, or data.on_bad_image=skip")
+        raise DataError(f"{line}. Fix it, or set data.on_bad_image=skip")
     if len(bad) == len(paths):
         raise DataError(f"{line}: no image is left")
     logger.warning("%s left out (data.on_bad_image=skip)", line)
 
 
 def _decode_chunks(
-    paths: Sequence[Path], preprocessing: Preprocessing
-) -> Iterator[tuple[npt.NDArray[np.uint8], dict[int, str]]]:
-    """Chunks in the order of `paths`: what could be read, and by index why the rest could not."""
+    paths: Sequence[Path], preprocessing: Preprocessing, bad: dict[int, str]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield chunks of the readable images in order; add the reasons of the others to `bad`."""
 
     def decode_chunk(start: int) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-        images, bad = [], {}
+        images, reasons = [], {}
         for index in range(start, min(start + CHUNK, len(paths))):
             try:
                 images.append(decode_image(paths[index], preprocessing))
             except UnreadableImageError as error:
-                bad[index] = error.reason
-        shape = (len(images), preprocessing.channels, *preprocessing.image_size)
-        return np.array(images, dtype=np.uint8).reshape(shape), bad
+                reasons[index] = error.reason
+        return np.array(images, dtype=np.uint8).reshape(-1, *_shape(preprocessing)), reasons
 
-    with ThreadPoolExecutor(_num_cores()) as executor:  # Pillow releases the GIL
-        yield from executor.map(decode_chunk, range(0, len(paths), CHUNK))
+    start = time.perf_counter()
+    with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
+        for images, reasons in executor.map(decode_chunk, range(0, len(paths), CHUNK)):
+            bad.update(reasons)
+            yield images
+    logger.info(
+        "decoded %s images to %s in %.1f s",
+        f"{len(paths) - len(bad):,}",
+        "x".join(map(str, _shape(preprocessing))),
+        time.perf_counter() - start,
+    )
 
 
-def _num_cores() -> int:
-    # Linux: what this process may use, which can be less than the machine has
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    return (preprocessing.channels, *preprocessing.image_size)
 
 
 def _decode_to_memory(
     paths: Sequence[Path], preprocessing: Preprocessing
 ) -> tuple[Tensor, dict[int, str]]:
-    start, count, bad = time.perf_counter(), 0, {}
-    images = np.empty(
-        (len(paths), preprocessing.channels, *preprocessing.image_size), dtype=np.uint8
-    )
-    for chunk, chunk_bad in _decode_chunks(paths, preprocessing):
+    count, bad = 0, dict[int, str]()
+    images = np.empty((len(paths), *_shape(preprocessing)), dtype=np.uint8)
+    for chunk in _decode_chunks(paths, preprocessing, bad):
         images[count : count + len(chunk)] = chunk
         count += len(chunk)
-        bad.update(chunk_bad)
-    _log_decoded(count, preprocessing, start, "kept in memory (data.cache_dir=none)")
     return torch.from_numpy(images[:count]), bad
-
-
-def _log_decoded(count: int, preprocessing: Preprocessing, start: float, where: str) -> None:
-    shape = "x".join(map(str, (preprocessing.channels, *preprocessing.image_size)))
-    logger.info(
-        "decoded %s images to %s in %.1f s; %s",
-        f"{count:,}",
-        shape,
-        time.perf_counter() - start,
-        where,
-    )
 
 
 def _open_or_build(
@@ -139,12 +129,13 @@ def _open_or_build(
     if found is not None and any(
         _is_readable_now(paths[index], preprocessing) for index in found[1]
     ):
-        array_path.unlink(missing_ok=True)  # a network folder was away, or permissions were wrong
+        # A network folder was away, or permissions were wrong.
+        array_path.unlink(missing_ok=True)
         found = None
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(array_path.with_suffix(".lock")):
+            with lock_file(array_path.with_suffix(".lock")):
                 # Another process may have built it while this one waited.
                 if _open(array_path, len(paths)) is None:
                     _build(array_path, paths, preprocessing)
@@ -156,7 +147,7 @@ def _open_or_build(
         found = _open(array_path, len(paths))
         if found is None:
             raise DataError(
-                f"data.cache_dir: {array_path} vanished while it was opened. Start again"
+                f"data.cache_dir: {array_path} vanished while it was being opened; start again"
             )
     return found
 
@@ -190,70 +181,41 @@ def _key(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
 
 
 def _open(array_path: Path, num_files: int) -> tuple[Tensor, dict[int, str]] | None:
-    """What is cached, or None when it is missing, incomplete or damaged."""
+    """Return images and bad files from the cache; None if they are missing or damaged."""
     try:
-        bad = {
-            int(index): reason
-            for index, reason in json.loads(_bad_path(array_path).read_text()).items()
-        }
-        if len(bad) == num_files:
-            return torch.empty(0, dtype=torch.uint8), bad
-        # Copy-on-write: the pages are shared until written to, and torch accepts the array as writable.
+        reasons = json.loads(_bad_path(array_path).read_text())
+        # Copy-on-write: pages are shared until written to, and torch takes the array as writable.
         array = np.load(array_path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    if array.dtype != np.uint8 or len(array) + len(bad) != num_files:
+    if array.dtype != np.uint8 or len(array) != num_files:
         return None
-    return torch.from_numpy(array), bad
+    bad = {int(index): reason for index, reason in reasons.items()}
+    return torch.from_numpy(array[: num_files - len(bad)]), bad
 
 
 def _bad_path(array_path: Path) -> Path:
     return array_path.with_suffix(".json")
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock, which the system drops when the process dies."""
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def _build(array_path: Path, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-    start = time.perf_counter()
-    sample_shape = (preprocessing.channels, *preprocessing.image_size)
-    with _replacing(array_path) as stream:
-        # Now for its length only: NumPy leaves room for any number of rows, so the final one fits.
-        _write_header(stream, (len(paths), *sample_shape))
-        data_start, count, bad = stream.tell(), 0, {}
-        for chunk, chunk_bad in _decode_chunks(paths, preprocessing):
-            stream.write(chunk.tobytes())
-            count += len(chunk)
-            bad.update(chunk_bad)
-        stream.seek(0)
-        _write_header(stream, (count, *sample_shape))
-        assert stream.tell() == data_start
-        # Before the array appears: an array is complete only with its list of bad files.
-        with _replacing(_bad_path(array_path)) as bad_stream:
-            bad_stream.write(json.dumps(bad).encode())
-    _log_decoded(count, preprocessing, start, f"cached in {array_path}")
-
-
-def _write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content takes the name `path` at the end, at once and complete, or not at all."""
-    # One name a target: under the lock, what a killed process left is overwritten instead of piling up.
-    temporary = path.with_name(f"{path.name}.tmp")
+    # A fixed name, under the lock: leftovers of killed processes are overwritten, not piled up.
+    temporary = array_path.with_suffix(".tmp")
+    shape, bad = _shape(preprocessing), dict[int, str]()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *shape)}
     try:
+        # Not a memory map: a full disk would kill the process instead of raising OSError.
         with temporary.open("wb") as stream:
-            yield stream
+            np.lib.format.write_array_header_1_0(stream, header)
+            for chunk in _decode_chunks(paths, preprocessing, bad):
+                stream.write(chunk.tobytes())
+            for _ in bad:  # pad to the length in the header
+                stream.write(bytes(math.prod(shape)))
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        # The list of bad files comes first: an array without it is incomplete.
+        write_text(_bad_path(array_path), json.dumps(bad))
+        temporary.replace(array_path)
     finally:
         temporary.unlink(missing_ok=True)
+    logger.info("cached decoded images in %s", array_path)

@@ -15,15 +15,16 @@ ARCHIVE_FOLDER = "cifar-10-batches-py"
 def load_cifar10(
     root: str | None = None, download: bool = False, flips: bool = True
 ) -> ImageDataset:
-    """CIFAR-10 with its official test split, below `root` or the cache folder; DataError if it is not there.
+    """Return CIFAR-10 with its official test split, read below `root` or the cache folder.
 
-    The batches are pickles: torchvision opens them only after it has checked their MD5 sums.
+    The batches are pickles: torchvision checks their MD5 sums before it opens them. Raises
+    DataError if they are missing or damaged.
     """
     home = default_cache_dir() if root is None else absolute("data.root", root)
     if not download and not (home / ARCHIVE_FOLDER).is_dir():
         raise DataError(
-            f"CIFAR-10 is not in {home / ARCHIVE_FOLDER} (data.root={'null' if root is None else root}). "
-            "Either data.download=true (170 MB), or data.root=FOLDER that holds the folder of that name"
+            f"CIFAR-10 is not in {home / ARCHIVE_FOLDER} (data.root={root or 'null'}). Set "
+            "data.download=true (170 MB), or data.root to the folder that holds this folder"
         )
     train = _open(home, is_train=True, download=download)
     return ImageDataset(

@@ -1,4 +1,4 @@
-"""Images listed in a CSV file: one row an image, columns found by their names."""
+"""Images listed in a CSV file: one row per image, columns found by their names."""
 
 import csv
 import os
@@ -10,9 +10,10 @@ from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.decode import Fit, make_preprocessing
 from visionsweep.data.image_files import ImageFiles, check_disjoint, load_files
-from visionsweep.data.labels import nearest, sorted_class_names, warn_empty_classes
+from visionsweep.data.labels import sorted_class_names, warn_empty_classes
 from visionsweep.data.paths import require_file, require_folder
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,15 @@ def load_csv(
     cache_dir: str | None = None,
     flips: bool = True,
 ) -> ImageDataset:
-    """The images that the CSV file `path` lists; `image`, `label` and `group` are names of columns.
+    """Return the images that the CSV file `path` lists.
 
-    Images are looked up below `root`, by default the CSV file's own folder. `classes` gives the classes in
-    their order, or their number for labels 0..n-1; by default they are the labels that occur, integers by
-    value. `test_path` is a second CSV file with the official test split.
+    `image`, `label` and `group` name columns. Images are looked up below `root`, by default the CSV
+    file's own folder. `classes` lists the classes in order, or gives their number for labels
+    0..n-1; by default they are the labels that occur, integers by value. `test_path` is a second
+    CSV file with the official test split. Raises ConfigError or DataError naming file and line.
     """
     preprocessing = make_preprocessing(image_size, channels, fit)
-    table = require_file("data.path", path, "the CSV file with one row an image")
+    table = require_file("data.path", path, "the CSV file with one row per image")
     if not label:
         raise ConfigError(
             "data.label is not set: give the name of the column with the labels (data.label=...)"
@@ -91,8 +93,8 @@ def _read_rows(path: Path, columns: dict[str, str]) -> list[_Row]:
                 for key, value in values.items():
                     if not value:
                         raise DataError(
-                            f"{path} line {reader.line_num}: column {columns[key]} ({key}) is empty. "
-                            "Fill it in, or remove the row"
+                            f"{path} line {reader.line_num}: column {columns[key]} ({key}) is "
+                            "empty. Fill it in, or remove the row"
                         )
                 rows.append(
                     _Row(
@@ -111,7 +113,7 @@ def _read_rows(path: Path, columns: dict[str, str]) -> list[_Row]:
             f"cannot read {path} ({error}). Expected a CSV file with a header"
         ) from error
     if not rows:
-        raise DataError(f"{path} has a header but no row: expected one row an image")
+        raise DataError(f"{path} has a header but no row: expected one row per image")
     return rows
 
 
@@ -119,12 +121,12 @@ def _check_columns(path: Path, available: Sequence[str], columns: dict[str, str]
     for key, name in columns.items():
         if available.count(name) > 1:
             raise DataError(
-                f"{key}={name}: {path} has {available.count(name)} columns of that name. Rename one"
+                f"{key}={name}: {path} has {available.count(name)} columns of that name; rename one"
             )
         if name not in available:
             raise DataError(
-                f"{key}={name}: {path} has no such column{nearest(name, available)} "
-                f"Columns: {', '.join(available) or 'none'}. Set {key}=COLUMN"
+                f"{key}={name}: {path} has no such column. Set {key} to one of its columns "
+                f"({', '.join(available) or 'none'}){did_you_mean(name, available)}"
             )
 
 
@@ -136,10 +138,10 @@ def _class_names(classes: Sequence[str | int] | int | None, rows: Sequence[_Row]
     else:
         names = [str(name) for name in classes]
     if len(set(names)) != len(names):
-        raise ConfigError(f"data.classes: a class is named twice in {names}")
+        raise ConfigError(f"data.classes: expected distinct names, got {names}")
     if len(names) < 2:
         raise DataError(
-            f"data.label: {len(names)} class ({', '.join(names)}); expected two or more"
+            f"data.label: expected at least 2 classes, got {len(names)} ({', '.join(names)})"
         )
     return names
 
@@ -151,34 +153,31 @@ def _to_files(
     class_names: Sequence[str],
     classes: Sequence[str | int] | int | None,
 ) -> ImageFiles:
-    """Rows as files with class numbers; DataError names the line of a bad one."""
+    """Return the rows as files with class numbers; DataError names the line of a bad one."""
     numbers = {name: number for number, name in enumerate(class_names)}
     base = table.parent if folder is None else folder
     lines: dict[Path, int] = {}
     for row in rows:
         if row.label not in numbers:
             raise DataError(_explain_label(row, table, class_names, classes))
-        path = Path(
-            os.path.normpath(base / os.path.expanduser(row.image))
-        )  # a/../a/0.png is a/0.png
+        # a/../a/0.png is a/0.png
+        path = Path(os.path.normpath(base / os.path.expanduser(row.image)))
         if path in lines:
             raise DataError(
-                f"{table} line {row.line}: {row.image} is in line {lines[path]} too, so it could be in "
-                "train and val at once. Remove one (trainer.sampler can repeat rare classes)"
+                f"{table} line {row.line}: {row.image} is in line {lines[path]} too, so it could "
+                "be in train and val at once. Remove one (trainer.sampler can repeat rare classes)"
             )
         if not _is_file(path):
             raise DataError(
-                f"{table} line {row.line}: {path} does not exist (cwd {Path.cwd()}). "
-                "Correct the row, or set data.root to the folder of the images"
+                f"{table} line {row.line}: {path} does not exist (current directory: "
+                f"{Path.cwd()}). Correct the row, or set data.root to the folder of the images"
             )
         lines[path] = row.line
     return ImageFiles(
         paths=list(lines),
         ids=[row.image for row in rows],
         targets=[numbers[row.label] for row in rows],
-        groups=None
-        if rows[0].group is None
-        else [row.group for row in rows if row.group is not None],
+        groups=[row.group for row in rows if row.group is not None] or None,
     )
 
 
@@ -199,4 +198,5 @@ def _explain_label(
         )
     given = "the labels of data.path" if classes is None else "data.classes"
     shown = ", ".join(class_names[:8]) + (", ..." if len(class_names) > 8 else "")
-    return f"{where} is not among {given} ({shown}){nearest(row.label, class_names)} Correct one"
+    hint = did_you_mean(row.label, class_names)
+    return f"{where} is not among {given} ({shown}). Correct one of the two{hint}"

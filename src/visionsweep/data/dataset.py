@@ -1,4 +1,10 @@
-"""The container that every data set loader returns: decoded uint8 images in one tensor, and what they allow."""
+"""`ImageDataset`, which every loader returns: decoded uint8 images in one tensor, with labels.
+
+A loader of your own is a function that returns an `ImageDataset`. It receives the keys of its YAML
+and nothing else. Set ``flips: false`` in it if a mirrored image does not keep its label; images of
+image files come from ``image_files.load_files``, which decodes and caches them. Raise `DataError`
+for missing or damaged data and `ConfigError` for a wrong setting.
+"""
 
 from dataclasses import dataclass, field
 
@@ -7,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes a (C, H, W) uint8 tensor; stored with a checkpoint, so that predict does the same."""
+    """How an image file becomes a (C, H, W) uint8 tensor; stored in checkpoints for predict."""
 
     image_size: tuple[int, int]  # height, width
     channels: int  # 1 (grey) or 3 (RGB)
-    fit: str = "crop"  # crop | pad | stretch: what happens to another aspect ratio
+    fit: str = "crop"  # crop | pad | stretch: how other aspect ratios fit
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class ImageSet:
 
     images: Tensor  # (N, C, H, W) uint8; may be a read-only memory map
     targets: Tensor  # (N,) int64
-    ids: list[str]  # path or index of each image: how the split manifest and messages name it
+    ids: list[str]  # path or index of each image, for the split manifest and messages
     groups: list[str] | None = None  # images of one group stay on one side of a split
 
     def __len__(self) -> int:
@@ -29,7 +35,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """A data set: what may be used for training and validation, and the official test split if there is one."""
+    """Images for training and validation, and the official test split if there is one."""
 
     name: str
     class_names: list[str]
@@ -41,5 +47,5 @@ class ImageDataset:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes, including those without an image."""
+        """Number of classes, including those without an image."""
         return len(self.class_names)

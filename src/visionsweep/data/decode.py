@@ -1,4 +1,4 @@
-"""Image file -> (C, H, W) uint8 array: the one decoder that training and prediction share."""
+"""Image file -> (C, H, W) uint8 array: the decoder of training and prediction."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
 EXIF_ORIENTATION = 0x0112
-# Shrink by whole factors down to this many times the wanted size, then filter: the default of Pillow's
-# Image.thumbnail, close to filtering the full image at a fraction of the time.
+# Shrink by whole factors down to this many times the wanted size, then filter: the default of
+# Pillow's Image.thumbnail, close to filtering the full image in a fraction of the time.
 REDUCING_GAP = 2.0
 
 
@@ -30,11 +30,11 @@ class UnreadableImageError(DataError):
 
 
 def make_preprocessing(image_size: int | Sequence[int], channels: int, fit: str) -> Preprocessing:
-    """Preprocessing from the settings `data.*`; ConfigError for a value that no image can have."""
+    """Return the preprocessing of `data.*`; raises ConfigError for a value no image can have."""
     sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
     if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
         raise ConfigError(
-            f"data.image_size: expected pixels, as one number or [height, width], got {image_size}"
+            f"data.image_size: expected pixels, one number or [height, width], got {image_size}"
         )
     if channels not in (1, 3):
         raise ConfigError(f"data.channels: expected 1 (grey) or 3 (RGB), got {channels}")
@@ -44,10 +44,10 @@ def make_preprocessing(image_size: int | Sequence[int], channels: int, fit: str)
 
 
 def decode_image(path: str | Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """The image as (C, H, W) uint8, upright (EXIF), transparency on white, the first frame of several.
+    """Return (C, H, W) uint8: upright (EXIF), transparency on white, the first of several frames.
 
-    fit=crop covers the target and cuts the centre, pad fits inside it on black, stretch ignores the aspect
-    ratio. Raises UnreadableImageError for whatever is wrong with the file.
+    fit=crop covers the target and keeps the centre, pad fits inside it on black, stretch ignores
+    the aspect ratio. Raises UnreadableImageError for anything wrong with the file.
     """
     path = Path(path)
     try:
@@ -56,9 +56,9 @@ def decode_image(path: str | Path, preprocessing: Preprocessing) -> npt.NDArray[
         image = _fit(
             _to_mode(upright, "L" if preprocessing.channels == 1 else "RGB"), preprocessing
         )
-    except MemoryError:  # the machine's fault, not the file's
+    except MemoryError:  # not the file's fault
         raise
-    # Pillow's decoders meet hostile bytes with OSError, SyntaxError, ValueError, struct.error and more.
+    # For damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error and more.
     except Exception as error:
         raise UnreadableImageError(path, _reason(error)) from error
     pixels: npt.NDArray[np.uint8] = np.asarray(image)
@@ -78,7 +78,7 @@ def _load_upright(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
     height, width = preprocessing.image_size
     if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # 5 to 8 swap the axes
         height, width = width, height
-    # A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves room to filter; other formats ignore the call.
+    # Decodes a JPEG at 1/2, 1/4 or 1/8 if that leaves room to filter; other formats ignore it.
     wanted = round(width * REDUCING_GAP), round(height * REDUCING_GAP)
     image.draft("L" if preprocessing.channels == 1 else "RGB", wanted)
     image.load()
@@ -86,7 +86,7 @@ def _load_upright(image: Image.Image, preprocessing: Preprocessing) -> Image.Ima
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """The image in 8-bit mode L or RGB, whatever mode it came in."""
+    """Return the image in 8-bit mode L or RGB."""
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_to_8_bit(np.asarray(image)))
     elif image.has_transparency_data:
@@ -97,10 +97,10 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _to_8_bit(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Grey levels of more than 8 bits in 0..255 by their nominal range: clipping would leave a white image.
+    """Map grey levels of more than 8 bits to 0..255; clipping would leave a white image.
 
-    Integers are 16 bit (divided by 257); floats are 0..1 or 0..255. Values outside of these ranges have no
-    nominal range, so their own minimum and maximum become 0 and 255.
+    16-bit integers are divided by 257; floats are 0..1 or 0..255. If values lie outside of these
+    ranges, their minimum and maximum become 0 and 255.
     """
     values = pixels.astype(np.float64)
     low, high = float(values.min()), float(values.max())

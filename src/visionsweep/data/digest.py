@@ -1,4 +1,4 @@
-"""A short name for the content of a set of images, so that two records show whether they saw the same ones."""
+"""A digest of a set of images, so that two records show whether they saw the same ones."""
 
 import hashlib
 
@@ -7,14 +7,14 @@ import torch
 
 from visionsweep.data.dataset import ImageSet
 
-MAX_BYTES = 16_000_000  # of pixels: a millisecond each few megabytes, at each start of a run
+MAX_BYTES = 16_000_000  # of pixels; a few megabytes take a millisecond at each start of a run
 CHUNK_BYTES = 1 << 20  # gathered at a time
 
 
 def content_digest(images: ImageSet, indices: np.ndarray) -> str:
-    """Return 16 hex digits of the ids and labels of the rows `indices`, in order, and of pixels.
+    """Return 16 hex digits: a hash of the ids, labels and pixels of the rows `indices`, in order.
 
-    All pixels count in up to 16 MB, in more those of evenly spread rows.
+    Of more than MAX_BYTES of pixels, only those of evenly spaced rows count.
     """
     digest = hashlib.blake2b(digest_size=8)
     ids = "".join(f"{images.ids[index]}\0" for index in indices.tolist())

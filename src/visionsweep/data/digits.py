@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 images of 8x8, bundled with the package, so always there."""
+"""scikit-learn's handwritten digits: 1,797 images of 8x8, bundled with the package."""
 
 import gzip
 from importlib.util import find_spec
@@ -12,7 +12,7 @@ from visionsweep.data.dataset import ImageDataset, ImageSet, Preprocessing
 
 
 def load_digits(flips: bool = False) -> ImageDataset:
-    """The digits as (1797, 1, 8, 8) uint8, grey levels 0..16 stretched to 0..255; no official test split."""
+    """Return the digits, grey levels 0..16 stretched to 0..255; no official test split."""
     table = _read_table()
     pixels = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     targets = torch.from_numpy(table[:, -1].astype(np.int64))
@@ -27,8 +27,8 @@ def load_digits(flips: bool = False) -> ImageDataset:
 
 
 def _read_table() -> npt.NDArray[np.float64]:
-    """(1797, 65): 64 grey levels and the label of each image."""
-    # find_spec does not run the package: importing sklearn.datasets takes seconds, this read milliseconds.
+    """Return (1797, 65): 64 grey levels and the label of each image."""
+    # find_spec does not import the package: sklearn.datasets takes seconds, this read milliseconds.
     spec = find_spec("sklearn")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"

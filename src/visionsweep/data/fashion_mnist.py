@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 + 10,000 grey images of 28x28, ten classes of clothing (arXiv 1708.07747)."""
+"""Fashion-MNIST: 60,000 + 10,000 grey images of 28x28 in ten classes (arXiv 1708.07747)."""
 
 import gzip
 import math
@@ -40,9 +40,9 @@ FILES = (
 def load_fashion_mnist(
     root: str | None = None, download: bool = False, flips: bool = True
 ) -> ImageDataset:
-    """Fashion-MNIST with its official test split; DataError says where it looked.
+    """Return Fashion-MNIST with its official test split; a DataError says where it looked.
 
-    A set `root` is the only place looked at; else the Debian package's folder, then the cache folder.
+    It looks below `root` only, or without one in the Debian package's folder and the cache folder.
     """
     files = _locate(root, download)
     with ThreadPoolExecutor(len(files)) as executor:  # zlib releases the GIL
@@ -58,29 +58,28 @@ def load_fashion_mnist(
 
 
 def read_idx(path: Path) -> Tensor:
-    """Array of bytes in an idx file, gzipped or not, as a uint8 tensor of the shape in its header."""
+    """Return the uint8 array of an idx file, gzipped or not."""
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot read {path} ({error}). Fetch the file again") from error
-    # Header: two zero bytes, the type (8: unsigned byte), the number of dimensions, big-endian uint32 sizes.
+        raise DataError(f"cannot read {path} ({error}); download it again") from error
+    # Header: two zero bytes, type (8: uint8), number of dimensions, big-endian uint32 sizes.
     num_dims = content[3] if len(content) > 3 else 0
     if content[:3] != b"\x00\x00\x08" or not 1 <= num_dims <= 4 or len(content) < 4 + 4 * num_dims:
         raise DataError(
-            f"{path} is not an idx file of bytes: header {content[:4].hex() or 'missing'}"
+            f"{path} is not an idx file of bytes (header {content[:4].hex() or 'missing'})"
         )
     shape = struct.unpack_from(f">{num_dims}I", content, 4)
     offset = 4 + 4 * num_dims
-    num_bytes = len(content) - offset
+    num_bytes, dims = len(content) - offset, "x".join(map(str, shape))
     if num_bytes != math.prod(shape):
         raise DataError(
-            f"{path}: the header says {'x'.join(map(str, shape))} bytes, the file holds {num_bytes:,}. "
-            "Fetch the file again"
+            f"{path}: expected {dims} bytes by its header, got {num_bytes:,}; download it again"
         )
-    if math.prod(shape) == 0:
-        raise DataError(f"{path} holds no image: its header says {'x'.join(map(str, shape))}")
+    if num_bytes == 0:
+        raise DataError(f"{path} holds no image: its header says {dims}")
     return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=offset).view(shape)
 
 
@@ -99,7 +98,7 @@ def _image_set(images: Tensor, labels: Tensor, path: Path, part: str) -> ImageSe
 
 def _locate(root: str | None, download: bool) -> list[Path]:
     home = default_cache_dir() if root is None else absolute("data.root", root)
-    # torchvision's own layout below the folder it is given
+    # The second one is torchvision's layout below a root.
     folders = [home, home / "FashionMNIST" / "raw"]
     if root is None:
         folders.insert(0, DEBIAN_FOLDER)
@@ -110,14 +109,14 @@ def _locate(root: str | None, download: bool) -> list[Path]:
     if files is None:
         looked = ", ".join(map(str, folders))
         raise DataError(
-            f"Fashion-MNIST is not in {looked} (data.root={'null' if root is None else root}). "
-            "Either `apt install dataset-fashion-mnist`, or data.download=true, or data.root=FOLDER"
+            f"Fashion-MNIST is not in {looked} (data.root={root or 'null'}). Run "
+            "`apt install dataset-fashion-mnist`, or set data.download=true or data.root=FOLDER"
         )
     return files
 
 
 def _find(folders: Sequence[Path]) -> list[Path] | None:
-    """The four files in the first folder that has them all, plain ones before gzipped ones."""
+    """Return the four files in the first folder that has all; plain ones go before gzipped ones."""
     for folder in folders:
         choices = [[folder / name, folder / f"{name}.gz"] for name in FILES]
         found = [next((path for path in pair if path.is_file()), None) for pair in choices]
@@ -134,6 +133,6 @@ def _download(home: Path) -> None:
         FashionMNIST(str(home), download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"data.download=true: cannot fetch Fashion-MNIST into {home} ({error}). "
-            "Try again, or `apt install dataset-fashion-mnist`, or data.root=FOLDER"
+            f"data.download=true: cannot download Fashion-MNIST to {home} ({error}). "
+            "Try again, run `apt install dataset-fashion-mnist`, or set data.root=FOLDER"
         ) from error

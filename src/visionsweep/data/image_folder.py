@@ -1,4 +1,4 @@
-"""Images sorted into one folder a class: root/CLASS/**/IMAGE, or root/{train,test}/CLASS/**/IMAGE."""
+"""Images in one folder per class: root/CLASS/**/IMAGE, or root/{train,test}/CLASS/**/IMAGE."""
 
 import logging
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ from visionsweep.data.image_files import (
     load_files,
     refuse_unreadable,
 )
-from visionsweep.data.labels import nearest, warn_empty_classes
+from visionsweep.data.labels import warn_empty_classes
 from visionsweep.data.paths import require_folder
 from visionsweep.errors import DataError
+from visionsweep.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +33,14 @@ def load_image_folder(
     cache_dir: str | None = None,
     flips: bool = True,
 ) -> ImageDataset:
-    """The images below `root`, classes in the order of their folders' names.
+    """Return the images below `root`, classes in the order of their folders' names.
 
-    Where root/train and root/test hold class folders, test is the official test split. A class folder without
-    an image keeps its number and is warned of; DataError for no image at all or files in both parts.
+    If root/train and root/test hold class folders, test is the official test split. A class folder
+    without an image keeps its number and causes a warning. Raises DataError if there is no image,
+    or if a file is in both parts.
     """
     preprocessing = make_preprocessing(image_size, channels, fit)
-    folder = require_folder("data.root", root, "the folder with one sub-folder a class")
+    folder = require_folder("data.root", root, "the folder with one subfolder per class")
     train_folder, test_folder = _find_parts(folder)
     class_names = [path.name for path in _sub_folders(train_folder)]
     if len(class_names) < 2:
@@ -75,7 +77,7 @@ def _sub_folders(folder: Path) -> list[Path]:
 
 
 def _find_parts(folder: Path) -> tuple[Path, Path | None]:
-    """Folders of the classes for training, and for the official test split if there is one."""
+    """Return the folder with the classes for training, and that of the test split if any."""
     names = {path.name for path in _sub_folders(folder)}
     if (
         not names
@@ -85,13 +87,13 @@ def _find_parts(folder: Path) -> tuple[Path, Path | None]:
         return folder, None
     if not {"train", "test"} <= names:
         raise DataError(
-            f"data.root: {folder} holds {', '.join(sorted(names))}: expected class folders, or train and test. "
-            f"Set data.root={folder / min(names)} to use that part"
+            f"data.root: expected class folders, or train and test, in {folder}, "
+            f"got {', '.join(sorted(names))}. Set data.root={folder / min(names)} to use that part"
         )
     unused = sorted(names - {"train", "test"})
     if unused:
         logger.warning(
-            "%s is not used: validation is cut from train (split.val_fraction)", folder / unused[0]
+            "%s is not used: validation is split off train (split.val_fraction)", folder / unused[0]
         )
     return folder / "train", folder / "test"
 
@@ -103,24 +105,24 @@ def _explain_no_classes(folder: Path, class_names: Sequence[str]) -> str:
         num_images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
         found = f"{num_images:,} images but no class folder" if num_images else "no class folder"
     return (
-        f"data.root: {folder} holds {found}; expected two or more: {folder}/CLASS/IMAGE. "
+        f"data.root: {folder} holds {found}; expected at least 2: {folder}/CLASS/IMAGE. "
         "Sort the images into folders, or list them with data=csv"
     )
 
 
 def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFiles:
-    """The images of a part, by class and then by path; ids are relative to `root`."""
+    """Return the images of a part, by class and then by path; ids are relative to `root`."""
     unknown = sorted({path.name for path in _sub_folders(folder)} - set(class_names))
     if unknown:
         raise DataError(
-            f"data.root: class {unknown[0]} of {folder} is not among the {len(class_names)} classes of train"
-            f"{nearest(unknown[0], class_names)} Rename or remove the folder"
+            f"data.root: class {unknown[0]} of {folder} is not among the {len(class_names)} classes"
+            f" of train; rename or remove the folder{did_you_mean(unknown[0], class_names)}"
         )
     paths: list[Path] = []
     targets: list[int] = []
     num_others = 0
     for target, name in enumerate(class_names):
-        # Archives keep no empty folders: a class without test images is warned of.
+        # Archives drop empty folders; a class without test images only causes a warning.
         found, others = (
             find_images_below("data.root", folder / name) if (folder / name).exists() else ([], 0)
         )
@@ -133,5 +135,5 @@ def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFi
             f"data.root: no image in the class folders of {folder}; expected files named {suffixes}"
         )
     if num_others:
-        logger.info("%s: ignored %s files that are not named as images", folder, f"{num_others:,}")
+        logger.info("%s: ignored %s files without an image suffix", folder, f"{num_others:,}")
     return ImageFiles(paths, [path.relative_to(root).as_posix() for path in paths], targets)

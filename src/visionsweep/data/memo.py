@@ -1,11 +1,10 @@
-"""The datasets that this process has built: a warm worker decodes or opens its images once, not once a trial.
+"""The datasets of this process: a warm worker loads its images once, not once per trial.
 
-Only for processes that run many jobs on data that stays as it is: what changes on disk is not seen here.
+Changes on disk go unnoticed, so this is only for processes that run many jobs on the same data.
 """
 
 import json
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +13,13 @@ from visionsweep.data.dataset import ImageDataset
 MAX_DATASETS = 2
 
 log = logging.getLogger(__name__)
-_datasets: OrderedDict[str, ImageDataset] = OrderedDict()  # the one used last comes last
+_datasets: dict[str, ImageDataset] = {}  # the one used last comes last
 
 
 def remembered(node: dict[str, Any], load: Callable[[], ImageDataset]) -> ImageDataset:
-    """Return the dataset of the resolved `data` config: the one that this process has, else what `load` returns.
+    """Return the dataset of the resolved `data` config, calling `load` if it is not in memory.
 
-    A dataset is never changed by a run, so that all runs of a process share one.
+    Runs never change a dataset, so all runs of a process can share one.
     """
     key = json.dumps(node, sort_keys=True)
     dataset = _datasets.pop(key, None)
@@ -30,10 +29,10 @@ def remembered(node: dict[str, Any], load: Callable[[], ImageDataset]) -> ImageD
         log.info("data: %s is in memory", dataset.name)
     _datasets[key] = dataset
     if len(_datasets) > MAX_DATASETS:
-        _datasets.popitem(last=False)
+        del _datasets[next(iter(_datasets))]
     return dataset
 
 
 def forget_datasets() -> None:
-    """Free all of them."""
+    """Free all datasets."""
     _datasets.clear()

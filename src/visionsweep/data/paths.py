@@ -1,4 +1,4 @@
-"""Where data lies: user paths made absolute, and the folder for what can be rebuilt or downloaded again."""
+"""Paths of data: the user's made absolute, and the cache folder."""
 
 import os
 from pathlib import Path
@@ -7,48 +7,47 @@ from visionsweep.errors import ConfigError, DataError
 
 
 def absolute(key: str, value: str) -> Path:
-    """Path that the setting `key` names: `~` expanded, a relative one taken from the current directory."""
+    """Return the value of the setting `key` as an absolute path, `~` expanded."""
     try:
         return Path(value).expanduser().absolute()
     except RuntimeError as error:  # ~name of nobody
         raise ConfigError(
-            f"{key}: cannot expand {value!r} ({error}). Give an absolute path"
+            f"{key}: cannot expand {value!r} ({error}); give an absolute path"
         ) from error
 
 
 def require_folder(key: str, value: str | None, meaning: str) -> Path:
-    """Absolute path of an existing folder; ConfigError when unset, DataError when it is not there."""
+    """Return the absolute path of a folder. Raises ConfigError if unset, DataError if missing."""
     path = _require(key, value, meaning)
     if not path.is_dir():
-        raise DataError(f"{key}: {path} is not a folder. Expected {meaning}")
+        raise DataError(f"{key}: expected {meaning}, but {path} is not a folder")
     return path
 
 
 def require_file(key: str, value: str | None, meaning: str) -> Path:
-    """Absolute path of an existing file; ConfigError when unset, DataError when it is not there."""
+    """Return the absolute path of a file. Raises ConfigError if unset, DataError if missing."""
     path = _require(key, value, meaning)
     if not path.is_file():
-        raise DataError(f"{key}: {path} is not a file. Expected {meaning}")
+        raise DataError(f"{key}: expected {meaning}, but {path} is not a file")
     return path
 
 
 def _require(key: str, value: str | None, meaning: str) -> Path:
-    if value is None or not value:
-        raise ConfigError(f"{key} is not set: give {meaning} ({key}=...){_without_data(key)}")
+    instead = (
+        ", or use data=digits to try without data" if key in ("data.root", "data.path") else ""
+    )
+    if not value:
+        raise ConfigError(f"{key} is not set: set {key} to {meaning}{instead}")
     path = absolute(key, value)
     if not path.exists():
         raise DataError(
-            f"{key}: {path} does not exist (cwd {Path.cwd()}). Set {key}=...{_without_data(key)}"
+            f"{key}: {path} does not exist (current directory: {Path.cwd()}). Set {key}{instead}"
         )
     return path
 
 
-def _without_data(key: str) -> str:
-    return " or data=digits to try without data" if key in ("data.root", "data.path") else ""
-
-
 def default_cache_dir() -> Path:
-    """$XDG_CACHE_HOME/visionsweep, or ~/.cache/visionsweep."""
+    """Return $XDG_CACHE_HOME/visionsweep, or ~/.cache/visionsweep."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative value is invalid and ignored.
+    # By the XDG specification, a relative value is invalid and ignored.
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "visionsweep"

@@ -1,4 +1,4 @@
-"""Training and validation: who goes where, and the manifest that records it. The test split is not cut here."""
+"""The split into training and validation, and its manifest. The test split comes with the data."""
 
 import csv
 import io
@@ -13,11 +13,13 @@ import numpy.typing as npt
 from visionsweep.data.dataset import ImageDataset, ImageSet
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.rundir.atomic import atomic_write
+from visionsweep.rundir.layout import SPLIT
 
 logger = logging.getLogger(__name__)
 
+_HEADER = ["split", "id", "class", "group"]
 Indices = npt.NDArray[np.int64]
-NUM_ORDERS = 8  # random orders of the groups that are tried; the most even result is taken
+NUM_ORDERS = 8  # random orders of the groups to try; the most even result wins
 
 
 class SplitRow(NamedTuple):
@@ -39,11 +41,11 @@ def split_indices(
     seed: int,
     class_names: Sequence[str] | None = None,
 ) -> tuple[Indices, Indices]:
-    """Sorted indices for training and for validation: disjoint, complete, the classes spread evenly.
+    """Return sorted indices for training and validation: disjoint, complete, stratified by class.
 
-    `fold` k of `num_folds` when set, else a share of `val_fraction`. No group lies on both sides. A class of
-    one image or one group stays in training. The result depends on nothing but the arguments. DataError when a
-    side would be empty.
+    Validation is fold `fold` of `num_folds` if `fold` is set, else the share `val_fraction`. No
+    group lies on both sides. A class of one image or one group stays in training. The result
+    depends only on the arguments. Raises DataError if a side would be empty.
     """
     _check_settings(val_fraction, fold, num_folds, seed)
     targets = np.asarray(targets, dtype=np.int64)
@@ -62,8 +64,8 @@ def split_indices(
         units = "" if groups is None else f" in {len(set(groups)):,} groups"
         raise DataError(
             f"{how} of {len(targets):,} images{units}, {len(np.unique(targets))} classes, leaves "
-            f"{len(train):,} for training and {len(val):,} for validation. Change split.*, or add images: "
-            f"a class needs two{'' if groups is None else ' groups'} to be on both sides"
+            f"{len(train):,} for training and {len(val):,} for validation. Change split.*, or add "
+            f"images: a class needs 2{'' if groups is None else ' groups'} to be on both sides"
         )
     _warn_missing_classes(targets, train, val, class_names)
     return train, val
@@ -75,7 +77,7 @@ def _check_settings(val_fraction: float, fold: int | None, num_folds: int, seed:
             f"split.val_fraction: expected a share between 0 and 1, got {val_fraction}"
         )
     if num_folds < 2:
-        raise ConfigError(f"split.num_folds: expected 2 or more, got {num_folds}")
+        raise ConfigError(f"split.num_folds: expected at least 2, got {num_folds}")
     if fold is not None and not 0 <= fold < num_folds:
         raise ConfigError(
             f"split.fold: expected 0..{num_folds - 1} (split.num_folds={num_folds}), got {fold}"
@@ -91,14 +93,14 @@ def _split_images(
     num_folds: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.bool_]:
-    """Mask (N,) of the validation images, each class shared out by itself."""
+    """Return the mask (N,) of the validation images; each class is split by itself."""
     counts = np.bincount(targets)
     order = rng.permutation(len(targets))
     order = order[np.argsort(targets[order], kind="stable")]
     order = order[counts[targets[order]] > 1]
     is_val = np.zeros(len(targets), dtype=np.bool_)
     if fold is not None:
-        # Dealt like cards in class order: folds differ by one image at most, in all and in each class.
+        # Dealt like cards, class by class: folds differ by at most one image, also in each class.
         is_val[order[fold::num_folds]] = True
         return is_val
     num_val = _share_out(counts, val_fraction)
@@ -108,7 +110,7 @@ def _split_images(
 
 
 def _share_out(counts: Indices, fraction: float) -> Indices:
-    """Images of each class for validation: largest remainders, but at least one on each side if it has two."""
+    """Return the validation images per class: largest remainders, on each side at least 1 of 2."""
     exact = counts * fraction
     num_val = np.floor(exact).astype(np.int64)
     missing = round(int(counts.sum()) * fraction) - int(num_val.sum())
@@ -124,18 +126,18 @@ def _split_groups(
     num_folds: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.bool_]:
-    """Mask (N,) of the validation images; every group is on one side as a whole."""
+    """Return the mask (N,) of the validation images; no group is split."""
     names, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     table = np.zeros((len(names), int(targets.max(initial=0)) + 1), dtype=np.int64)
     np.add.at(table, (group_of, targets), 1)
     num_groups_of_class = (table > 0).sum(axis=0)
-    # The only group of a class stays in training: a class that was never trained cannot be validated.
+    # The only group of a class stays in training: validating an untrained class says nothing.
     movable = np.flatnonzero(~(table[:, num_groups_of_class == 1] > 0).any(axis=1))
     shares = [val_fraction, 1 - val_fraction] if fold is None else [1 / num_folds] * num_folds
     part_of = _assign_groups(table[movable], np.array(shares), rng)
     in_val = np.zeros(len(names), dtype=np.bool_)
     in_val[movable[part_of == (0 if fold is None else fold)]] = True
-    if fold is None:  # folds stay as they are, or an image would be in two of them, or in none
+    if fold is None:  # changing a fold would put images in two folds, or in none
         _cover_classes(table, in_val)
     is_val: npt.NDArray[np.bool_] = in_val[group_of]
     assert not set(names[group_of[is_val]]) & set(names[group_of[~is_val]])
@@ -145,12 +147,13 @@ def _split_groups(
 def _assign_groups(
     table: Indices, shares: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> Indices:
-    """Part (G,) of each group, so that every class of `table` (G, K) counts is spread by `shares` (P,).
+    """Return the part (G,) of each group, splitting each class of `table` (G, K) by `shares` (P,).
 
-    Greedy, as scikit-learn's StratifiedGroupKFold, for parts of any size: large groups first, each to the part
-    where the squared relative error of the class counts grows least. The best of NUM_ORDERS random orders.
+    Greedy as scikit-learn's StratifiedGroupKFold, but for parts of any size: large groups first,
+    each to the part where the squared relative error of the class counts grows least. The best of
+    NUM_ORDERS random orders wins.
     """
-    # Like one more class, the total keeps the parts' sizes even.
+    # As one more class, the total keeps the sizes of the parts even.
     counts = np.column_stack([table, table.sum(axis=1)]).astype(np.float64)
     totals = np.maximum(counts.sum(axis=0), 1)
     wanted = shares[:, None] * totals
@@ -171,14 +174,17 @@ def _assign_groups(
 
 
 def _cover_classes(table: Indices, in_val: npt.NDArray[np.bool_]) -> None:
-    """Move single groups of `table` (G, K) until every class that can be is on both sides; changes `in_val` (G,)."""
+    """Move single groups of `table` (G, K) until every class is on both sides, if possible.
+
+    Changes `in_val` (G,).
+    """
     has_class = table > 0
     for side in (False, True):
         for label in np.argsort(has_class.sum(axis=0), kind="stable"):
             other = in_val != side
             if has_class[~other, label].any() or not has_class[other, label].any():
                 continue
-            # A group may go if the side that it leaves keeps all of its classes.
+            # A group may move if the side that it leaves keeps all its classes.
             is_spare = ((has_class[other].sum(axis=0) > 1) | ~has_class).all(axis=1)
             candidates = np.flatnonzero(other & has_class[:, label] & is_spare)
             if len(candidates):
@@ -200,7 +206,8 @@ def _warn_missing_classes(
             f"{name} ({counts[label]})" for name, label in zip(names, missing, strict=False)
         )
         logger.warning(
-            "split: %d of %d classes have no image in %s: %s%s; a class of one image or one group stays in training",
+            "split: %d of %d classes have no image in %s: %s%s; "
+            "a class of one image or one group stays in training",
             len(missing),
             int((counts > 0).sum()),
             part,
@@ -210,18 +217,18 @@ def _warn_missing_classes(
 
 
 def write_split(path: Path, dataset: ImageDataset, train: Indices, val: Indices) -> None:
-    """Write the manifest: one row an image (split, id, class, group), the file complete or not there at all."""
+    """Write the manifest atomically: one row per image (split, id, class, group)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "id", "class", "group"])
+    writer.writerow(_HEADER)
     writer.writerows(split_rows(dataset, train, val))
     with atomic_write(path) as file:
-        # A file name need not be valid UTF-8: surrogateescape keeps its bytes.
+        # A file name may be invalid UTF-8: surrogateescape keeps its bytes.
         file.write(text.getvalue().encode(errors="surrogateescape"))
 
 
 def split_rows(dataset: ImageDataset, train: Indices, val: Indices) -> list[SplitRow]:
-    """Return the rows of the manifest: training images, validation images, then the official test split."""
+    """Return the rows of the manifest: training, validation, then the official test split."""
     rows = _rows("train", dataset.train, train, dataset.class_names)
     rows += _rows("val", dataset.train, val, dataset.class_names)
     if dataset.test is not None:
@@ -245,12 +252,12 @@ def _rows(
 
 
 def read_split(path: Path) -> list[SplitRow]:
-    """The rows of a manifest; DataError when it is missing or no manifest."""
+    """Return the rows of a manifest. Raises DataError if it is missing or not a manifest."""
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             header, *rows = csv.reader(stream)
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"cannot read {path} ({error}); expected the split.csv of a run") from error
-    if header != ["split", "id", "class", "group"] or any(len(row) != 4 for row in rows):
-        raise DataError(f"{path} is no split manifest: expected the columns split,id,class,group")
+        raise DataError(f"cannot read {path} ({error}); expected the {SPLIT} of a run") from error
+    if header != _HEADER or any(len(row) != len(_HEADER) for row in rows):
+        raise DataError(f"{path} is not a split manifest: expected columns {','.join(_HEADER)}")
     return [SplitRow(*row) for row in rows]

@@ -1,4 +1,4 @@
-"""Asymmetric loss for one label a sample (Ridnik et al. 2021, arXiv 2009.14119)."""
+"""Asymmetric loss for one label per sample (Ridnik et al. 2021, arXiv 2009.14119)."""
 
 import math
 
@@ -11,12 +11,12 @@ from visionsweep.losses.focal import complement
 
 
 class AsymmetricLoss(SampleLoss):
-    """Label smoothing with focused terms: (1 - p_y)^gamma_pos on the target, p_c^gamma_neg on the others.
+    """Label smoothing with focus (1 - p_y)^gamma_pos on the target, p_c^gamma_neg on the others.
 
-    For class indices this is timm's ``AsymmetricLossSingleLabel`` (its ``eps`` is our ``smoothing``), with
-    class weights placed as in ``LabelSmoothingLoss``, which is this loss at gamma_pos = gamma_neg = 0. A
-    soft target, which timm refuses, is the mixture of its classes' losses: which terms are focused follows
-    the classes that are mixed and not the mixed target.
+    For class indices this is timm's ``AsymmetricLossSingleLabel`` (its ``eps`` is our
+    ``smoothing``), with class weights placed as in ``LabelSmoothingLoss``, which is this loss at
+    gamma_pos = gamma_neg = 0. A soft target, which timm refuses, is the mixture of its classes'
+    losses: the focus follows the classes that are mixed, not the mixed target.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class AsymmetricLoss(SampleLoss):
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         for key, gamma in (("gamma_pos", gamma_pos), ("gamma_neg", gamma_neg)):
             if not 0 <= gamma < math.inf:
-                raise ConfigError(f"loss.{key}: got {gamma}, expected a number >= 0")
+                raise ConfigError(f"loss.{key}: expected a number >= 0, got {gamma}")
         if not 0 <= smoothing < 1:
             raise ConfigError(
-                f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1"
+                f"loss.smoothing: expected a number in [0, 1), such as 0.1, got {smoothing}"
             )
         self.gamma_pos = gamma_pos
         self.gamma_neg = gamma_neg
@@ -47,7 +47,7 @@ class AsymmetricLoss(SampleLoss):
         log_probs = log_softmax(logits)
         num_classes = logits.shape[1]
         as_target = self.weigh(complement(log_probs) ** self.gamma_pos * -log_probs)
-        # p^gamma as an exponential: the derivative of a power is infinite at p = 0 for gamma below 1.
+        # p^gamma as an exponential: a power's derivative is infinite at p = 0 for gamma below 1.
         as_other = self.weigh((self.gamma_neg * log_probs).exp() * -log_probs)
         other_classes = as_other.sum(dim=1, keepdim=True) - as_other
         share = self.smoothing / num_classes

@@ -1,6 +1,6 @@
-"""What a loss is here: sums that add over micro-batches, and a function of the summed sums.
+"""The base of all losses: sums that add over micro-batches, and a function of the summed sums.
 
-Owns the one definition of weights and soft targets that every loss follows. Does not own accumulation.
+Owns the one definition of weights and soft targets that every loss follows, but not accumulation.
 """
 
 import abc
@@ -13,7 +13,7 @@ from visionsweep.losses.class_weights import ClassWeights, compute_class_weights
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """Return (N, K) log-probabilities, float32 for the reduced precisions and the input's dtype otherwise.
+    """Return (N, K) log-probabilities in the dtype of the logits, but at least float32.
 
     float16 and bfloat16 round a probability near 1 to 1, and with it the loss to 0.
     """
@@ -25,16 +25,24 @@ def log_softmax(logits: Tensor) -> Tensor:
 class Loss(nn.Module, abc.ABC):
     """A loss as additive statistics.
 
-    For batches a and b of one update, ``value(statistics(a) + statistics(b))`` is the loss of the batch that
-    holds both. So a large batch is the exact sum of its micro-batches, whatever their sizes.
+    For batches a and b of one update, ``value(statistics(a) + statistics(b))`` is the loss of the
+    batch that holds both. So a large batch is the exact sum of its micro-batches, whatever their
+    sizes.
+
+    To write your own, derive from ``SampleLoss`` if the loss is a weighted mean over samples, else
+    from this class. ``build`` passes those of these arguments that your class names, besides the
+    keys of its YAML:
+
+    - ``num_classes``: int, the number of classes K, including those without an image.
+    - ``class_counts``: (K,) int64 Tensor, training images per class (validation ones left out).
     """
 
     @abc.abstractmethod
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (S,) sums over the batch, float32 (float64 for float64 logits).
 
-        ``logits``: (N, K) unnormalized, any float dtype. ``targets``: (N,) int64 class indices, or (N, K)
-        float probabilities.
+        ``logits``: (N, K) unnormalized, any float dtype. ``targets``: (N,) int64 class indices, or
+        (N, K) float probabilities.
         """
 
     @abc.abstractmethod
@@ -47,11 +55,16 @@ class Loss(nn.Module, abc.ABC):
 
 
 class SampleLoss(Loss):
-    """A loss with one value and one weight a sample; the batch's loss is their sum over the weights' sum.
+    """A loss with one value and one weight per sample: the sum of values over the sum of weights.
 
-    A soft target is a mixture of hard ones: its loss is ``sum_c t_c * class_losses_c`` and its weight is
-    ``sum_c t_c * w_c``, so a one-hot row and a class index give the same numbers. (torch's ``cross_entropy``
-    divides soft targets by N instead, which changes the scale as soon as class weights are set.)
+    A soft target is a mixture of hard ones: its loss is ``sum_c t_c * class_losses_c`` and its
+    weight is ``sum_c t_c * w_c``, so a one-hot row and a class index give the same numbers.
+    (torch's ``cross_entropy`` divides soft targets by N instead, which changes the scale as soon as
+    class weights are set.)
+
+    To write your own, derive from this class and implement ``class_losses``. To offer class
+    weights, take ``class_weights``, ``beta`` and ``class_counts`` and pass them on. ``Loss`` lists
+    the arguments that ``build`` passes.
     """
 
     class_weights: Tensor | None
@@ -63,14 +76,17 @@ class SampleLoss(Loss):
         beta: float = 0.999,
         class_counts: Tensor | None = None,
     ) -> None:
-        """``class_weights``, ``beta``, ``class_counts``: see ``compute_class_weights``, which may raise."""
+        """See ``compute_class_weights`` for the arguments and what it raises."""
         super().__init__()
         weights = compute_class_weights(class_weights, class_counts, beta)
         self.register_buffer("class_weights", weights, persistent=False)
 
     @abc.abstractmethod
     def class_losses(self, logits: Tensor) -> Tensor:
-        """Return (N, K), at least float32: the weighted loss of each sample if its target were class k."""
+        """Return the weighted loss of each sample if its target were class k.
+
+        (N, K), at least float32.
+        """
 
     def weigh(self, losses: Tensor) -> Tensor:
         """Return (N, K) losses with column k multiplied by the weight of class k."""
@@ -84,7 +100,7 @@ class SampleLoss(Loss):
         return (targets * losses).sum(dim=1)
 
     def sample_weights(self, targets: Tensor) -> Tensor:
-        """Return the (N,) weights that the sum of losses is divided by; they depend on the targets only."""
+        """Return the (N,) weights; they depend on the targets only."""
         if self.class_weights is None:
             return torch.ones(len(targets), device=targets.device)
         if targets.ndim == 1:

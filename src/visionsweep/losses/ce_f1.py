@@ -1,4 +1,4 @@
-"""Cross-entropy plus soft macro F1: a gradient from every sample, and the metric that is reported."""
+"""Cross-entropy plus soft macro F1: a gradient from every sample, and the reported metric."""
 
 import math
 
@@ -13,7 +13,7 @@ from visionsweep.losses.f1 import SoftF1Loss
 
 
 class CrossEntropyF1Loss(Loss):
-    """ce_weight * CrossEntropyLoss + f1_weight * SoftF1Loss; class weights apply to the first only."""
+    """ce_weight * CrossEntropyLoss + f1_weight * SoftF1Loss; class weights are for the first."""
 
     def __init__(
         self,
@@ -25,16 +25,14 @@ class CrossEntropyF1Loss(Loss):
         beta: float = 0.999,
         class_counts: Tensor | None = None,
     ) -> None:
-        """Raises ConfigError unless the weights are finite and >= 0, and one of the first two is above 0."""
+        """Raises ConfigError unless all are finite and >= 0, and one of the first two above 0."""
         super().__init__()
         for key, weight in (("ce_weight", ce_weight), ("f1_weight", f1_weight)):
             if not 0 <= weight < math.inf:
-                raise ConfigError(
-                    f"loss.{key}: got {weight}, expected a number >= 0, for example 1"
-                )
+                raise ConfigError(f"loss.{key}: expected a number >= 0, such as 1, got {weight}")
         if ce_weight == f1_weight == 0:
             raise ConfigError(
-                "loss.ce_weight: got 0 and loss.f1_weight 0, expected one of them above 0"
+                "loss.ce_weight and loss.f1_weight: expected one above 0, got 0 and 0"
             )
         self.ce_weight = ce_weight
         self.f1_weight = f1_weight

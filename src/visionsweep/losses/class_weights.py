@@ -1,6 +1,6 @@
-"""One weight a class, from the training set's class counts or from a list.
+"""One weight per class, from the training set's class counts or from a list.
 
-Every scheme has mean 1 over the classes that occur, so a rule chooses how classes compare and not the scale.
+Computed weights have mean 1 over the classes that occur, so they keep the scale of the loss.
 """
 
 import math
@@ -18,27 +18,27 @@ ClassWeights = Literal["none", "balanced", "effective"] | Sequence[float]
 def compute_class_weights(
     spec: ClassWeights, class_counts: Tensor | None, beta: float
 ) -> Tensor | None:
-    """Return (K,) float32 weights, or None where all classes weigh the same.
+    """Return (K,) float32 weights, or None if all classes weigh the same.
 
     ``spec``: "none"; "balanced", 1 / n_c; "effective", the inverse effective number of samples
-    (1 - beta) / (1 - beta^n_c) of Cui et al. 2019, arXiv 1901.05555, equation 2, with 0 <= beta < 1 (0 is
-    "none", towards 1 is "balanced"); or K positive numbers in label order, taken as they are.
-    ``class_counts``: (K,) int64 training images a class; every spec but "none" needs them.
+    (1 - beta) / (1 - beta^n_c) of Cui et al. 2019, arXiv 1901.05555, equation 2, with 0 <= beta < 1
+    (0 equals "none", towards 1 is "balanced"); or K positive numbers in label order, used as given.
+    ``class_counts``: (K,) int64 training images per class; every spec but "none" needs them.
 
-    A class without images takes no part in the normalisation and has weight 1: no sample ever uses it, and an
-    empty class is reported where the data is read. Raises ConfigError for an unknown spec, a list that does
-    not fit, or a beta out of range.
+    A class without images has weight 1 and does not count in the mean: no sample uses its weight.
+    Raises ConfigError for an unknown spec, a list that does not fit, or a beta out of range.
     """
     if not 0 <= beta < 1:
-        raise ConfigError(f"loss.beta: got {beta}, expected a number in [0, 1), for example 0.999")
+        raise ConfigError(f"loss.beta: expected a number in [0, 1), such as 0.999, got {beta}")
     if spec == "none":
         return None
     if isinstance(spec, str) and spec not in ("balanced", "effective"):
         raise ConfigError(
-            f"loss.class_weights: got '{spec}', expected none, balanced, effective or a list of K numbers"
+            "loss.class_weights: expected none, balanced, effective or a list of one number per "
+            f"class, got '{spec}'"
         )
     if class_counts is None:
-        raise ValueError("class weights need class_counts, the number of training images a class")
+        raise ValueError("class weights need class_counts, the training images per class")
     if not isinstance(spec, str):
         return _listed_weights(spec, num_classes=len(class_counts))
     counts = class_counts.double()
@@ -50,11 +50,12 @@ def compute_class_weights(
 def _listed_weights(weights: Sequence[float], num_classes: int) -> Tensor:
     if len(weights) != num_classes:
         raise ConfigError(
-            f"loss.class_weights: got {len(weights)} numbers, expected {num_classes}: one a class, by label"
+            f"loss.class_weights: expected {num_classes} numbers, one per class in label order, "
+            f"got {len(weights)}"
         )
     for weight in weights:
         if not (isinstance(weight, int | float) and math.isfinite(weight) and weight > 0):
             raise ConfigError(
-                f"loss.class_weights: got {weight!r} in the list, expected numbers above 0"
+                f"loss.class_weights: expected numbers above 0, got {weight!r} in the list"
             )
     return torch.tensor(weights, dtype=torch.float32)

@@ -10,17 +10,17 @@ from visionsweep.losses.base import Loss, log_softmax
 
 
 class SoftF1Loss(Loss):
-    """1 - the mean of F1_c = 2 tp_c / (P_c + T_c) over classes with targets, plus a term for the others.
+    """1 - mean of F1_c = 2 tp_c / (P_c + T_c) over classes with targets + a term for the others.
 
-    tp_c, P_c and T_c are sums over the update of p_c t_c, of p_c and of t_c. The loss is a function of these
-    sums, so it is accumulated in two passes and not as a mean of micro-batches.
+    tp_c, P_c and T_c are sums over the update of p_c t_c, of p_c and of t_c. The loss is a function
+    of these sums, so it is accumulated in two passes, not as a mean of micro-batches.
 
-    A class without targets has tp 0 and so F1 0 whatever is predicted. Averaged in, it would be a floor: a
-    perfect batch that holds 12 of 18 classes would score 0.333 (a shuffled batch of 32 misses several classes
-    where they are many or unbalanced). Left out, probability given to it would cost the recall of the true
-    class but no class's precision. So it is left out of the mean, and its false positives are a term of their
-    own: ``absent_weight * sum over absent c of P_c / sum of T``. A perfect batch has loss 0. Nothing is
-    clamped, so no gradient is lost at either end.
+    A class without targets has tp 0, so its F1 is 0 whatever is predicted. In the mean it would be
+    a floor: a perfect batch with 12 of 18 classes would have loss 0.333 (a shuffled batch of 32
+    often misses classes if they are many or unbalanced). Left out, probability given to it would
+    cost the recall of the true class but no precision. So it is left out of the mean, and its false
+    positives are a separate term: ``absent_weight * sum over absent c of P_c / sum of T``. Then a
+    perfect batch has loss 0. Nothing is clamped, so no gradient is lost at either end.
     """
 
     def __init__(self, absent_weight: float = 1.0) -> None:
@@ -28,7 +28,7 @@ class SoftF1Loss(Loss):
         super().__init__()
         if not 0 <= absent_weight < math.inf:
             raise ConfigError(
-                f"loss.absent_weight: got {absent_weight}, expected a number >= 0, such as 1"
+                f"loss.absent_weight: expected a number >= 0, such as 1, got {absent_weight}"
             )
         self.absent_weight = absent_weight
 

@@ -13,7 +13,7 @@ from visionsweep.losses.class_weights import ClassWeights
 class FocalLoss(SampleLoss):
     """w_y (1 - p_y)^gamma * -log p_y, over the sum of w_y; gamma 0 is cross-entropy.
 
-    The paper's alpha is the class weight. torchvision's focal loss is another one: a sigmoid a class.
+    The paper's alpha is the class weight. torchvision's focal loss differs: one sigmoid per class.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class FocalLoss(SampleLoss):
         """Raises ConfigError unless gamma is finite and >= 0."""
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         if not 0 <= gamma < math.inf:
-            raise ConfigError(f"loss.gamma: got {gamma}, expected a number >= 0, for example 2")
+            raise ConfigError(f"loss.gamma: expected a number >= 0, such as 2, got {gamma}")
         self.gamma = gamma
 
     def class_losses(self, logits: Tensor) -> Tensor:
@@ -37,9 +37,10 @@ class FocalLoss(SampleLoss):
 
 
 def complement(log_probs: Tensor) -> Tensor:
-    """Return 1 - p >= the smallest normal number of the dtype, exact also where p is near 1.
+    """Return 1 - p, exact also for p near 1, and at least the dtype's smallest normal number.
 
-    The floor matters at p = 1 only: there the derivative of (1 - p)^gamma is infinite for gamma < 1, and
-    infinity times a loss of 0 is NaN. The loss is flat there, so the gradient that the floor cuts is 0.
+    The floor matters at p = 1 only: there the derivative of (1 - p)^gamma is infinite for
+    gamma < 1, and infinity times a loss of 0 is NaN. The loss is flat there, so the gradient that
+    the floor cuts is 0.
     """
     return -torch.expm1(log_probs).clamp(max=-torch.finfo(log_probs.dtype).tiny)

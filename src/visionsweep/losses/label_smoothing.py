@@ -8,10 +8,11 @@ from visionsweep.losses.class_weights import ClassWeights
 
 
 class LabelSmoothingLoss(SampleLoss):
-    """torch's ``cross_entropy(label_smoothing=)``: smoothing / K goes to every class, the target's included.
+    """torch's ``cross_entropy(label_smoothing=)``: each class gets smoothing / K, also the target.
 
-    With class weights: ((1 - s) w_y nll_y + s/K sum_c w_c nll_c), over the sum of w_y. Implementations that
-    spread s / (K - 1) over the other classes are the same loss at s * (K - 1) / K.
+    With class weights: ((1 - s) w_y nll_y + s/K sum_c w_c nll_c), over the sum of w_y.
+    Implementations that spread s / (K - 1) over the other classes are the same loss at
+    s * (K - 1) / K.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class LabelSmoothingLoss(SampleLoss):
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         if not 0 <= smoothing < 1:
             raise ConfigError(
-                f"loss.smoothing: got {smoothing}, expected a number in [0, 1), such as 0.1"
+                f"loss.smoothing: expected a number in [0, 1), such as 0.1, got {smoothing}"
             )
         self.smoothing = smoothing
 

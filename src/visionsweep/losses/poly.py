@@ -12,8 +12,8 @@ from visionsweep.losses.class_weights import ClassWeights
 class PolyLoss(SampleLoss):
     """w_y (-log p_y + epsilon (1 - p_y)), over the sum of w_y; epsilon 0 is cross-entropy.
 
-    epsilon changes the first coefficient of the expansion of -log p in powers of 1 - p; below -1 it would be
-    negative and the loss would reward errors of confident predictions.
+    epsilon is added to the first coefficient of the expansion of -log p in powers of 1 - p; below
+    -1 the coefficient would be negative and the loss would reward confident errors.
     """
 
     def __init__(
@@ -27,9 +27,7 @@ class PolyLoss(SampleLoss):
         """Raises ConfigError unless epsilon is finite and >= -1."""
         super().__init__(class_weights, beta=beta, class_counts=class_counts)
         if not -1 <= epsilon < math.inf:
-            raise ConfigError(
-                f"loss.epsilon: got {epsilon}, expected a number >= -1, for example 1"
-            )
+            raise ConfigError(f"loss.epsilon: expected a number >= -1, such as 1, got {epsilon}")
         self.epsilon = epsilon
 
     def class_losses(self, logits: Tensor) -> Tensor:

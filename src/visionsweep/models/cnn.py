@@ -6,15 +6,25 @@ from torch import Tensor, nn
 
 from visionsweep.errors import ConfigError
 
-MAX_GRID = (
-    7  # features are averaged down to at most 7 x 7, so that the head stays small for large images
-)
+# Features are averaged down to at most 7 x 7, so that the head stays small for large images.
+MAX_GRID = 7
 
 
 class CNN(nn.Module):
     """Blocks of (3 x 3 convolution, 2 x 2 max pooling, BatchNorm, ReLU), then two linear layers.
 
-    Takes (N, in_channels, H, W) float images, H and W from 8 pixels up, and returns (N, num_classes) logits.
+    Takes (N, in_channels, H, W) float images, H and W at least 8 pixels; returns (N, num_classes)
+    logits.
+
+    A model of your own is any nn.Module that does the same. ``build`` passes those of these
+    arguments that your class names, besides the keys of its YAML:
+
+    - ``num_classes``: int, the number of classes.
+    - ``in_channels``, also as ``in_chans`` (timm's name): int, 1 (grey) or 3 (RGB).
+    - ``image_size``: (int, int), height and width in pixels.
+
+    Optional methods: ``no_weight_decay()`` returns names of parameters that must not decay;
+    ``group_matcher()`` (timm's) names the layers for ``optim.layer_decay``.
     """
 
     def __init__(
@@ -31,16 +41,17 @@ class CNN(nn.Module):
         super().__init__()
         if not widths or min(widths) < 1:
             raise ConfigError(
-                f"model.widths: got {list(widths)}, expected channels of each block, e.g. [16,32,64]"
+                "model.widths: expected the channels of each block, such as [16,32,64], "
+                f"got {list(widths)}"
             )
         if not 0 <= drop_rate < 1:
-            raise ConfigError(f"model.drop_rate: got {drop_rate}, expected a number in [0, 1)")
+            raise ConfigError(f"model.drop_rate: expected a number in [0, 1), got {drop_rate}")
         layers: list[nn.Module] = []
         for before, width in zip((in_channels, *widths), widths, strict=False):
             layers += [
                 nn.Conv2d(before, width, kernel_size=3, padding=1, bias=False),
-                # Pooled first, BatchNorm and ReLU see a quarter of the pixels: 1.5 times the images/s, the same F1.
-                # ceil_mode: a side of one pixel stays one pixel instead of vanishing.
+                # Pooling first leaves BatchNorm and ReLU a quarter of the pixels: 1.5 times the
+                # images/s, the same F1. ceil_mode: a side of one pixel does not vanish.
                 nn.MaxPool2d(2, ceil_mode=True),
                 nn.BatchNorm2d(width),
                 nn.ReLU(inplace=True),

@@ -1,13 +1,12 @@
-"""Models of timm, with the mistakes that people make told in one line."""
+"""Any model of timm, by its name; common mistakes are refused in one line."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from visionsweep.errors import ConfigError
-from visionsweep.text import first_line
+from visionsweep.text import did_you_mean, first_line
 
 
 def create_model(
@@ -21,18 +20,15 @@ def create_model(
 ) -> nn.Module:
     """Return the timm model `name` with a new head of ``num_classes``.
 
-    ``pretrained``: true fetches timm's weights, a string is a file of weights in timm's names (the head is
-    replaced when the number of classes differs). The first layer is adapted to ``in_channels``.
+    ``pretrained``: true downloads timm's weights; a string is a file of weights by timm's names
+    (the head is replaced if the number of classes differs). The first layer is adapted to
+    ``in_channels``. Raises ConfigError for an unknown name and for weights that do not load.
     """
     import timm
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = (
-            f"; did you mean {', '.join(near)}?"
-            if near
-            else "; python -c 'import timm; print(timm.list_models())'"
-        )
+        listing = "; python -c 'import timm; print(timm.list_models())' lists them"
+        hint = did_you_mean(name, timm.list_models()) or listing
         raise ConfigError(f"model.name: timm has no model '{name}'{hint}")
     kwargs: dict[str, Any] = {
         "num_classes": num_classes,
@@ -46,7 +42,8 @@ def create_model(
         path = Path(pretrained).expanduser()
         if not path.is_file():
             raise ConfigError(
-                f"model.pretrained: {pretrained} is no file; give true, false or a file of weights"
+                f"model.pretrained: expected true, false or a file of weights, got {pretrained}, "
+                "which is not a file"
             )
         kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
     try:

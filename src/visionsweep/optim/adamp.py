@@ -1,4 +1,4 @@
-"""AdamP (Heo et al. 2021, arXiv 2006.08217), the reference made to work in any memory format."""
+"""AdamP (Heo et al. 2021, arXiv 2006.08217): the reference, for any memory format."""
 
 import adamp
 from torch import Tensor
@@ -23,7 +23,10 @@ class AdamP(adamp.AdamP):  # type: ignore[misc]
         wd_ratio: float = 0.1,
         nesterov: bool = False,
     ) -> None:
-        """``delta``: cosine below which a weight is scale-invariant. ``wd_ratio``: its share of the decay."""
+        """``delta``: a weight with a smaller cosine to its gradient counts as scale-invariant.
+
+        ``wd_ratio``: factor on the weight decay of such weights.
+        """
         super().__init__(params, lr, betas, eps, weight_decay, delta, wd_ratio, nesterov)
 
     def _channel_view(self, x: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionsweep.data.labels import nearest
 from visionsweep.data.paths import require_file
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.text import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Table:
     rows: list[list[str]]
 
     def index(self, key: str, column: str) -> int:
-        """Return the position of `column`; `ConfigError` names the setting `key` that asked for it."""
+        """Return the position of `column`; a `ConfigError` names the setting `key`."""
         if column not in self.header:
             raise ConfigError(
-                f"{key}: {self.path} has no column '{column}'{nearest(column, self.header)} "
-                f"(columns: {', '.join(self.header)})"
+                f"{key}: {self.path} has no column '{column}'"
+                f"{did_you_mean(column, self.header) or '.'} (columns: {', '.join(self.header)})"
             )
         return self.header.index(column)
 

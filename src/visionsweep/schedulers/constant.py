@@ -1,4 +1,4 @@
-"""No schedule: the base lr throughout, after the warm-up."""
+"""Constant lr after the warm-up."""
 
 from visionsweep.schedulers.base import Scheduler
 

@@ -4,15 +4,14 @@ import math
 
 from torch.optim import Optimizer
 
-from visionsweep.errors import ConfigError
-from visionsweep.schedulers.base import Scheduler
+from visionsweep.schedulers.base import Scheduler, require_fraction
 
 
 class CosineScheduler(Scheduler):
     """From 1 down to min_factor over the updates after the warm-up.
 
-    As torch's ``CosineAnnealingLR`` with T_max = these updates: min_factor would be the factor of the update
-    after the last. torch's rises again from there; here the last lr is held.
+    torch's ``CosineAnnealingLR`` with T_max = these updates: min_factor would be reached one update
+    after the last. There torch's lr rises again; ours is held.
     """
 
     def __init__(
@@ -25,11 +24,7 @@ class CosineScheduler(Scheduler):
         updates_per_epoch: int,
     ) -> None:
         """Raises ConfigError unless 0 <= min_factor <= 1, and as the base class does."""
-        if not 0 <= min_factor <= 1:
-            raise ConfigError(
-                f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]"
-            )
-        self.min_factor = min_factor
+        self.min_factor = require_fraction("min_factor", min_factor)
         super().__init__(
             optimizer,
             total_updates=total_updates,

@@ -1,4 +1,4 @@
-"""One cycle: up to the base lr and down to almost nothing (Smith and Topin 2018, arXiv 1708.07120)."""
+"""One cycle: up to the base lr, then down to almost 0 (Smith and Topin 2018, arXiv 1708.07120)."""
 
 import math
 
@@ -12,8 +12,8 @@ class OneCycleScheduler(Scheduler):
     """torch's ``OneCycleLR`` (two cosines, momentum left alone) with the base lr as its ``max_lr``.
 
     From 1 / div_factor up to 1 at the last update of the warm-up, then down to
-    1 / (div_factor * final_div_factor) at the last update of the run. The only difference from torch: the
-    warm-up is rounded to whole updates, so that one of them is at the base lr.
+    1 / (div_factor * final_div_factor) at the last update of the run. The only difference from
+    torch: the warm-up is rounded to whole updates, so that one of them is at the base lr.
     """
 
     def __init__(
@@ -28,18 +28,18 @@ class OneCycleScheduler(Scheduler):
     ) -> None:
         """``warmup_epochs``: None is 30 % of the run.
 
-        Raises ConfigError unless both factors are finite and >= 1, and if the warm-up leaves no update.
+        Raises ConfigError unless both factors are finite and >= 1 and the warm-up leaves an update.
         """
         for key, value in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
             if not 1 <= value < math.inf:
-                raise ConfigError(f"scheduler.{key}: got {value}, expected a number >= 1")
+                raise ConfigError(f"scheduler.{key}: expected a number >= 1, got {value}")
         self.start = 1 / div_factor
         self.end = self.start / final_div_factor
         if warmup_epochs is None:
             self.rise_updates = round(0.3 * total_updates)
         else:
             self.rise_updates = warmup_to_updates(warmup_epochs, total_updates, updates_per_epoch)
-        # The base class's warm-up is linear from 0: ours is part of the cycle.
+        # Not passed on: the base class's warm-up is linear from 0, this one is part of the cycle.
         super().__init__(
             optimizer, total_updates=total_updates, updates_per_epoch=updates_per_epoch
         )

@@ -1,19 +1,20 @@
-"""Reduce the lr when the objective no longer improves."""
+"""Cut the lr when the objective no longer improves."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from torch.optim import Optimizer
 
 from visionsweep.errors import ConfigError
-from visionsweep.schedulers.base import Scheduler
+from visionsweep.schedulers.base import Scheduler, require_fraction
 
 
 class PlateauScheduler(Scheduler):
-    """torch's ``ReduceLROnPlateau`` (relative threshold) on the run's objective, one evaluation a step.
+    """torch's ``ReduceLROnPlateau`` (relative threshold) on the run's objective, per evaluation.
 
-    An evaluation is an improvement if it beats the best by more than ``threshold`` times the best's size. NaN
-    is none. Evaluations within the warm-up set the best, but are not counted as bad.
+    An evaluation is an improvement if it beats the best by more than ``threshold`` times the size
+    of the best (torch multiplies the best itself, which fails below 0); NaN never is. Evaluations
+    within the warm-up set the best, but do not count as bad.
     """
 
     def __init__(
@@ -30,29 +31,24 @@ class PlateauScheduler(Scheduler):
         updates_per_epoch: int,
         direction: Literal["maximize", "minimize"],
     ) -> None:
-        """``patience``: bad evaluations that are let pass. ``cooldown``: evaluations not counted after a cut.
+        """``patience``: bad evaluations to allow. ``cooldown``: evaluations to ignore after a cut.
 
-        ``min_factor``: floor of the product of all cuts. Raises ConfigError unless 0 < factor < 1, patience
-        and cooldown >= 0, threshold finite and >= 0, 0 <= min_factor <= 1, and as the base class does.
+        ``min_factor``: floor of the product of all cuts. Raises ConfigError unless 0 < factor < 1,
+        patience and cooldown >= 0, threshold finite and >= 0, 0 <= min_factor <= 1, and as the base
+        class does.
         """
         if not 0 < factor < 1:
             raise ConfigError(
-                f"scheduler.factor: got {factor}, expected a number in (0, 1), such as 0.1"
+                f"scheduler.factor: expected a number in (0, 1), such as 0.1, got {factor}"
             )
         for key, count in (("patience", patience), ("cooldown", cooldown)):
             if count < 0:
-                raise ConfigError(
-                    f"scheduler.{key}: got {count}, expected a number of evaluations >= 0"
-                )
+                raise ConfigError(f"scheduler.{key}: expected 0 or more evaluations, got {count}")
         if not 0 <= threshold < math.inf:
             raise ConfigError(
-                f"scheduler.threshold: got {threshold}, expected a number >= 0, such as 1e-4"
+                f"scheduler.threshold: expected a number >= 0, such as 1e-4, got {threshold}"
             )
-        if not 0 <= min_factor <= 1:
-            raise ConfigError(
-                f"scheduler.min_factor: got {min_factor}, expected a number in [0, 1]"
-            )
-        self.min_factor = min_factor
+        self.min_factor = require_fraction("min_factor", min_factor)
         self.cut = factor
         self.patience = patience
         self.threshold = threshold
@@ -74,11 +70,11 @@ class PlateauScheduler(Scheduler):
         return self.reduction
 
     def step_evaluation(self, value: float) -> None:
-        """Count the evaluation, and cut the lr of the next update if too many in a row were bad."""
+        """Count the evaluation, and cut the next update's lr if too many in a row were bad."""
         if self._is_better(value):
             self.best = value
             self.num_bad_evaluations = 0
-        elif self.num_updates >= self.warmup_updates:
+        elif self.last_epoch >= self.warmup_updates:
             self.num_bad_evaluations += 1
         if self.cooldown_left > 0:
             self.cooldown_left -= 1
@@ -87,24 +83,8 @@ class PlateauScheduler(Scheduler):
             self.reduction = max(self.reduction * self.cut, self.min_factor)
             self.cooldown_left = self.cooldown
             self.num_bad_evaluations = 0
-            self._apply()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return plain containers."""
-        return super().state_dict() | {
-            "reduction": self.reduction,
-            "best": self.best,
-            "num_bad_evaluations": self.num_bad_evaluations,
-            "cooldown_left": self.cooldown_left,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, the groups' lr included."""
-        self.reduction = state["reduction"]
-        self.best = state["best"]
-        self.num_bad_evaluations = state["num_bad_evaluations"]
-        self.cooldown_left = state["cooldown_left"]
-        super().load_state_dict(state)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * self.factor_with_warmup(self.last_epoch)
 
     def _is_better(self, value: float) -> bool:
         if self.best is None:

@@ -19,10 +19,10 @@ class StepScheduler(Scheduler):
         total_updates: int,
         updates_per_epoch: int,
     ) -> None:
-        """Raises ConfigError unless step_epochs > 0 and 0 < gamma <= 1, and as the base class does."""
+        """Raises ConfigError unless step_epochs > 0, 0 < gamma <= 1, and as the base class does."""
         if not 0 < gamma <= 1:
             raise ConfigError(
-                f"scheduler.gamma: got {gamma}, expected a number in (0, 1], such as 0.1"
+                f"scheduler.gamma: expected a number in (0, 1], such as 0.1, got {gamma}"
             )
         self.gamma = gamma
         self.step_updates = epochs_to_updates(

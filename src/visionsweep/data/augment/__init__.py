@@ -1,1 +1,0 @@
-"""Augmentation of whole micro-batches: steps with random parameters per image, chained by a pipeline."""

@@ -1,4 +1,4 @@
-"""One axis-aligned box an image: its mask, and other pixels put into it."""
+"""One axis-aligned box per image: its mask, and filling it with other pixels."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,10 @@ from torch import Tensor
 def box_mask(
     tops: Tensor, lefts: Tensor, bottoms: Tensor, rights: Tensor, height: int, width: int
 ) -> Tensor:
-    """(B, 1, height, width) bool, true inside each box; edges (B,) int64, bottom and right exclusive."""
+    """Return (B, 1, height, width) bool, true inside each box.
+
+    The edges are (B,) int64, bottom and right exclusive.
+    """
     rows = torch.arange(height, device=tops.device)
     columns = torch.arange(width, device=tops.device)
     in_rows = (rows >= tops[:, None]) & (rows < bottoms[:, None])
@@ -16,6 +19,6 @@ def box_mask(
 
 
 def paint(images: Tensor, mask: Tensor, pixels: Tensor) -> Tensor:
-    """`pixels` where `mask` (B, 1, H, W) bool is true, else `images`; both of one dtype and in 0..255."""
-    # Exact, as one of the two terms is zero. torch.where takes 8 times as long on uint8 (torch 2.14, CPU).
+    """Return `pixels` where `mask` (B, 1, H, W) bool is true, else `images`; both of one dtype."""
+    # Exact, as one of the two terms is 0. torch.where takes 8 times as long on uint8 (2.14, CPU).
     return (images * ~mask).add_(pixels * mask)

@@ -7,20 +7,17 @@ from torch import Generator, Tensor
 
 from visionsweep.data.augment.ranges import require_range
 
-LUMA = (
-    0.30,
-    0.59,
-    0.11,
-)  # weights of red, green and blue, ITU-R BT.601, rounded as in Python's colorsys
+# Weights of red, green and blue: ITU-R BT.601, rounded as in Python's colorsys.
+LUMA = (0.30, 0.59, 0.11)
 
 
 class ColorJitter:
     """Changes brightness, contrast, saturation and hue of each image by random amounts.
 
-    The first three factors are uniform in [max(0, 1 - x), 1 + x]; the hue turns by up to `hue` of a circle. All
-    four are linear in the colour, so their product is applied once, and values are clamped at the end, not after
-    each as in torchvision. Contrast is around the mean luma. Images of other than three channels have no
-    saturation and no hue.
+    The first three factors are uniform in [max(0, 1 - x), 1 + x]; the hue turns by up to `hue` of a
+    circle. All four are linear in the colour, so their product is applied once and values are
+    clamped once, not after each as in torchvision. Contrast is around the mean luma. Saturation and
+    hue change only images of three channels.
     """
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float) -> None:
@@ -39,7 +36,7 @@ class ColorJitter:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Same shape, float32 in 0..255; targets unchanged."""
+        """Return float32 images in 0..255, and the targets unchanged."""
         draws = torch.rand(4, len(images), generator=generator)
         factors = [
             max(0.0, 1 - amount) * (1 - draw) + (1 + amount) * draw
@@ -55,7 +52,10 @@ class ColorJitter:
 def adjust_color(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, angle: Tensor
 ) -> Tensor:
-    """Colours of images (B, C, H, W) changed by factors (B,) and hue angles (B,) in radians, float32 in 0..255."""
+    """Return images (B, C, H, W) as float32 in 0..255, changed by factors (B,) and hue angles (B,).
+
+    The angles are in radians.
+    """
     channels = images.shape[1]
     pixels = images.flatten(2).float()
     weights = LUMA if channels == 3 else (1 / channels,) * channels
@@ -70,7 +70,7 @@ def adjust_color(
 
 
 def chroma_matrix(saturation: Tensor, angle: Tensor) -> Tensor:
-    """RGB -> RGB matrices (B, 3, 3): chroma in the YIQ space scaled by `saturation` and turned by `angle`."""
+    """Return RGB -> RGB matrices (B, 3, 3): chroma in YIQ times `saturation`, turned by `angle`."""
     luma = torch.tensor(LUMA, dtype=torch.float64)
     red, _, blue = torch.eye(3, dtype=torch.float64) - luma
     to_yiq = torch.stack([luma, 0.74 * red - 0.27 * blue, 0.48 * red + 0.41 * blue])

@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., arXiv 1708.04896): a box of each image is painted over."""
+"""Random erasing (Zhong et al., arXiv 1708.04896): paints over a box of each image."""
 
 import math
 
@@ -15,8 +15,8 @@ MIN_ASPECT = 0.3  # height to width and its inverse, the paper's r_1
 class RandomErasing:
     """Paints a box of random place, size and colour over an image with the given probability.
 
-    The box takes a share in [min_area, max_area] of the image. Unlike the paper, which draws again, a box
-    longer than the image is cut to it.
+    The box takes a share in [min_area, max_area] of the image. A box longer than the image is cut;
+    the paper draws again.
     """
 
     def __init__(self, probability: float, min_area: float, max_area: float) -> None:
@@ -25,7 +25,8 @@ class RandomErasing:
         require_range(self, "max_area", max_area, 0, 1)
         if min_area > max_area:
             raise ConfigError(
-                f"augment: RandomErasing.min_area: expected at most max_area={max_area}, got {min_area}"
+                f"augment: RandomErasing.min_area: expected at most max_area={max_area}, "
+                f"got {min_area}"
             )
         self.probability = probability
         self.min_area = min_area
@@ -34,7 +35,7 @@ class RandomErasing:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Same shape and dtype; targets unchanged."""
+        """Return images of the same dtype, and the targets unchanged."""
         batch, channels, height, width = images.shape
         is_erased, area, log_aspect, top, left = torch.rand(5, batch, generator=generator)
         area = (self.min_area + (self.max_area - self.min_area) * area) * height * width

@@ -1,4 +1,4 @@
-"""Two images in one: mixup and CutMix, each with a partner from the same batch and soft targets."""
+"""Mixup and CutMix: each image mixed with a partner from its batch, and soft targets."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from visionsweep.errors import ConfigError
 
 
 class Mixup:
-    """lam * image + (1 - lam) * partner, lam ~ Beta(alpha, alpha) for each image (arXiv 1710.09412)."""
+    """lam * image + (1 - lam) * partner, lam ~ Beta(alpha, alpha) per image (arXiv 1710.09412)."""
 
     def __init__(self, alpha: float, num_classes: int) -> None:
         self.alpha = _positive(self, alpha)
@@ -21,7 +21,7 @@ class Mixup:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images float32 of the same shape; targets (B, num_classes) float32 with rows that sum to one."""
+        """Return float32 images, and targets (B, num_classes) float32 whose rows sum to 1."""
         partners = torch.randperm(len(images), generator=generator).to(images.device)
         lam = _draw_beta(self.alpha, len(images), generator).to(images.device, torch.float32)
         pixels = images.float()
@@ -30,10 +30,10 @@ class Mixup:
 
 
 class CutMix:
-    """A box of each image comes from its partner; targets by the share of pixels (arXiv 1905.04899).
+    """Pastes a box of its partner into each image; targets by the share of pixels (1905.04899).
 
-    The box covers 1 - lam of the image before its cut at the edges, lam ~ Beta(alpha, alpha); the centre is
-    uniform. Place and size differ from image to image.
+    The box covers 1 - lam of the image before it is cut at the edges, lam ~ Beta(alpha, alpha); its
+    centre is uniform. Place and size differ from image to image.
     """
 
     def __init__(self, alpha: float, num_classes: int) -> None:
@@ -43,24 +43,22 @@ class CutMix:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images of the same shape and dtype; targets (B, num_classes) float32 with rows that sum to one."""
+        """Return images of the same dtype, and targets (B, num_classes) float32; rows sum to 1."""
         batch, _, height, width = images.shape
         partners = torch.randperm(batch, generator=generator)
         lam = _draw_beta(self.alpha, batch, generator)
         box = draw_boxes(lam, height, width, generator)
         area = (box.bottoms - box.tops) * (box.rights - box.lefts)
         kept = (1 - area / (height * width)).to(images.device)
-        mask = box_mask(box.tops, box.lefts, box.bottoms, box.rights, height, width).to(
-            images.device
-        )
+        mask = box_mask(box.tops, box.lefts, box.bottoms, box.rights, height, width)
         partners = partners.to(images.device)
-        mixed = paint(images, mask, images.index_select(0, partners))
+        mixed = paint(images, mask.to(images.device), images.index_select(0, partners))
         return mixed, mix_targets(targets, partners, kept, self.num_classes)
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Edges (B,) int64 of one box an image; bottoms and rights are exclusive."""
+    """Edges (B,) int64 of one box per image; bottoms and rights are exclusive."""
 
     tops: Tensor
     lefts: Tensor
@@ -69,7 +67,10 @@ class Boxes:
 
 
 def draw_boxes(lam: Tensor, height: int, width: int, generator: Generator) -> Boxes:
-    """Boxes of share 1 - lam (B,) and the image's aspect ratio around uniform centres, cut at the edges."""
+    """Return boxes that cover 1 - lam (B,), around uniform centres, cut at the edges.
+
+    Their aspect ratio is that of the image.
+    """
     ratio = (1 - lam).sqrt()
     edges = []
     for side in (height, width):
@@ -81,7 +82,7 @@ def draw_boxes(lam: Tensor, height: int, width: int, generator: Generator) -> Bo
 
 
 def mix_targets(targets: Tensor, partners: Tensor, kept: Tensor, num_classes: int) -> Tensor:
-    """Soft targets (B, num_classes) float32: `kept` (B,) of the own class, the rest of the partner's."""
+    """Return (B, num_classes) float32: `kept` (B,) of the own class, the rest of the partner's."""
     if targets.ndim == 1:
         targets = F.one_hot(targets, num_classes)
     soft = targets.to(torch.float32)
@@ -89,7 +90,7 @@ def mix_targets(targets: Tensor, partners: Tensor, kept: Tensor, num_classes: in
 
 
 def _draw_beta(alpha: float, count: int, generator: Generator) -> Tensor:
-    """(count,) float64 from Beta(alpha, alpha)."""
+    """Return (count,) float64 from Beta(alpha, alpha)."""
     # torch.distributions cannot draw from a given generator, so it seeds NumPy's.
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count))

@@ -1,4 +1,4 @@
-"""The chain of augmentation steps that a training batch passes through; validation never does."""
+"""The chain of augmentation steps for training batches; validation never passes it."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,17 +7,24 @@ from torch import Generator, Tensor
 
 
 class Step(Protocol):
-    """One augmentation of a whole batch; draws from `generator` only and leaves its arguments as they were."""
+    """One augmentation of a whole batch; draws from `generator` only, never changes its arguments.
+
+    ``build`` passes those of these arguments that a step's class names, besides the keys of its
+    YAML: ``num_classes`` (int) and ``flips`` (bool: does a mirrored image keep its label?).
+    """
 
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), uint8 or float32, in 0..255; targets (B,) int64 or (B, K) float32."""
+        """Take and return images (B, C, H, W), uint8 or float32, in 0..255, and their targets.
+
+        Targets are (B,) int64 or (B, K) float32. `generator` is a CPU one on every device.
+        """
         ...
 
 
 class Pipeline:
-    """Steps applied in order; none is the identity."""
+    """Applies steps in order; without any it is the identity."""
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
         self.steps = dict(steps)
@@ -25,7 +32,7 @@ class Pipeline:
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment a batch; shapes and ranges as in Step. `generator` is one of the CPU, whatever the device."""
+        """Augment a batch; shapes and ranges as in Step."""
         for step in self.steps.values():
             images, targets = step(images, targets, generator)
         return images, targets

@@ -1,10 +1,10 @@
-"""Check of a step's parameters."""
+"""Checks a step's parameters."""
 
 from visionsweep.errors import ConfigError
 
 
 def require_range(step: object, name: str, value: float, low: float, high: float) -> None:
-    """ConfigError unless low <= value <= high."""
+    """Raise ConfigError unless low <= value <= high."""
     if not low <= value <= high:
         owner = type(step).__name__
         raise ConfigError(
