@@ -1,18 +1,19 @@
-"""Jobs composed from a copy are those that Hydra composes, for every option of this project and odd overrides."""
+"""The composer's jobs are those that Hydra composes."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import hydra
 import pytest
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
 from tests.conftest import ROOT
-from visionsweep.sweep.composition import Composition
+from visionsweep.sweep.composition import Composer, resolve
+from visionsweep.sweep.space.space import SearchSpace
 
 MULTIRUN = ["study=sweep", "tracking=none", "hydra/sweeper/pruner=none", "hydra.launcher.n_jobs=2"]
 GROUPS = ("augment", "data", "loss", "model", "optim", "scheduler", "tracking", "trainer")
@@ -27,14 +28,12 @@ ODD = [
     ["+new=1"],
     ["+loss.nope={a: 1}"],
     ["++loss.gamma=2", "loss=focal"],
-    ["loss.gamma=2", "loss=focal"],
     ["loss=focal", "loss.gamma=2", "loss.gamma=3"],
     ["~scheduler.div_factor"],
     ["experiment=fashion_mnist", "optim.lr=0.5"],
     ["optim={lr: 0.1}"],
     ["optim.lr='${seed}'"],
     ["objective.others={num_parameters: minimize}"],
-    ["name=x"],
     ["tracking=mlflow", "tracking.uri=foo"],
     ["hydra.job.chdir=true"],
     ["loss.nope=3"],  # these are errors
@@ -46,14 +45,22 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def sweep() -> Iterator[tuple[ConfigLoader, DictConfig]]:
+def sweep() -> Iterator[tuple[Any, DictConfig]]:
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         loader = GlobalHydra.instance().config_loader()
         yield loader, loader.load_configuration("config", MULTIRUN, run_mode=RunMode.MULTIRUN)
 
 
+@pytest.fixture(scope="module")
+def composer(sweep: tuple[Any, DictConfig]) -> Composer:
+    loader, config = sweep
+    context: Any = SimpleNamespace(config_loader=loader)
+    settings: Any = SimpleNamespace(seeds=1)
+    return Composer(context, config, SearchSpace((), {}, ()), settings)
+
+
 def described(compose: Any, overrides: list[str]) -> Any:
-    """Everything that a job's config is, or the error."""
+    """Return everything about a job's config, or its error."""
     try:
         config = compose(overrides)
     except Exception as error:
@@ -79,20 +86,25 @@ def described(compose: Any, overrides: list[str]) -> Any:
     ],
 )
 def test_a_job_is_what_hydra_composes(
-    sweep: tuple[ConfigLoader, DictConfig], overrides: list[str]
+    sweep: tuple[Any, DictConfig], composer: Composer, overrides: list[str]
 ) -> None:
     loader, config = sweep
-    composition = Composition(loader, config)
-    expected = described(lambda o: loader.load_sweep_config(config, o), overrides)
-    assert described(composition.compose, overrides) == expected
-    assert (
-        described(composition.compose, overrides) == expected
-    )  # from the copy that the first one left
+    expected = described(lambda given: loader.load_sweep_config(config, given), overrides)
+    assert described(composer.compose, overrides) == expected
+    assert described(composer.compose, overrides) == expected  # from the copy
 
 
-def test_a_job_does_not_change_the_next(sweep: tuple[ConfigLoader, DictConfig]) -> None:
-    composition = Composition(*sweep)
-    first = composition.compose(["loss=focal", "loss.gamma=5"])
+def test_a_job_does_not_change_the_next(composer: Composer) -> None:
+    first = composer.compose(["loss=focal", "loss.gamma=5"])
     first.loss.gamma = 7
-    assert composition.compose(["loss=focal"]).loss.gamma == 2.0
-    assert composition.compose(["loss=focal", "loss.gamma=5"]).loss.gamma == 5
+    assert composer.compose(["loss=focal"]).loss.gamma == 2.0
+    assert composer.compose(["loss=focal", "loss.gamma=5"]).loss.gamma == 5
+
+
+def test_what_cannot_be_resolved_stays_as_written(composer: Composer) -> None:
+    written = ["+a=${seed}", "+b.c=${no_such_key}", "+d=${no_such_key}", "+e=???"]
+    found = resolve(composer.compose([f"{item}" for item in written]))
+    assert found["a"] == found["seed"]
+    assert found["b"] == {"c": "${no_such_key}"}
+    assert (found["d"], found["e"]) == ("${no_such_key}", "???")
+    assert "hydra" not in found

@@ -1,4 +1,7 @@
-"""`hydra/launcher=workers`: jobs in processes started once. Imported at every start of Hydra, so it is small."""
+"""`hydra/launcher=workers`: jobs in warm processes.
+
+Imported at every start of Hydra, so it imports little.
+"""
 
 import weakref
 from collections.abc import Sequence
@@ -8,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
+
+from visionsweep.rundir.layout import SWEEP_LOG
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -23,12 +28,12 @@ class WorkersLauncherConf:
     """Settings of the workers."""
 
     _target_: str = "hydra_plugins.visionsweep_sweep.launcher.WorkersLauncher"
-    n_jobs: int | None = None  # workers; null: as many as the GPUs allow, else one a core up to 4
-    gpus_per_trial: float = 1.0  # 0.5: two trials share one; 0: none
-    threads: int | None = None  # CPU threads a worker; null: an equal share of the cores
-    max_trials_per_worker: int | None = None  # a new process after so many trials; null: never
-    trial_timeout_seconds: float | None = None  # a trial that takes longer is ended
-    memory_limit: Any = None  # of a worker with its child processes: 4GB, 512MiB, or bytes
+    n_jobs: int | None = None  # workers; null: what the GPUs allow, else one per core up to 4
+    gpus_per_trial: float = 1.0  # 0.5: two trials share a GPU; 0: none
+    threads: int | None = None  # CPU threads per worker; null: an equal share of the cores
+    max_trials_per_worker: int | None = None  # then a new process starts; null: no limit
+    trial_timeout_seconds: float | None = None  # a trial that takes longer is killed
+    memory_limit: Any = None  # of a worker and its child processes: 4GB, 512MiB, or bytes
 
 
 ConfigStore.instance().store(
@@ -37,7 +42,7 @@ ConfigStore.instance().store(
 
 
 class WorkersLauncher(Launcher):
-    """Runs jobs in parallel; `create_engine` gives a sweeper the workers themselves."""
+    """Runs batches of jobs in parallel; a sweeper gets the engine itself from `create_engine`."""
 
     def __init__(
         self,
@@ -55,12 +60,12 @@ class WorkersLauncher(Launcher):
         self._trial_timeout_seconds = trial_timeout_seconds
         self._memory_limit = memory_limit
         self._sweep: dict[str, Any] = {}
-        self._engine: WorkersEngine | None = None  # stays warm between two batches
+        self._engine: WorkersEngine | None = None  # stays warm between batches
 
     def setup(
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
     ) -> None:
-        """Take what the jobs need."""
+        """Keep what the jobs need."""
         self._sweep = {
             "hydra_context": hydra_context,
             "task_function": task_function,
@@ -92,9 +97,7 @@ class WorkersLauncher(Launcher):
         if engine is None or engine.num_slots < len(slots):
             if engine is not None:
                 engine.close()
-            engine = self._engine = self._start(
-                slots, sweep_dir / "sweep.log", keep_job_returns=True
-            )
+            engine = self._engine = self._start(slots, sweep_dir / SWEEP_LOG, keep_job_returns=True)
             weakref.finalize(self, engine.close)
         try:
             return run_batch(engine, job_overrides, initial_job_idx)
@@ -106,9 +109,9 @@ class WorkersLauncher(Launcher):
     def create_engine(
         self, n_jobs: int | None = None, log_path: Path | None = None
     ) -> "WorkersEngine":
-        """Start workers and return them; the caller closes them.
+        """Return an engine with started workers; the caller closes it.
 
-        ``n_jobs`` overrides the launcher's; a worker's output between jobs is appended to ``log_path``.
+        ``n_jobs`` overrides the launcher's. ``log_path`` gets the workers' output between jobs.
         """
         return self._start(self._plan(self._n_jobs if n_jobs is None else n_jobs), log_path)
 
@@ -120,7 +123,8 @@ class WorkersLauncher(Launcher):
     def _start(
         self, slots: "list[Slot]", log_path: Path | None, *, keep_job_returns: bool = False
     ) -> "WorkersEngine":
-        from visionsweep.sweep.engines.local.pool import Limits, WorkersEngine
+        from visionsweep.sweep.engines.local.pool import WorkersEngine
+        from visionsweep.sweep.engines.local.resources import Limits
 
         limits = Limits(
             self._max_trials_per_worker, self._trial_timeout_seconds, self._memory_limit

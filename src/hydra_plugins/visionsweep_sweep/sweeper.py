@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna_async`: the class that Hydra finds; the work is done in `visionsweep.sweep`."""
+"""`hydra/sweeper=optuna_async`: the class that Hydra finds; `visionsweep.sweep` does the work."""
 
 import sys
 from typing import Any
@@ -11,10 +11,10 @@ from . import config as _config  # registers hydra/sweeper=optuna_async  # noqa:
 
 
 class OptunaAsyncSweeper(Sweeper):
-    """Asks Optuna, runs trials in warm workers without a barrier, prunes, and takes up a stored sweep."""
+    """Runs Optuna's trials in warm workers without a barrier; prunes, and resumes stored sweeps."""
 
     def __init__(self, **settings: Any) -> None:
-        # `sweep` reads hydra.sweeper itself: a stored sweep is composed again with what it was started with.
+        # `sweep` reads hydra.sweeper itself: a stored sweep is composed with its own settings.
         del settings
 
     def setup(
@@ -26,7 +26,7 @@ class OptunaAsyncSweeper(Sweeper):
         self.config = config
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep to its end; exit with 1 or 130 where it failed or was interrupted."""
+        """Run the sweep to its end; exits with 1 if it failed, 130 if it was interrupted."""
         from visionsweep.errors import UserError
         from visionsweep.sweep.command import run_sweep
 
@@ -34,10 +34,10 @@ class OptunaAsyncSweeper(Sweeper):
         try:
             code = run_sweep(self._hydra_context, self.config, self._task_function, arguments)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
-        except KeyboardInterrupt:  # before the sweep listens to Ctrl-C itself
-            print("interrupted before a trial began", file=sys.stderr)  # noqa: T201
+        except KeyboardInterrupt:  # before the sweep handles Ctrl-C itself
+            print("interrupted before the first trial", file=sys.stderr)  # noqa: T201
             raise SystemExit(130) from None
         if code:
             raise SystemExit(code)

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.lock import locked
+from visionsweep.sweep.composition import Composer, shown
 from visionsweep.sweep.engines.engine import Engine
-from visionsweep.sweep.jobs import Composer, shown
 from visionsweep.sweep.settings import DEFAULT_TRIALS, Settings, read_settings
 from visionsweep.sweep.space.space import SearchSpace, parse_space, warnings_of
 from visionsweep.sweep.stored import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from visionsweep.sweep.jobs import shown
+from visionsweep.sweep.composition import shown
 from visionsweep.sweep.retention import disk_space
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from visionsweep.errors import ConfigError
+from visionsweep.sweep.composition import shown
 from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Job, Reported
 from visionsweep.sweep.engines.job import CHECK_KEY
-from visionsweep.sweep.jobs import shown
 
 if TYPE_CHECKING:
     from visionsweep.sweep.command import Sweep

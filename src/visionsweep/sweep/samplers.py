@@ -1,7 +1,7 @@
-"""Samplers and pruners from their configs. A sampler is made anew for each trial, from (seed, trial number).
+"""Samplers and pruners from their configs.
 
-A sampler's random state is lost with its process. Made anew, trial n is drawn the same whether the sweep ran through
-or was killed and taken up in between.
+A sampler's random state is lost with its process, so each trial gets a new sampler, seeded with
+(seed, trial number): trial n is drawn the same whether or not the sweep was killed before it.
 """
 
 import functools
@@ -25,7 +25,7 @@ _PRUNER_TARGETS = ("optuna.pruners.*",)
 
 
 def is_grid(sampler: Mapping[str, Any]) -> bool:
-    """Return whether the sampler's config asks for a plain grid, which the sweep enumerates itself."""
+    """Return whether the sampler is a plain grid, which the sweep enumerates itself."""
     return sampler.get("_target_") == _GRID
 
 
@@ -37,16 +37,16 @@ def trial_seed(seed: int, number: int) -> int:
 
 
 def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
-    """Return a function that makes the sampler of a trial. Raises `ConfigError` for settings that it does not take."""
+    """Return a function that makes the sampler of a trial. Raises `ConfigError` for bad settings."""
     from optuna.samplers import RandomSampler
 
-    if is_grid(config):  # every parameter is given: nothing is drawn
+    if is_grid(config):  # draws nothing: every parameter is given
         return lambda number: RandomSampler(seed=trial_seed(seed, number))
     make = _partial(config, "hydra.sweeper.sampler", _SAMPLER_TARGETS)
-    if "seed" not in config:  # a user's own sampler
+    if "seed" not in config:  # a sampler of the user
         return lambda number: make()
     if config["_target_"] == _QMC:
-        # The scrambled sequence is one for the whole sweep; only what lies outside of it is drawn a trial.
+        # One scrambled sequence for the whole sweep; only parameters outside it depend on the trial.
         if config.get("independent_sampler") is not None:
             return lambda number: make(seed=seed)
         return lambda number: make(
@@ -85,7 +85,7 @@ def _call(make: Callable[..., Any], key: str, /, **arguments: Any) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # `group`, and once a trial
+            warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`, once per trial
             return make(**arguments)
     except (TypeError, ValueError, ImportError) as error:  # gp needs torch, cmaes its package
         raise ConfigError(f"{key}: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""`hydra/launcher=workers` as Hydra sees it: Hydra's own published tests for launchers, and what they leave out."""
+"""Hydra's launcher interface: Hydra's own tests for launchers, and what they leave out."""
 
 import os
 import re
@@ -22,25 +22,29 @@ from hydra.test_utils.launcher_common_tests import (
 )
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
-from tests.sweep.engines.local import worker_app
+from tests.sweep.engines import worker_app
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.sweep.engines.batch import run_batch
+from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 
 ROOT = Path(__file__).parents[3]
 
-Plugins.instance()  # Hydra's tests save and restore its singletons: the plugins must be among them
+Plugins.instance()  # Hydra's tests restore its singletons: plugins must be among them
 
 
-def test_it_is_discovered() -> None:
+def test_the_launcher_is_discovered() -> None:
     assert "WorkersLauncher" in [
         plugin.__name__ for plugin in Plugins.instance().discover(Launcher)
     ]
 
 
-def test_its_module_imports_nothing_heavy() -> None:
+def test_the_plugins_import_nothing_heavy() -> None:
     """Every start of any Hydra app imports it."""
     code = (
-        "import sys; import hydra_plugins.visionsweep_sweep.launcher; "
-        "print([m for m in ('torch', 'optuna', 'psutil', 'cloudpickle', 'visionsweep.sweep') if m in sys.modules])"
+        "import sys, hydra_plugins.visionsweep_sweep.launcher; "
+        "import hydra_plugins.visionsweep_sweep.sweeper; "
+        "heavy = ('torch', 'optuna', 'psutil', 'cloudpickle', 'visionsweep.sweep'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -82,13 +86,96 @@ class TestHydrasIntegrationSuite(IntegrationTestSuite):
     """Published by Hydra for every launcher."""
 
 
-# -- what they leave out
+# -- the batch, on a fake engine
 
 
-@pytest.fixture
-def launcher(tmp_path: Path) -> Iterator[WorkersLauncher]:
+class FakeEngine:
+    """Two slots; each poll returns what `polls` yields next for the running jobs."""
+
+    num_slots = num_cores = 2
+    threads = 1
+
+    def __init__(self, *polls: Callable[["FakeEngine"], list[Event]]) -> None:
+        self.jobs: list[Job] = []
+        self.answered: list[tuple[str, bool]] = []
+        self.is_stopping = False
+        self.num_free = 2
+        self._polls = iter(polls)
+
+    def submit(self, job: Job) -> None:
+        self.num_free -= 1
+        self.jobs.append(job)
+
+    def poll(self, timeout_seconds: float) -> list[Event]:
+        events = next(self._polls)(self)
+        self.num_free += sum(isinstance(event, Ended) for event in events)
+        return events
+
+    def answer(self, key: str, *, prune: bool) -> None:
+        self.answered.append((key, prune))
+
+    def stop(self) -> None:
+        self.is_stopping = True
+
+    def close(self) -> None:
+        raise AssertionError("the caller's")
+
+
+def interrupt(number: int = signal.SIGINT) -> list[Event]:
+    signal.raise_signal(number)
+    return []
+
+
+def test_jobs_are_submitted_as_slots_become_free() -> None:
+    returned = JobReturn(status=JobStatus.COMPLETED)
+    engine = FakeEngine(
+        lambda _: [Started("6", 1, 0.0), Ended("6", "completed", job_return=returned)],
+        lambda engine: [Ended("7", "lost", error="killed")] if len(engine.jobs) == 3 else [],
+        lambda _: [Reported("5", 1, 0.5), Ended("5", "timed_out", error="not finished")],
+    )
+    lost_to_time, good, lost = run_batch(engine, [["a=1"], ["a=2"], ["a=3"]], 5)
+    assert [(job.key, job.number, job.overrides) for job in engine.jobs] == [
+        ("5", 5, ("a=1",)),
+        ("6", 6, ("a=2",)),
+        ("7", 7, ("a=3",)),
+    ]
+    assert good is returned
+    with pytest.raises(UserError, match=r"^job 5 timed out: not finished$"):
+        _ = lost_to_time.return_value
+    with pytest.raises(RuntimeError, match=r"^job 7 lost: killed$"):
+        _ = lost.return_value
+    assert list(lost.overrides or ()) == ["a=3"]
+    assert engine.answered == [("5", False)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_the_running_jobs(number: int) -> None:
+    engine = FakeEngine(
+        lambda _: interrupt(number), lambda _: [Ended("0", "stopped")], lambda _: []
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(engine, [["a=1"]], 0)
+    assert engine.is_stopping
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    engine = FakeEngine(lambda _: interrupt(), lambda _: interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(engine, [["a=1"]], 0)
+
+
+# -- the launcher, with real workers
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("launcher") / "multirun"
+
+
+@pytest.fixture(scope="module")
+def launcher(sweep_dir: Path) -> Iterator[WorkersLauncher]:
     made = WorkersLauncher(n_jobs=2)
-    made.setup(**worker_app.sweep(tmp_path / "multirun"))
+    made.setup(**worker_app.sweep(sweep_dir))
     yield made
     if made._engine is not None:
         made._engine.close()
@@ -100,88 +187,47 @@ def values(returns: Any) -> list[Any]:
 
 
 def test_returns_come_in_order_and_lines_as_it_happens(
-    launcher: WorkersLauncher, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    launcher: WorkersLauncher, sweep_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The first job waits for the last one's directory: they end in another order than they began."""
-    jobs = [
-        ["do=wait", f"file={tmp_path}/multirun/4"],
-        ["do=value", "x=0.465"],
-        ["do=value", "x=3"],
-    ]
-    assert values(launcher.launch(jobs, initial_job_idx=2)) == ["seen", 0.93, 6.0]
-    lines = [
-        re.sub(r"^.*\[HYDRA\] |\d+\.\d s", "", line) for line in capfd.readouterr().out.splitlines()
-    ]
+    """The first job waits for the last one's directory, so they end in another order."""
+    jobs = [["do=wait", f"file={sweep_dir}/4"], ["do=value", "x=0.465"], ["do=report", "x=[1]"]]
+    assert values(launcher.launch(jobs, initial_job_idx=2)) == ["seen", 0.93, [False]]
+    output = capfd.readouterr().out.splitlines()
+    lines = [re.sub(r"^.*\[HYDRA\] |\d+\.\d s", "", line) for line in output]
     assert sorted(lines) == [
-        *("#2 : do=wait file=" + f"{tmp_path}/multirun/4", "#2 done: seen ()"),
-        *("#3 : do=value x=0.465", "#3 done: 0.93 ()", "#4 : do=value x=3", "#4 done: 6 ()"),
+        *(f"#2 : do=wait file={sweep_dir}/4", "#2 done: seen ()"),
+        *("#3 : do=value x=0.465", "#3 done: 0.93 ()"),
+        *("#4 : do=report x=[1]", "#4 done: [False] ()"),
     ]
     assert lines.index("#2 done: seen ()") > lines.index("#3 done: 0.93 ()")
-    assert (tmp_path / "multirun/sweep.log").exists()
+    assert (sweep_dir / "sweep.log").exists()
 
 
-def test_workers_stay_warm_between_batches(launcher: WorkersLauncher) -> None:
-    first = values(launcher.launch([["do=pid"]] * 2, 0))
-    assert set(values(launcher.launch([["do=pid"]] * 2, 2))) <= set(first)
-
-
-def test_an_empty_batch_starts_nothing(launcher: WorkersLauncher) -> None:
-    assert launcher.launch([], 0) == []
-    assert launcher._engine is None
-
-
-def test_a_small_batch_starts_as_many_workers_as_it_has_jobs(launcher: WorkersLauncher) -> None:
-    values(launcher.launch([["do=pid"]], 0))
-    assert launcher._engine is not None
-    assert launcher._engine.num_slots == 1
-    values(launcher.launch([["do=pid"]] * 3, 1))
-    assert launcher._engine.num_slots == 2
-
-
-def test_a_job_that_fails_raises_its_exception_where_its_value_is_read(
-    launcher: WorkersLauncher,
-) -> None:
-    good, failed, pruned = launcher.launch(
-        [["do=value"], ["do=raise", "x=user"], ["do=raise", "x=stopped"]], 0
-    )
-    assert (good.status, failed.status, pruned.status) == (
-        JobStatus.COMPLETED,
-        JobStatus.FAILED,
-        JobStatus.FAILED,
-    )
+def test_reading_the_value_of_a_failed_job_raises_its_exception(launcher: WorkersLauncher) -> None:
+    jobs = [["do=value"], ["do=raise", "x=user"], ["do=raise", "x=stopped"]]
+    good, failed, stopped = launcher.launch(jobs, 0)
+    statuses = (good.status, failed.status, stopped.status)
+    assert statuses == (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.FAILED)
     with pytest.raises(UserError, match=r"optim\.lr: expected a number") as caught:
         _ = failed.return_value
     assert caught.traceback[-1].name == "do_raise"
     with pytest.raises(Exception, match="after epoch 2"):
-        _ = pruned.return_value
+        _ = stopped.return_value
 
 
-@pytest.mark.slow
-def test_a_job_without_a_report_of_its_own_raises_the_reason(tmp_path: Path) -> None:
-    launcher = WorkersLauncher(n_jobs=1, trial_timeout_seconds=3)
+def test_workers_start_as_needed_stay_warm_and_end_with_the_launcher(tmp_path: Path) -> None:
+    launcher = WorkersLauncher(n_jobs=2)
     launcher.setup(**worker_app.sweep(tmp_path / "multirun"))
-    lost, timed_out, good = launcher.launch(
-        [["do=exit", "x=3"], ["do=sleep", f"file={tmp_path / 'f'}"], ["do=value"]], 5
-    )
-    with pytest.raises(RuntimeError, match="job 5 lost: its worker ended with exit code 3"):
-        _ = lost.return_value
-    with pytest.raises(UserError, match=r"job 6 timed out: not finished after 3 s"):
-        _ = timed_out.return_value
-    assert list(lost.overrides or ()) == ["do=exit", "x=3"]
-    assert good.return_value == 2.0
-
-
-def test_reports_are_answered_though_nothing_prunes(launcher: WorkersLauncher) -> None:
-    assert values(launcher.launch([["do=report", "x=[1,2]"]], 0)) == [[False, False]]
-
-
-def test_workers_end_with_the_launcher(tmp_path: Path) -> None:
-    launcher = WorkersLauncher(n_jobs=1)
-    launcher.setup(**worker_app.sweep(tmp_path / "multirun"))
-    (pid,) = values(launcher.launch([["do=pid"]], 0))
-    assert worker_app.is_alive(pid)
+    assert launcher.launch([], 0) == []
+    assert launcher._engine is None
+    first = values(launcher.launch([["do=pid"]], 0))
+    assert launcher._engine is not None
+    assert launcher._engine.num_slots == 1
+    assert values(launcher.launch([["do=pid"]], 1)) == first
+    second = values(launcher.launch([["do=pid"]] * 2, 2))
+    assert launcher._engine.num_slots == 2
     del launcher
-    assert not worker_app.is_alive(pid)
+    assert not any(map(worker_app.is_alive, first + second))
 
 
 def test_a_sweeper_gets_an_engine_of_its_own(launcher: WorkersLauncher, tmp_path: Path) -> None:
@@ -192,9 +238,9 @@ def test_a_sweeper_gets_an_engine_of_its_own(launcher: WorkersLauncher, tmp_path
     assert (tmp_path / "logs/sweep.log").exists()
 
 
-def test_a_wrong_setting_is_refused_before_a_process_starts(tmp_path: Path) -> None:
+def test_a_bad_setting_is_refused_before_a_process_starts(sweep_dir: Path) -> None:
     launcher = WorkersLauncher(memory_limit="much")
-    launcher.setup(**worker_app.sweep(tmp_path / "multirun"))
+    launcher.setup(**worker_app.sweep(sweep_dir))
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.memory_limit"):
         launcher.launch([["do=value"]], 0)
 
@@ -202,7 +248,7 @@ def test_a_wrong_setting_is_refused_before_a_process_starts(tmp_path: Path) -> N
 _APP = """
 import sys
 import hydra
-from tests.sweep.engines.local import worker_app
+from tests.sweep.engines import worker_app
 
 @hydra.main(config_path=None)
 def main(cfg):
@@ -213,9 +259,10 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("do", ["until_stopped", "busy_with_child"])
 def test_ctrl_c_ends_the_jobs_and_then_the_sweep(tmp_path: Path, do: str) -> None:
-    """Jobs that look at `should_stop` need one Ctrl-C, others a second one."""
+    """Jobs that check `should_stop` need one Ctrl-C, others a second one."""
     app = tmp_path / "app.py"
     app.write_text(_APP, encoding="utf-8")
     files = [tmp_path / "ran-0", tmp_path / "ran-1"]
@@ -242,7 +289,10 @@ def test_ctrl_c_ends_the_jobs_and_then_the_sweep(tmp_path: Path, do: str) -> Non
         processes = psutil.Process(controller.pid).children(recursive=True)
         controller.send_signal(signal.SIGINT)
         if do == "busy_with_child":
-            wait_for(lambda: "stopping: 2 jobs" in output.read_text(encoding="utf-8"), controller)
+            wait_for(
+                lambda: "stopping: waiting for 2 jobs" in output.read_text(encoding="utf-8"),
+                controller,
+            )
             controller.send_signal(signal.SIGINT)
         code = controller.wait(30)
     finally:
@@ -250,7 +300,7 @@ def test_ctrl_c_ends_the_jobs_and_then_the_sweep(tmp_path: Path, do: str) -> Non
         controller.wait()
     text = output.read_text(encoding="utf-8")
     assert code == -signal.SIGINT  # which a shell shows as 130
-    assert "stopping: 2 jobs end at their next checkpoint" in text
+    assert "stopping: waiting for 2 jobs" in text
     assert text.count("stopped: after epoch 2") == (2 if do == "until_stopped" else 0)
     assert worker_app.gone([process.pid for process in processes])
     assert not (tmp_path / "never").exists()

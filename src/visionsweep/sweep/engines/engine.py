@@ -1,7 +1,7 @@
-"""What runs jobs: submit, poll, cancel. The local one is `workers`; a cluster's would stand beside it.
+"""What an engine offers to the controller: slots that run jobs, and events about them.
 
-The words are those of Hydra's design note on asynchronous sweeps (issue #3201): a job is submitted, reports, and ends
-with an outcome; the engine supervises it in between.
+The words are those of Hydra's design note on asynchronous sweeps (issue #3201). `local` has the
+engine of this machine.
 """
 
 from collections.abc import Mapping
@@ -16,22 +16,18 @@ RETRIED = ("out_of_memory", "lost")  # states that say nothing about the configu
 class Job:
     """One run of the task function."""
 
-    key: str  # unique among the jobs that run, and the job's directory below the sweep's: "7", or "7/seed_0"
+    key: str  # unique among running jobs, and the run's place below the sweep's directory
     number: int  # hydra.job.num: the trial's number
     overrides: tuple[str, ...]  # complete, as `config_loader.load_sweep_config` takes them
     params: Mapping[str, Any] = field(default_factory=dict)  # the searched ones, in order
-    attempt: int = 0  # how often it was started before
-    check: str | None = (
-        None  # call this function with the config instead: nothing is written, its value comes back
-    )
-    config: Any = (
-        None  # the composed DictConfig where the controller had the time; None: the worker composes
-    )
+    attempt: int = 0  # number of earlier starts
+    check: str | None = None  # call this function instead, with the config; nothing is written
+    config: Any = None  # the composed DictConfig; None: the worker composes it
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker began with a job."""
+    """A worker started a job."""
 
     key: str
     slot: int
@@ -40,7 +36,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Reported:
-    """A job reported; it waits until `Engine.answer` is called."""
+    """A job reported, and waits for `Engine.answer`."""
 
     key: str
     step: int
@@ -53,14 +49,12 @@ class Ended:
 
     key: str
     state: State
-    value: Any = None  # what the task function returned, where it completed
-    error: str | None = (
-        None  # one line: "ValueError: ...", "killed by signal 9", "no answer within 60 s"
-    )
+    value: Any = None  # what the task function returned, if completed
+    error: str | None = None  # one line: "ValueError: ...", "killed by signal 9 (SIGKILL)"
     traceback: str | None = None  # of an exception of the task function
     started: float = 0.0  # time.time()
     ended: float = 0.0
-    job_return: Any = None  # hydra.core.utils.JobReturn, for Hydra's own launcher interface
+    job_return: Any = None  # hydra.core.utils.JobReturn, for Hydra's launcher interface
 
 
 Event = Started | Reported | Ended
@@ -71,11 +65,11 @@ class Engine(Protocol):
 
     @property
     def num_slots(self) -> int:
-        """How many jobs run at once."""
+        """Number of jobs that run at once."""
 
     @property
     def num_free(self) -> int:
-        """How many more jobs `submit` takes now."""
+        """Number of jobs that `submit` accepts now."""
 
     @property
     def num_cores(self) -> int:
@@ -86,19 +80,16 @@ class Engine(Protocol):
         """CPU threads of one slot."""
 
     def submit(self, job: Job) -> None:
-        """Hand out a job to a free slot; returns at once."""
+        """Give a job to a free slot; returns at once."""
 
     def poll(self, timeout_seconds: float) -> list[Event]:
-        """Return what happened since the last call; waits at most so long for a first event."""
+        """Return the events since the last call; waits for a first one until the timeout."""
 
     def answer(self, key: str, *, prune: bool) -> None:
         """Answer a report."""
-
-    def cancel(self, key: str, reason: str) -> None:
-        """End a job at once, its process included; it ends as `stopped` with the reason as its error."""
 
     def stop(self) -> None:
         """Ask every job to end at its next checkpoint (`Trial.should_stop`)."""
 
     def close(self) -> None:
-        """End every worker at once. No process is left when this returns."""
+        """Kill every worker. No process is left when this returns."""

@@ -1,18 +1,19 @@
-"""`when: key=value[,value]`: reads conditions, decides those on fixed values, orders parents before children."""
+"""`when: key=value[,value]`: conditions on other parameters, and the order that they require."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.space import grammar
-from visionsweep.sweep.space.dimensions import Condition, Dimension, convert, nearest, values
+from visionsweep.sweep.space.dimensions import Condition, Dimension, convert, values
 from visionsweep.sweep.space.grid import restrict
+from visionsweep.text import did_you_mean
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One `key=value[,value]` as written: what the parent's value must mean."""
+    """One `key=value[,value]` as written, with the meanings of its values to a job."""
 
     key: str
     meanings: tuple[Any, ...]
@@ -20,10 +21,10 @@ class Clause:
 
 
 def read_when(key: str, when: Any) -> tuple[Clause, ...]:
-    """Return the clauses of a `when`, one string or a list of them; ConfigError names the parameter it stands under."""
+    """Return the clauses of the `when` of parameter `key`: a string or a list of them."""
     texts = when if isinstance(when, list) else [when]
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ConfigError(f"{key}: when: expected 'key=value' or a list of such, got {when!r}")
+        raise ConfigError(f"{key}: when: expected 'key=value' or a list of them, got {when!r}")
     return tuple(_clause(key, text) for text in texts)
 
 
@@ -45,50 +46,51 @@ def resolve(
     replaced: Mapping[str, Dimension],
     insisted: frozenset[str],
 ) -> tuple[Dimension, ...]:
-    """Return the dimensions that can be active, with their conditions, parents first and else as given.
+    """Return the dimensions that can be active, with their conditions, parents before children.
 
-    `replaced` are the dimensions that a plain value fixed: they still tell a misspelt choice. `insisted` were swept
-    over on the command line: where a fixed parent rules one out, that is an error rather than a dropped dimension.
+    `replaced` are the dimensions that a plain value fixed; their choices are still checked.
+    `insisted` are swept on the command line: a fixed parent that rules one out is an error.
     """
     waiting = {dimension.key: dimension for dimension in searched}
-    known = [*waiting, *fixed]
-    for key in waiting:
-        for clause in clauses.get(key, ()):
-            if clause.key not in known:
-                raise ConfigError(
-                    f"{key}: when: {clause.text}: {clause.key} is neither searched nor given a value in this sweep"
-                    + (
-                        nearest(clause.key, known)
-                        or f"; write {clause.key}=..., or leave {key} out"
-                    )
-                )
+    _check_parents(waiting, clauses, [*waiting, *fixed])
     placed: dict[str, Dimension] = {}
     while waiting:
-        ready = [
-            key
-            for key in waiting
-            if not any(clause.key in waiting for clause in clauses.get(key, ()))
-        ]
-        if not ready:
-            raise ConfigError(
-                f"{', '.join(waiting)}: when: the conditions wait for each other; break the circle"
-            )
-        key = ready[0]
+        key = _next_ready(waiting, clauses)
         when = _decide(key, clauses.get(key, ()), placed, fixed, replaced)
         dimension = waiting.pop(key)
         if isinstance(when, tuple):
             placed[key] = replace(dimension, when=when)
         elif key in insisted:
-            raise ConfigError(
-                f"{key}: swept over, but active only when {when}; leave one of them out"
-            )
+            raise ConfigError(f"{key}: swept, but active only when {when}; remove one of them")
     ordered = tuple(placed.values())
     for dimension in ordered:
         if restrict(ordered, {dimension.key: None}) is None:
             raise ConfigError(
-                f"{dimension.key}: when: {dimension.when[0]} and its other conditions never hold together"
+                f"{dimension.key}: when: {dimension.when[0]} and its other conditions "
+                "never hold together"
             )
     return ordered
+
+
+def _check_parents(
+    keys: Iterable[str], clauses: Mapping[str, Sequence[Clause]], known: Sequence[str]
+) -> None:
+    for key in keys:
+        for clause in clauses.get(key, ()):
+            if clause.key not in known:
+                hint = did_you_mean(clause.key, known)
+                raise ConfigError(
+                    f"{key}: when: {clause.text}: {clause.key} is neither searched nor fixed in "
+                    f"this sweep{hint or f'; set {clause.key}=..., or remove {key}'}"
+                )
+
+
+def _next_ready(waiting: Mapping[str, Any], clauses: Mapping[str, Sequence[Clause]]) -> str:
+    """Return the first key whose parents are all placed."""
+    for key in waiting:
+        if not any(clause.key in waiting for clause in clauses.get(key, ())):
+            return key
+    raise ConfigError(f"{', '.join(waiting)}: when: the conditions depend on each other")
 
 
 def _decide(
@@ -98,16 +100,15 @@ def _decide(
     fixed: Mapping[str, str],
     replaced: Mapping[str, Dimension],
 ) -> tuple[Condition, ...] | str:
-    """Return the conditions that a draw decides, or why a fixed value has decided against the dimension."""
+    """Return the conditions that a draw decides, or why a fixed value rules the dimension out."""
     when = []
     for clause in clauses:
         if clause.key in fixed:
             value = grammar.meaning(fixed[clause.key])
             others = tuple(other for other in clause.meanings if not grammar.same(other, value))
             if clause.key in replaced and values(replaced[clause.key].distribution) is not None:
-                _condition(
-                    key, replace(clause, meanings=others), replaced[clause.key]
-                )  # raises where one is no choice
+                # for its error if one is not a choice
+                _condition(key, replace(clause, meanings=others), replaced[clause.key])
             if len(others) < len(clause.meanings):
                 continue
             return f"{clause.text}, and {clause.key}={fixed[clause.key]} is fixed"
@@ -118,7 +119,7 @@ def _decide(
 
 
 def _condition(key: str, clause: Clause, parent: Dimension) -> Condition:
-    """Return a clause in the words of its parent's distribution; ConfigError where it has none for it."""
+    """Return a clause with its parent's own choices. Raises `ConfigError` for one that is none."""
     if values(parent.distribution) is None:
         raise ConfigError(
             f"{key}: when: {clause.text}: {clause.key} is drawn from an interval; "

@@ -1,8 +1,7 @@
-"""One dimension of a search space: its values, when it is active, how it is described and compared."""
+"""One dimension of a search space: a distribution and the conditions under which it is active."""
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -15,19 +14,20 @@ from optuna.distributions import (
 )
 
 from visionsweep.sweep.space import grammar
+from visionsweep.text import did_you_mean
 
-MAX_CHOICES = 20  # a discrete range with more values is represented by its ends
+MAX_CHOICES = 20  # of a range with more values, only the ends are tried before trial 0
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Holds where the chosen value of `key`, as text, is one of `values`."""
+    """Holds if the value of `key`, as text, is one of `values`."""
 
     key: str
     values: tuple[str, ...]
 
     def holds(self, params: Mapping[str, Any]) -> bool:
-        """Return whether `params` gives `key` one of the values; False where it does not give it at all."""
+        """Return whether `params` has `key` with one of the values."""
         return self.key in params and self.allows(params[self.key])
 
     def allows(self, value: Any) -> bool:
@@ -47,15 +47,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A parameter that the sweep chooses: from `distribution`, where all conditions hold."""
+    """A searched parameter: drawn from `distribution` if all conditions hold."""
 
     key: str
     distribution: BaseDistribution
     when: tuple[Condition, ...] = ()
-    warning: str | None = field(default=None, compare=False)  # a doubt about how it was written
+    warning: str | None = field(default=None, compare=False)
 
     def is_active(self, params: Mapping[str, Any]) -> bool:
-        """Return whether the conditions hold for the (active) `params` before it."""
+        """Return whether all conditions hold for the active `params` of earlier dimensions."""
         return all(condition.holds(params) for condition in self.when)
 
     def __str__(self) -> str:
@@ -64,9 +64,9 @@ class Dimension:
 
 
 def values(distribution: BaseDistribution) -> Sequence[Any] | None:
-    """Return the distinct values of a discrete distribution in order, None for a continuous one."""
+    """Return the distinct values of a discrete distribution in order; None if continuous."""
     if isinstance(distribution, CategoricalDistribution):
-        # By what a job is given: 1 and true are equal to Python.
+        # By the text that a job gets: Python holds 1 and True for equal.
         return list({str(choice): choice for choice in distribution.choices}.values())
     if isinstance(distribution, IntDistribution):
         return range(distribution.low, distribution.high + 1, distribution.step)
@@ -78,41 +78,30 @@ def values(distribution: BaseDistribution) -> Sequence[Any] | None:
 
 
 def choices(distribution: BaseDistribution) -> list[Any]:
-    """Return the values worth a look: all of a categorical and of a short range, the ends of anything else."""
+    """Return the values to try before trial 0: all, or the ends of a long or continuous range."""
     found = values(distribution)
-    if found is not None and (
-        isinstance(distribution, CategoricalDistribution) or len(found) <= MAX_CHOICES
-    ):
-        return list(found)
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    return (
-        [distribution.low]
-        if distribution.low == distribution.high
-        else [distribution.low, distribution.high]
-    )
+    is_long = found is None or len(found) > MAX_CHOICES
+    if is_long and isinstance(distribution, (FloatDistribution, IntDistribution)):
+        return list(dict.fromkeys((distribution.low, distribution.high)))
+    return list(found or ())
 
 
 def convert(distribution: BaseDistribution, value: Any) -> Any:
-    """Return a value given in YAML as the distribution's own; ValueError that says what was expected."""
+    """Return a value from YAML as the distribution's own. Raises ValueError: what is expected."""
     if isinstance(distribution, CategoricalDistribution):
         return _choice(distribution.choices, value)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     found = _as_number(value)
-    # NaN fails the comparison.
-    if (
-        found is None
-        or not distribution.low <= found <= distribution.high
-        or not _on_a_step(distribution, found)
-    ):
+    is_inside = found is not None and distribution.low <= found <= distribution.high  # NaN is not
+    if found is None or not is_inside or not _on_a_step(distribution, found):
         raise ValueError(f"expected {describe(distribution)}")
     return found if isinstance(distribution, FloatDistribution) else int(found)
 
 
 def _as_number(value: Any) -> float | None:
     try:
-        return (
-            None if isinstance(value, bool) else float(value)
-        )  # a string too: YAML reads 1e-4 as one
+        # float() also of a string: YAML reads 1e-4 as one.
+        return None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         return None
 
@@ -125,14 +114,13 @@ def _on_a_step(distribution: FloatDistribution | IntDistribution, value: float) 
 
 
 def _choice(available: Sequence[Any], value: Any) -> Any:
-    """Return the choice that is `value`, or means the same to a job, or is written the same, in this order."""
+    """Return the choice that is `value`, else means the same to a job, else is written the same."""
     tests = (
         lambda choice: type(choice) is type(value) and choice == value,
         lambda choice: grammar.same(grammar.meaning(choice), value),
         lambda choice: grammar.same(grammar.meaning(choice), grammar.meaning(value)),
         lambda choice: (
-            grammar.text_of(value)
-            in (grammar.text_of(choice), grammar.text_of(grammar.meaning(choice)))
+            grammar.text_of(value) in map(grammar.text_of, (choice, grammar.meaning(choice)))
         ),
     )
     for test in tests:
@@ -140,17 +128,11 @@ def _choice(available: Sequence[Any], value: Any) -> Any:
             if test(choice):
                 return choice
     written = [str(choice) for choice in available]
-    raise ValueError(f"expected one of {', '.join(written)}" + nearest(str(value), written))
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return "; did you mean ...?" with the name that resembles `name` most, or nothing."""
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    raise ValueError(f"expected one of {', '.join(written)}{did_you_mean(str(value), written)}")
 
 
 def describe(distribution: BaseDistribution) -> str:
-    """Return a distribution in a few words: `log 0.0001 .. 0.1`, `focal | f1`, `1 .. 9 in steps of 2`."""
+    """Return a distribution for people: `log 0.0001 .. 0.1`, `focal | f1`, `1 .. 9, integers`."""
     if isinstance(distribution, CategoricalDistribution):
         return " | ".join(str(choice) for choice in distribution.choices)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
@@ -158,20 +140,16 @@ def describe(distribution: BaseDistribution) -> str:
     text = f"log {low} .. {high}" if distribution.log else f"{low} .. {high}"
     if isinstance(distribution, IntDistribution) and distribution.step == 1:
         return f"{text}, integers"
-    return (
-        f"{text} in steps of {grammar.number(distribution.step)}"
-        if distribution.step is not None
-        else text
-    )
+    if distribution.step is None:
+        return text
+    return f"{text} in steps of {grammar.number(distribution.step)}"
 
 
 def fingerprint(distribution: BaseDistribution) -> dict[str, Any]:
-    """Return a distribution as plain YAML that is equal where the distribution is."""
+    """Return a distribution as plain YAML, equal for equal distributions."""
     if isinstance(distribution, CategoricalDistribution):
         # NaN is not equal to itself.
-        return {
-            "choices": ["nan" if choice != choice else choice for choice in distribution.choices]
-        }
+        return {"choices": ["nan" if item != item else item for item in distribution.choices]}
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     return {
         "type": "int" if isinstance(distribution, IntDistribution) else "float",

@@ -1,12 +1,14 @@
-"""Hydra's override grammar, as the search space uses it: text to distribution and back. Knows nothing of conditions.
+"""Hydra's override grammar for the search space: text to distribution and back.
 
-The conversion to Optuna distributions is hydra-optuna-sweeper's own; each deviation is one line, with its reason.
+hydra-optuna-sweeper makes the distributions; a comment gives the reason for each deviation.
+Conditions are not known here.
 """
 
 import functools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -30,7 +32,8 @@ from optuna.distributions import (
 )
 
 from visionsweep.errors import ConfigError
-from visionsweep.text import first_line
+from visionsweep.sweep import _hydra
+from visionsweep.text import first_line, param_text
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -46,79 +49,78 @@ _REFUSED = (
 
 
 def plain(mapping: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
-    """Return a YAML mapping as plain Python, with its interpolations resolved; ConfigError where that fails."""
+    """Return a YAML mapping as plain Python, with its interpolations resolved.
+
+    Raises `ConfigError` that begins with `where`.
+    """
     try:
-        return {
-            str(key): _plain_value(value) for key, value in (_plain_value(mapping) or {}).items()
-        }
+        return {str(key): _plain_value(item) for key, item in (_plain_value(mapping) or {}).items()}
     except OmegaConfBaseException as error:
         raise ConfigError(f"{where}: {first_line(error)}") from error
 
 
 def _plain_value(value: Any) -> Any:
-    return (
-        OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-        if OmegaConf.is_config(value)
-        else value
-    )
+    if OmegaConf.is_config(value):
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    return value
 
 
 def text_of(value: Any) -> str:
-    """Return the right side of an override for a YAML value; a string is taken as written in the grammar."""
-    if value is None:
-        return "null"  # upstream writes None, which is the string "None" to a job
-    if isinstance(value, bool):
-        return str(value).lower()
+    """Return the right side of an override for a YAML value. Strings are in the grammar already."""
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(_element(item) for item in value) + "]"
-    return str(value)
+    return param_text(value)  # upstream writes None, which a job reads as the string "None"
 
 
 def _element(value: Any) -> str:
     if isinstance(value, str):
-        # As upstream, which writes Python's repr: single quotes where they need no escape.
-        return QuotedString(
-            value, Quote.double if "'" in value and '"' not in value else Quote.single
-        ).with_quotes()
+        # As upstream, which writes Python's repr: single quotes unless they would need an escape.
+        quote = Quote.double if "'" in value and '"' not in value else Quote.single
+        return QuotedString(value, quote).with_quotes()
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
     return text_of(value)
 
 
-def parse(text: str, config_loader: "ConfigLoader | None" = None) -> Override:
-    """Return the parsed override; ConfigError with Hydra's reason where it is not one."""
-    # Upstream's shuffle(...) differs from start to start, and a sweep taken up again must meet the same space.
+@contextmanager
+def _repeatable(text: str) -> Iterator[None]:
+    """Seed `random` with `text`.
+
+    Upstream's shuffle(...) draws a new order in each process, but a resumed sweep needs the same
+    search space.
+    """
     state = random.getstate()
     random.seed(text)
     try:
-        override = OverridesParser.create(config_loader).parse_override(text)
-    except _REFUSED as error:
-        raise ConfigError(
-            f"{text}: not an override that Hydra understands: {first_line(error)}"
-        ) from error
+        yield
     finally:
         random.setstate(state)
+
+
+def parse(text: str, config_loader: "ConfigLoader | None" = None) -> Override:
+    """Return the parsed override. Raises `ConfigError` with Hydra's reason."""
+    try:
+        with _repeatable(text):
+            override = OverridesParser.create(config_loader).parse_override(text)
+    except _REFUSED as error:
+        raise ConfigError(f"{text}: not a valid override: {first_line(error)}") from error
     override.config_loader = config_loader
     return override
 
 
 def distribution_of(override: Override) -> BaseDistribution | str:
-    """Return what a sweep override draws from, or the text of a plain value; ConfigError where nothing can be drawn."""
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+    """Return what a sweep override draws from, or the text of a plain value.
 
-    value = override.value()
+    Raises `ConfigError` if there is nothing to draw.
+    """
+    value, text = override.value(), str(override.input_line)
     if isinstance(value, Glob):
-        return _globbed(
-            override
-        )  # upstream fails with an AssertionError: its parser has no config loader
-    state = random.getstate()
-    random.seed(override.input_line)
+        return _globbed(override)  # upstream's parser has no config loader: AssertionError
     try:
-        found = create_optuna_distribution_from_override(override)
+        with _repeatable(text):
+            found = _hydra.create_distribution(override)
     except _REFUSED as error:
-        raise ConfigError(f"{override.input_line}: nothing to draw: {first_line(error)}") from error
-    finally:
-        random.setstate(state)
+        raise ConfigError(f"{text}: nothing to draw: {first_line(error)}") from error
     if isinstance(found, CategoricalDistribution) and isinstance(value, ChoiceSweep):
         unquoted = [item for item in value.list if isinstance(item, str)]
         return CategoricalDistribution(
@@ -127,15 +129,15 @@ def distribution_of(override: Override) -> BaseDistribution | str:
     if isinstance(found, FloatDistribution) and not (
         math.isfinite(found.low) and math.isfinite(found.high)
     ):
-        raise ConfigError(f"{override.input_line}: an interval needs two finite ends")
-    assert isinstance(found, (BaseDistribution, str))
+        raise ConfigError(f"{text}: an interval needs two finite ends")
     return found
 
 
 def _globbed(override: Override) -> CategoricalDistribution:
     if override.config_loader is None:
         raise ConfigError(
-            f"{override.input_line}: glob() needs the config groups of an app; name the choices instead"
+            f"{override.input_line}: glob() needs the config groups of an app; "
+            "list the choices instead"
         )
     names = list(override.sweep_iterator())
     if not names:
@@ -146,36 +148,37 @@ def _globbed(override: Override) -> CategoricalDistribution:
 
 
 def _readable(unquoted: Any) -> str:
-    r"""Return text that is read back as `unquoted`: upstream loses the escapes of `a\,b`, and the job reads a sweep."""
+    r"""Return text that a job reads as `unquoted`.
+
+    Upstream loses the escapes of `a\,b`, so that the job reads a sweep.
+    """
     override = _read(unquoted)
-    is_kept = override is not None and override._value == unquoted
-    escaped = Override._get_value_element_as_str(unquoted)
-    return str(unquoted) if is_kept or escaped == unquoted else escaped
+    is_kept = override is not None and _hydra.raw_value(override) == unquoted
+    return str(unquoted) if is_kept else _hydra.escaped(unquoted)
 
 
 def one_choice(override: Override) -> CategoricalDistribution:
-    """Return a plain value as the only choice of a distribution, encoded as a choice of several would be."""
-    value = override._value
+    """Return a plain value as the only choice of a distribution."""
+    value = _hydra.raw_value(override)
     if isinstance(value, (bool, int, float)):
         return CategoricalDistribution([value])
-    return CategoricalDistribution(
-        [_readable(value) if isinstance(value, str) else override.get_value_element_as_str()]
-    )
+    is_text = isinstance(value, str)
+    return CategoricalDistribution([_readable(value) if is_text else _hydra.escaped(value)])
 
 
 def elements(override: Override) -> list[Any] | None:
-    """Return the values that an override names, quotes removed; None for what cannot be listed."""
-    if isinstance(override.value(), Glob) or (
-        override.is_sweep_override() and not override.is_discrete_sweep()
-    ):
+    """Return the values that an override lists, without quotes; None if it lists none."""
+    if isinstance(override.value(), Glob):
         return None
     if not override.is_sweep_override():
         return [override.value()]
-    return [Override._convert_value(value) for value in override.sweep_iterator()]
+    if not override.is_discrete_sweep():
+        return None
+    return [meaning(text) for text in override.sweep_string_iterator()]
 
 
 def meaning(value: Any) -> Any:
-    """Return what a job reads where `value` is written: None for "null", 'a b' for "'a b'", 1 for "1"."""
+    """Return what a job reads for `value`: None for "null", 'a b' for "'a b'", 1 for "1"."""
     if not isinstance(value, str):
         return value
     override = _read(value)
@@ -184,7 +187,7 @@ def meaning(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _read(text: str) -> Override | None:
-    """Return the plain override `x=TEXT`, or None where a job could not read it."""
+    """Return the plain override `x=TEXT`, or None if a job could not read it."""
     try:
         override = OverridesParser.create().parse_override(f"x={text}")
     except HydraException:
@@ -200,13 +203,16 @@ def same(left: Any, right: Any) -> bool:
 
 
 def warning_of(override: Override, distribution: BaseDistribution) -> str | None:
-    """Return a doubt about a sweep override: a linear interval over decades, a log tag that changes nothing."""
+    """Return a warning about an override that is legal but probably a mistake.
+
+    That is a linear interval over several decades, or a log tag without effect.
+    """
     value, key = override.value(), override.get_key_element()
     if not isinstance(distribution, (FloatDistribution, IntDistribution)):
         return None
     if not isinstance(value, IntervalSweep):
         if isinstance(value, Sweep) and "log" in value.tags:
-            return f"{key}: tag(log, ...) changes nothing on a range; write tag(log, interval(...))"
+            return f"{key}: tag(log, ...) has no effect on a range; use tag(log, interval(...))"
         return None
     low, high = distribution.low, distribution.high
     if distribution.log or low <= 0 or high / low <= 100 * (1 + 1e-9):
@@ -215,12 +221,12 @@ def warning_of(override: Override, distribution: BaseDistribution) -> str | None
     written = f"interval({number(low)},{number(high)})"
     better = f"int({written})" if isinstance(distribution, IntDistribution) else written
     return (
-        f"{key}: {better} is linear over {math.log10(high / low):.2g} decades: {above:.0%} of the draws lie above "
-        f"{number(high / 10)}; write tag(log, {better})"
+        f"{key}: {better} is linear over {math.log10(high / low):.2g} decades: {above:.0%} of the "
+        f"draws are above {number(high / 10)}; use tag(log, {better})"
     )
 
 
 def number(value: float) -> str:
-    """Return a number as short as it can be said without changing it."""
+    """Return a number in as few digits as do not change it."""
     short = f"{value:g}"
     return short if isinstance(value, float) and float(short) == value else repr(value)

@@ -1,4 +1,4 @@
-"""Enumeration of a search space: the grid, its size, and the few configurations that hold every choice once."""
+"""Enumeration of a search space: the grid, its size, and few configurations with every choice."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,10 @@ Pick = Callable[[Dimension, Sequence[Any], Mapping[str, Any]], Any]
 
 
 def grid(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
-    """Return the distinct active configurations, the last dimension fastest; ConfigError where one is continuous."""
+    """Return the distinct active configurations, the last dimension fastest.
+
+    Raises `ConfigError` for a continuous dimension.
+    """
     found: list[dict[str, Any]] = [{}]
     for dimension in dimensions:
         available = _discrete(dimension)
@@ -29,7 +32,7 @@ def grid(dimensions: Sequence[Dimension]) -> list[dict[str, Any]]:
 
 
 def size(dimensions: Sequence[Dimension]) -> int | None:
-    """Return the number of configurations in the grid without building it; None where a dimension is continuous."""
+    """Return the size of the grid without building it; None if a dimension is continuous."""
     if any(values(dimension.distribution) is None for dimension in dimensions):
         return None
     parents = {condition.key for dimension in dimensions for condition in dimension.when}
@@ -48,8 +51,9 @@ def _discrete(dimension: Dimension) -> Sequence[Any]:
     found = values(dimension.distribution)
     if found is None:
         raise ConfigError(
-            f"{dimension.key}: {describe(dimension.distribution)} is continuous, and a grid needs a list of values; "
-            f"write {dimension.key}=A,B,C or {dimension.key}=range(start,stop,step)"
+            f"{dimension.key}: {describe(dimension.distribution)} is continuous, but a grid needs "
+            f"a list of values; use {dimension.key}=A,B,C or "
+            f"{dimension.key}=range(start,stop,step)"
         )
     return found
 
@@ -57,9 +61,10 @@ def _discrete(dimension: Dimension) -> Sequence[Any]:
 def probes(
     dimensions: Sequence[Dimension], is_group: Callable[[str], bool]
 ) -> list[dict[str, Any]]:
-    """Return few configurations that hold each choice once, and each pair of choices of two dimensions that are groups.
+    """Return few configurations with each choice, and each pair of choices of two config groups.
 
-    A dimension that is no group differs from its first choice in its own probes only, so that one that fails names it.
+    Other dimensions leave their first choice only in probes of their own, so a failure names them.
+    `is_group` gets a dimension's key as it is written, including `+` and `@package`.
     """
     found = _pairwise(
         dimensions, [dimension for dimension in dimensions if is_group(dimension.key)]
@@ -84,7 +89,7 @@ def _first(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, 
 
 
 def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> list[dict[str, Any]]:
-    """Return configurations that hold each possible pair of choices of two groups; greedy, so nearly the fewest."""
+    """Return configurations with each possible pair of choices of two groups, greedily: few."""
     open_pairs: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
     for first, second in combinations(groups, 2):
         for left, right in product(choices(first.distribution), choices(second.distribution)):
@@ -98,7 +103,7 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
         return set(combinations(held, 2))
 
     def most_open(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, Any]) -> Any:
-        # max() keeps the first of equals, so a dimension that is no group keeps its first choice.
+        # max() returns the first of equals: a dimension that is no group keeps its first choice.
         return max(
             candidates,
             key=lambda value: len(open_pairs.keys() & pairs_of({**known, dimension.key: value})),
@@ -121,10 +126,13 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
 def restrict(
     dimensions: Sequence[Dimension], wanted: Mapping[str, Any]
 ) -> dict[str, Sequence[Any]] | None:
-    """Return the values left to `wanted` and their parents so that all of `wanted` is active; None if it cannot be."""
+    """Return the values of `wanted` and their parents with which all of `wanted` is active.
+
+    None if there are none.
+    """
     by_key = {dimension.key: dimension for dimension in dimensions}
     allowed: dict[str, Sequence[Any]] = {key: [value] for key, value in wanted.items()}
-    # Conditions name sets of values of single parents, so the intersection of those sets is exact.
+    # Exact, since a condition is a set of values of one parent: the sets are intersected.
     for condition in _conditions(by_key, list(wanted)):
         left = allowed.get(condition.key) or _discrete(by_key[condition.key])
         kept = [value for value in left if condition.allows(value)]
@@ -148,7 +156,7 @@ def _conditions(by_key: Mapping[str, Dimension], keys: list[str]) -> Iterator[Co
 def _build(
     dimensions: Sequence[Dimension], allowed: Mapping[str, Sequence[Any]], pick: Pick
 ) -> dict[str, Any]:
-    """Return an active configuration; `pick` chooses among the allowed values, knowing what is certain already."""
+    """Return an active configuration; `pick` chooses among the allowed values."""
     certain = {key: left[0] for key, left in allowed.items() if len(left) == 1}
     params: dict[str, Any] = {}
     for dimension in dimensions:

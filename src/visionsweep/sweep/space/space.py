@@ -1,7 +1,7 @@
-"""The search space of a sweep: which parameters are chosen, which are fixed, and when each is active.
+"""The search space of a sweep: searched and fixed parameters, and when each is active.
 
-Parsed from `hydra.sweeper.params`, `hydra.sweeper.default_params` and the command line, with Hydra's override grammar
-and hydra-optuna-sweeper's distributions.
+Parsed from `hydra.sweeper.params`, `hydra.sweeper.default_params` and the command line, with
+Hydra's override grammar and hydra-optuna-sweeper's distributions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,26 +17,25 @@ from optuna.distributions import (
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.space import conditions, dimensions, grammar, grid
-from visionsweep.sweep.space.dimensions import Condition, Dimension, nearest
+from visionsweep.sweep.space.dimensions import Dimension
+from visionsweep.text import did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
     from optuna.trial import Trial
 
-__all__ = ["Condition", "Dimension", "SearchSpace", "parse_space", "warnings_of"]
-
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Dimensions, parents before their children; what every job is given besides."""
+    """Dimensions, parents before their children, and what every job gets besides."""
 
     dimensions: tuple[Dimension, ...]
-    fixed: dict[str, str]  # key -> value, as it stands in an override
+    fixed: dict[str, str]  # key -> right side of its override
     fixed_overrides: tuple[str, ...]  # verbatim; deletions
 
     def suggest(self, trial: "Trial") -> dict[str, Any]:
-        """Return the parameters that `trial` draws: those of the active dimensions, in order."""
+        """Draw the parameters of `trial`, those of the active dimensions, in order."""
         params: dict[str, Any] = {}
         for dimension in self.dimensions:
             if dimension.is_active(params):
@@ -44,7 +43,7 @@ class SearchSpace:
         return params
 
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `params` without the inactive ones, in the dimensions' order, then the keys that are no dimension."""
+        """Return `params` without inactive ones, in the space's order; foreign keys come last."""
         kept: dict[str, Any] = {}
         for dimension in self.dimensions:
             if dimension.key in params and dimension.is_active(kept):
@@ -53,7 +52,7 @@ class SearchSpace:
         return kept | {key: value for key, value in params.items() if key not in searched}
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return a job's overrides: the active ones of `params`, then what is fixed."""
+        """Return a job's overrides: active `params`, then the fixed ones."""
         chosen = {**self.active(params), **self.fixed}
         return tuple(f"{key}={value}" for key, value in chosen.items()) + self.fixed_overrides
 
@@ -62,10 +61,11 @@ class SearchSpace:
         return self.overrides({})
 
     def check_params(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return given parameters in the dimensions' order and types; dimensions may be missing.
+        """Return given parameters, perhaps not all, in the space's order and types.
 
-        A parameter that is fixed to the given value is left out. ConfigError, beginning with `where`, for a key that is
-        not searched, a value outside of its range or choices, and a parameter that is not active with the given ones.
+        Leaves out parameters that are fixed to the given value. Raises `ConfigError` that begins
+        with `where` for unknown keys, values outside their range or choices, and parameters that
+        are inactive with the given ones.
         """
         given = grammar.plain(params, where)
         known = {dimension.key for dimension in self.dimensions}
@@ -73,11 +73,14 @@ class SearchSpace:
             if key in known:
                 continue
             if key not in self.fixed:
-                raise ConfigError(f"{where}: {key} is not searched{nearest(key, known)}")
-            if not _accepts(CategoricalDistribution([self.fixed[key]]), value):
+                raise ConfigError(f"{where}: {key} is not searched{did_you_mean(key, known)}")
+            try:
+                dimensions.convert(CategoricalDistribution([self.fixed[key]]), value)
+            except ValueError:
                 raise ConfigError(
-                    f"{where}: {key}={value}, but {key}={self.fixed[key]} is fixed; leave one of them out"
-                )
+                    f"{where}: {key}={value}, but {key}={self.fixed[key]} is fixed; "
+                    "remove one of them"
+                ) from None
         found: dict[str, Any] = {}
         for dimension in self.dimensions:
             if dimension.key not in given:
@@ -86,7 +89,8 @@ class SearchSpace:
             for condition in dimension.when:
                 if not condition.holds(found):
                     raise ConfigError(
-                        f"{where}: {dimension.key}={value} is active only when {condition}; give both or leave it out"
+                        f"{where}: {dimension.key}={value} is active only when {condition}; "
+                        "give both, or remove it"
                     )
             try:
                 found[dimension.key] = dimensions.convert(dimension.distribution, value)
@@ -95,31 +99,24 @@ class SearchSpace:
         return found
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return the distinct active configurations, the last dimension fastest; ConfigError if one is continuous."""
+        """Return the distinct active configurations; see `grid.grid`."""
         return grid.grid(self.dimensions)
 
     def size(self) -> int | None:
-        """Return the number of configurations of the grid, None where a dimension is continuous."""
+        """Return the size of the grid; None if a dimension is continuous."""
         return grid.size(self.dimensions)
 
-    def choices(self, dimension: Dimension) -> list[Any]:
-        """Return the values worth trying before trial 0: all of a short list, the ends of anything else."""
-        return dimensions.choices(dimension.distribution)
-
     def probes(self, is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
-        """Return configurations that hold each choice once, and each possible pair of choices of two config groups.
-
-        `is_group` is told a dimension's key as it is written, `+` and `@package` included.
-        """
+        """Return few configurations with each choice; see `grid.probes`."""
         return grid.probes(self.dimensions, is_group)
 
     def describe(self) -> list[str]:
-        """Return a line a dimension, for people."""
+        """Return one line per dimension."""
         width = max((len(dimension.key) for dimension in self.dimensions), default=0)
         return [f"{dimension.key:<{width}}   {dimension}" for dimension in self.dimensions]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return the space as plain YAML: equal where the same parameters are drawn from the same distributions."""
+        """Return the space as plain YAML, equal for equal spaces."""
         searched = {}
         for dimension in self.dimensions:
             searched[dimension.key] = dimensions.fingerprint(dimension.distribution)
@@ -138,11 +135,11 @@ def parse_space(
     arguments: Sequence[str],
     config_loader: "ConfigLoader | None" = None,
 ) -> SearchSpace:
-    """Return the search space; ConfigError, with Hydra's reason, for what is no override and what cannot be drawn.
+    """Return the search space. Raises `ConfigError` with Hydra's reason for a bad override.
 
-    `default_params` stand under `params`, and are dropped as soon as an argument sweeps over anything. An argument with
-    a plain value fixes its dimension; one that sweeps replaces what was there, but not the condition. `config_loader`
-    is needed for `glob(...)` over a config group.
+    `params` replace `default_params`, which are dropped if any argument sweeps. An argument with a
+    plain value fixes its dimension; a sweep replaces the dimension but keeps its condition.
+    `glob(...)` over a config group needs `config_loader`.
     """
     parsed = [grammar.parse(argument, config_loader) for argument in arguments]
     given = (
@@ -174,29 +171,28 @@ def parse_space(
 
 
 def warnings_of(space: SearchSpace) -> list[str]:
-    """Return what is legal and probably not meant, a line each, with the way to say what is meant."""
+    """Return warnings about dimensions that are legal but probably mistakes."""
     return [dimension.warning for dimension in space.dimensions if dimension.warning]
 
 
 @dataclass
 class _Collected:
-    """What the overrides said so far, the later ones over the earlier."""
+    """The overrides so far; later ones replace earlier ones."""
 
-    searched: dict[str, Dimension] = field(
-        default_factory=dict
-    )  # those that were fixed later included
+    # including those that were fixed later
+    searched: dict[str, Dimension] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
     verbatim: list[str] = field(default_factory=list)
     clauses: dict[str, tuple[conditions.Clause, ...]] = field(default_factory=dict)
 
     def add(self, override: "Override", clauses: tuple[conditions.Clause, ...] = ()) -> None:
         key = override.get_key_element()
-        # extend_list(...) has no other spelling: upstream replaces the list with the new elements.
+        # Verbatim: upstream would replace the list by the elements of extend_list(...).
         if override.is_delete() or override.is_list_extend():
             assert override.input_line is not None
             if clauses:
                 raise ConfigError(
-                    f"{override.input_line}: a deletion or an extension of a list takes no `when`"
+                    f"{override.input_line}: deletions and list extensions take no `when`"
                 )
             self.verbatim.append(override.input_line)
             return
@@ -206,9 +202,8 @@ class _Collected:
         if isinstance(found, str):
             self.fixed[key] = found
             return
-        self.fixed.pop(
-            key, None
-        )  # upstream keeps an earlier plain value, and drops the later sweep without a word
+        # Upstream keeps an earlier plain value and silently drops the later sweep.
+        self.fixed.pop(key, None)
         self.searched[key] = Dimension(key, found, warning=grammar.warning_of(override, found))
         if clauses:
             self.clauses[key] = clauses
@@ -221,7 +216,8 @@ def _split(key: str, value: Any) -> tuple[Any, tuple[conditions.Clause, ...]]:
     extra = [str(name) for name in value if name not in ("space", "when")]
     if extra or "space" not in value:
         raise ConfigError(
-            f"{key}: expected {{space: ..., when: 'key=value'}}, got the keys {', '.join(map(str, value)) or 'none'}"
+            f"{key}: expected {{space: ..., when: 'key=value'}}, "
+            f"got the keys {', '.join(map(str, value)) or 'none'}"
         )
     if isinstance(value["space"], Mapping):
         raise ConfigError(f"{key}: space: expected an override's right side, got a mapping")
@@ -239,11 +235,3 @@ def _draw(trial: "Trial", key: str, distribution: BaseDistribution) -> Any:
     return trial.suggest_float(
         key, distribution.low, distribution.high, step=distribution.step, log=distribution.log
     )
-
-
-def _accepts(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        dimensions.convert(distribution, value)
-    except ValueError:
-        return False
-    return True

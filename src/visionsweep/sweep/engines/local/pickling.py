@@ -1,4 +1,4 @@
-"""Pickles for another process of the same app: cloudpickle's, with the file names that tracebacks need."""
+"""cloudpickle with the file names that tracebacks need, for another process of the same app."""
 
 import io
 import types
@@ -9,15 +9,17 @@ import cloudpickle
 
 
 def dumps(value: Any) -> bytes:
-    """Return `value` as a pickle that `pickle.loads` reads where the app's modules are; functions and classes of the
-    main module, lambdas and local ones go by value."""
+    """Return a pickle that `pickle.loads` reads wherever the app's modules can be imported.
+
+    Functions and classes of the main module, lambdas and local ones are pickled by value.
+    """
     buffer = io.BytesIO()
     _Pickler(buffer).dump(value)
     return buffer.getvalue()
 
 
 def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
-    # cloudpickle 3.1.3 writes "<dynamic-code>" for the file (its pull request 560), which blinds every traceback
+    # cloudpickle 3.1.3 writes "<dynamic-code>" for the file (its pull request 560)
     _, arguments = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
     return _restore_code, (arguments, code.co_filename)
 

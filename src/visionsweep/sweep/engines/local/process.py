@@ -1,7 +1,7 @@
-"""A worker process: it takes jobs from a pipe, one at a time, and never outlives its controller.
+"""What runs in a worker process: it takes one job after another and never outlives its controller.
 
-`workers.WorkersEngine` starts it. This module is imported before the app is, so it imports little; what runs a job
-is in `execution`. The worker leads a session of its own: a Ctrl-C on the terminal does not reach it or its children.
+`worker.Worker` starts it. Imported before the app, so it imports little; `job` runs a job. The
+process leads its own session: Ctrl-C in the terminal does not reach it or its children.
 """
 
 import contextlib
@@ -26,55 +26,51 @@ if TYPE_CHECKING:
 
 _PARENT_CHECK_SECONDS = 1.0
 
-# What the controller sends: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
-# What a worker sends: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value) |
-# ("ended", Ending).
+# From the controller: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
+# From a worker: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value)
+# | ("ended", pickled Ended).
 
 
 def main(connection_fd: int, state_fd: int, threads: int) -> None:
-    """Run jobs until the controller says `exit`. `state_fd` is a file with what `workers` pickled for the start."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the controller decides; inherited by every child process
-    faulthandler.enable()  # writes to descriptor 2: a crash in C leaves its stack in the job's log
+    """Run jobs until the controller says `exit`. `state_fd`: the file of `worker.start_state`."""
+    # The controller handles Ctrl-C. Child processes inherit this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()  # on descriptor 2: a crash in C leaves its stack in the job's log
     for descriptor in (connection_fd, state_fd):
         os.set_inheritable(descriptor, False)
     channel = Channel(Connection(connection_fd))
     channel.send("listening")
     size = os.fstat(state_fd).st_size
-    preparation, state = pickle.loads(
-        os.pread(state_fd, size, 0)
-    )  # pread: the other workers share the offset
+    preparation, state = pickle.loads(os.pread(state_fd, size, 0))  # workers share the offset
     os.close(state_fd)
     _import_app(preparation)
     _buffer_lines()
 
-    from visionsweep.sweep.engines.job import Runner
+    from visionsweep.sweep.engines.job import JobRunner
 
-    runner = Runner(state)
+    runner = JobRunner(state)
     channel.send("ready")
     try:
         while (blob := channel.jobs.get()) is not None:
             job: Job = pickle.loads(blob)
-            channel.send(
-                "ended",
-                runner.run(job, WorkerTrial(channel, job, threads), on_start=channel.started),
-            )
+            trial = WorkerTrial(channel, job, threads)
+            channel.send("ended", runner.run(job, trial, on_start=channel.started))
     except BaseException:
         traceback.print_exc()
-        end_process_tree()  # a thread of the app would keep a worker alive that takes no jobs any more
+        end_process_tree()  # a thread of the app would keep this process alive
 
 
 def _import_app(preparation: dict[str, Any]) -> None:
     """Import the app's main module, as a process that multiprocessing spawned does."""
     own = process.current_process()
-    # An app without `if __name__ == "__main__"` would start a sweep here: multiprocessing refuses it with this.
+    # Python's own: multiprocessing refuses to start processes now. An app without
+    # `if __name__ == "__main__"` would start a sweep here.
     own._inheriting = True  # type: ignore[attr-defined]
     try:
         spawn.prepare(preparation)
     except SystemExit:
         sys.stderr.write(
-            "the app ran, and ended, while a worker imported it; put the call of its main function under "
+            "the app ran while a worker imported it; put the call of its main function under "
             "`if __name__ == '__main__':`\n"
         )
         raise
@@ -83,12 +79,12 @@ def _import_app(preparation: dict[str, Any]) -> None:
 
 
 def _buffer_lines() -> None:
-    with contextlib.suppress(AttributeError):  # an app may put in something else
+    with contextlib.suppress(AttributeError):  # the app may have replaced it
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 class Channel:
-    """The worker's end of the pipe; a thread takes what arrives, and ends the process when the pipe closes."""
+    """The worker's end of the pipe. A thread reads it, and ends the process when it closes."""
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self.jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: end
@@ -100,7 +96,7 @@ class Channel:
         threading.Thread(target=self._receive, name="controller", daemon=True).start()
 
     def send(self, *message: Any) -> None:
-        """Send to the controller; does not return where it is gone."""
+        """Send to the controller; ends this process if the controller is gone."""
         try:
             with self._sending:
                 self._connection.send(message)
@@ -108,16 +104,15 @@ class Channel:
             end_process_tree()
 
     def started(self, key: str, time: float) -> None:
-        """Tell that a job begins."""
+        """Tell that a job starts."""
         self.send("started", key, time)
 
     def _receive(self) -> None:
         try:
             while True:
                 while not self._connection.poll(_PARENT_CHECK_SECONDS):
-                    if (
-                        os.getppid() != self._parent
-                    ):  # the pipe is held open by a child of the dead controller
+                    # A child of the dead controller may hold the pipe open.
+                    if os.getppid() != self._parent:
                         return
                 kind, *content = self._connection.recv()
                 if kind == "job":
@@ -135,7 +130,7 @@ class Channel:
 
 
 def end_process_tree() -> NoReturn:
-    """End this process and everything it started, at once."""
+    """Kill this process and its descendants."""
     try:
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
@@ -147,7 +142,7 @@ def end_process_tree() -> NoReturn:
 
 
 class WorkerTrial:
-    """The trial of the job that this worker runs; see `trial.Trial`."""
+    """The trial of the running job; see `trial.Trial`."""
 
     def __init__(self, channel: Channel, job: "Job", threads: int) -> None:
         self.number: int | None = job.number
@@ -160,24 +155,24 @@ class WorkerTrial:
         self._pid = os.getpid()
 
     def report(self, value: float, step: int) -> bool:
-        """Report to the controller and wait for its answer: whether to raise `TrialPruned`.
+        """Report to the controller; return its answer, whether to raise `TrialPruned`.
 
-        Raises TypeError for a value or step that is no number, ValueError for one that is not finite.
+        Raises TypeError if value or step is not a number, ValueError if the value is not finite.
         """
         number, step = _finite(value, step), _step(step)
         if os.getpid() != self._pid:
             raise RuntimeError(
-                "trial.report: only the process that runs the task function can report, not its child"
+                "trial.report: only the process of the task function can report, not its children"
             )
         with self._reporting:
             self._channel.send("report", self._key, step, number)
             key, prune = self._channel.answers.get()
-            while key != self._key:  # of a job that ended without waiting for it
+            while key != self._key:  # for a job that ended without waiting
                 key, prune = self._channel.answers.get()
         return prune
 
     def should_stop(self) -> bool:
-        """Return whether the user asked the sweep to end."""
+        """Return whether the sweep is stopping."""
         return self._channel.stop.is_set()
 
 
@@ -186,7 +181,7 @@ def _step(step: Any) -> int:
         return operator.index(step)
     except TypeError:
         raise TypeError(
-            f"trial.report: expected a whole number as step (the epoch), got {step!r}"
+            f"trial.report: expected an integer as step (the epoch), got {step!r}"
         ) from None
 
 

@@ -1,6 +1,6 @@
-"""What one machine has to share out: slots with their GPUs and threads, limits on memory. Imports no torch.
+"""Slots of one machine with their GPUs and threads, and limits of jobs. Imports no torch.
 
-The environment of a slot is there before its worker imports anything, so that torch finds only the slot's GPUs.
+A slot's environment is set before its worker imports anything, so torch finds only its GPUs.
 """
 
 import logging
@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from visionsweep.errors import ConfigError
+from visionsweep.machine import count_cores
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_JOBS = 4  # without a GPU: more small trainings than this fight over memory bandwidth
+_DEFAULT_JOBS = 4  # without GPUs; more would compete for memory bandwidth
 _UNITS = {"": 1, **{f"{p}b": 1000**n for n, p in enumerate("kmgt", 1)}}
 _UNITS |= {f"{p}ib": 1024**n for n, p in enumerate("kmgt", 1)}
 _NO_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide every GPU
@@ -28,9 +29,27 @@ class Slot:
 
     index: int
     threads: int  # CPU threads
-    environment: dict[str, str] = field(
-        default_factory=dict
-    )  # of its worker, beside the controller's own
+    environment: dict[str, str] = field(default_factory=dict)  # added to the controller's
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a job may use; None: no limit. Raises `ConfigError` for an invalid one."""
+
+    max_trials_per_worker: int | None = None
+    trial_timeout_seconds: float | None = None
+    memory_limit: Any = None  # of a worker and its descendants: "4GB", "512MiB", bytes
+
+    def __post_init__(self) -> None:
+        _check_count("max_trials_per_worker", self.max_trials_per_worker)
+        seconds = self.trial_timeout_seconds
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and seconds > 0):
+            raise ConfigError(
+                "hydra.launcher.trial_timeout_seconds: expected seconds above 0, or null, "
+                f"got {seconds!r}"
+            )
+        parse_memory(self.memory_limit)
 
 
 def plan_slots(
@@ -43,79 +62,69 @@ def plan_slots(
 ) -> list[Slot]:
     """Return the slots of this machine.
 
-    `n_jobs` defaults to as many as the GPUs allow, else one a core up to 4; `threads` to an equal share of the cores.
-    `num_cores` and `gpus` are found out where they are not given. Raises `ConfigError` where the machine cannot serve
-    the settings.
+    `n_jobs` defaults to what the GPUs allow, else to one per core up to 4; `threads` to an equal
+    share of the cores; `num_cores` and `gpus` to what this machine has. Raises `ConfigError` if
+    the machine cannot satisfy the settings.
     """
     num_cores = count_cores() if num_cores is None else num_cores
     gpus = find_gpus() if gpus is None else gpus
     _check_count("n_jobs", n_jobs)
     _check_count("threads", threads)
-    if (
-        isinstance(gpus_per_trial, bool)
-        or not isinstance(gpus_per_trial, (int, float))
-        or not gpus_per_trial >= 0
-    ):
+    is_number = isinstance(gpus_per_trial, (int, float)) and not isinstance(gpus_per_trial, bool)
+    if not is_number or not gpus_per_trial >= 0:
         raise ConfigError(
-            f"hydra.launcher.gpus_per_trial: expected a number from 0 on, got {gpus_per_trial!r}"
+            f"hydra.launcher.gpus_per_trial: expected 0 or more, got {gpus_per_trial!r}"
         )
-    shares = _deal_out(gpus, gpus_per_trial) if gpus and gpus_per_trial else None
+    shares = _share_gpus(gpus, gpus_per_trial) if gpus and gpus_per_trial else None
     if n_jobs is None:
         n_jobs = min(num_cores, _DEFAULT_JOBS) if shares is None else len(shares)
     if shares is not None and n_jobs > len(shares):
         raise ConfigError(
-            f"hydra.launcher.n_jobs: {n_jobs} workers with hydra.launcher.gpus_per_trial={gpus_per_trial:g} need "
-            f"{n_jobs * gpus_per_trial:g} GPUs, this machine has {len(gpus)} ({', '.join(gpus)}); "
-            f"at most {len(shares)} workers, or fewer GPUs a trial"
+            f"hydra.launcher.n_jobs: {n_jobs} workers with "
+            f"hydra.launcher.gpus_per_trial={gpus_per_trial:g} need {n_jobs * gpus_per_trial:g} "
+            f"GPUs, but this machine has {len(gpus)} ({', '.join(gpus)}); use at most "
+            f"{len(shares)} workers, or fewer GPUs per trial"
         )
     if threads is None:
         threads = max(1, num_cores // n_jobs)
     elif threads * n_jobs > num_cores:
         log.warning(
-            "hydra.launcher.threads=%d for %d workers: more than the %d cores, they will slow each other down",
+            "hydra.launcher.threads=%d for %d workers exceeds the %d cores, which slows all down",
             *(threads, n_jobs, num_cores),
         )
     environment = {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "MKL", "OPENBLAS")}
     if gpus and not gpus_per_trial:
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    return [
-        Slot(
-            i,
-            threads,
-            environment if shares is None else {**environment, "CUDA_VISIBLE_DEVICES": shares[i]},
-        )
-        for i in range(n_jobs)
-    ]
+    slots = []
+    for index in range(n_jobs):
+        visible = {} if shares is None else {"CUDA_VISIBLE_DEVICES": shares[index]}
+        slots.append(Slot(index, threads, environment | visible))
+    return slots
 
 
 def _check_count(key: str, value: Any) -> None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError(
-            f"hydra.launcher.{key}: expected a whole number from 1 on, or null, got {value!r}"
+            f"hydra.launcher.{key}: expected an integer of at least 1, or null, got {value!r}"
         )
 
 
-def _deal_out(gpus: Sequence[str], gpus_per_trial: float) -> list[str]:
-    """Return the visible GPUs of each slot that fits; the first slots get GPUs of their own."""
+def _share_gpus(gpus: Sequence[str], gpus_per_trial: float) -> list[str]:
+    """Return the GPUs of each possible slot; slots share one only if there are more of them."""
     if gpus_per_trial < 1:
         return list(gpus) * int(1 / gpus_per_trial + 1e-6)
     if gpus_per_trial != int(gpus_per_trial):
         raise ConfigError(
-            f"hydra.launcher.gpus_per_trial: expected a whole number, or a fraction below 1, got {gpus_per_trial:g}"
+            "hydra.launcher.gpus_per_trial: expected an integer, or a fraction below 1, "
+            f"got {gpus_per_trial:g}"
         )
     size = int(gpus_per_trial)
     if size > len(gpus):
         raise ConfigError(
-            f"hydra.launcher.gpus_per_trial: {size} GPUs wanted, this machine has {len(gpus)} ({', '.join(gpus)})"
+            f"hydra.launcher.gpus_per_trial: expected at most {len(gpus)}, the GPUs of this "
+            f"machine ({', '.join(gpus)}), got {size}"
         )
     return [",".join(gpus[start : start + size]) for start in range(0, len(gpus) - size + 1, size)]
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def find_gpus() -> list[str]:
@@ -131,24 +140,20 @@ def find_gpus() -> list[str]:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        log.warning("nvidia-smi does not answer (%s): the workers get no GPU of their own", error)
+        log.warning("nvidia-smi failed (%s): GPUs are not assigned to workers", error)
         return []
     return answer.stdout.split()
 
 
 def parse_memory(value: Any) -> int | None:
-    """Return `hydra.launcher.memory_limit` in bytes: `4GB`, `512MiB`, or a number of bytes; None: no limit."""
+    """Return `hydra.launcher.memory_limit` (`4GB`, `512MiB`, bytes) in bytes; None: no limit."""
     if value is None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip().lower())
-    if (
-        isinstance(value, bool)
-        or match is None
-        or match[2] not in _UNITS
-        or not float(match[1]) > 0
-    ):
+    if match is None or match[2] not in _UNITS or not float(match[1]) > 0:
         raise ConfigError(
-            f"hydra.launcher.memory_limit: expected bytes, or a size such as 4GB or 512MiB, or null, got {value!r}"
+            "hydra.launcher.memory_limit: expected bytes, or a size such as 4GB or 512MiB, "
+            f"or null, got {value!r}"
         )
     return int(float(match[1]) * _UNITS[match[2]])
 

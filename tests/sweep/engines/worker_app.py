@@ -1,4 +1,4 @@
-"""A Hydra app for the tests of the workers: `do=NAME` calls `do_NAME`; and how to look at processes.
+"""A Hydra app for the tests of the engines: `do=NAME` calls `do_NAME`. Also looks at processes.
 
 Imports no torch and no pytest, so that workers start fast.
 """
@@ -35,7 +35,7 @@ def task(cfg: DictConfig) -> Any:
 
 
 def sweep(sweep_dir: Path, *overrides: str) -> dict[str, Any]:
-    """Return what Hydra hands to a launcher for a sweep over an empty config with `do`, `x` and `file`."""
+    """Return what a launcher gets from Hydra, for a sweep over a config of `do`, `x` and `file`."""
     from hydra._internal.callbacks import Callbacks
 
     conf = sweep_dir.parent / "conf"
@@ -57,7 +57,7 @@ def sweep(sweep_dir: Path, *overrides: str) -> dict[str, Any]:
 
 
 def gone(pids: list[int], timeout_seconds: float = 30.0) -> bool:
-    """Wait until none of the processes is there any more."""
+    """Wait until none of the processes exists."""
     deadline = time.monotonic() + timeout_seconds
     while any(is_alive(pid) for pid in pids):
         if time.monotonic() > deadline:
@@ -67,7 +67,7 @@ def gone(pids: list[int], timeout_seconds: float = 30.0) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether the process is there; a zombie is not, since a container may have nobody who reaps it."""
+    """Return whether the process exists; a zombie does not, as a container may reap none."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -75,7 +75,7 @@ def is_alive(pid: int) -> bool:
 
 
 def check(cfg: DictConfig) -> Any:
-    """What a job with `check` calls."""
+    """The function that a job with `check` calls."""
     if cfg.x < 0:
         raise UserError("x: expected a positive number")
     print("from the check")
@@ -105,25 +105,6 @@ def do_report(cfg: DictConfig) -> list[bool]:
     return [current_trial().report(value, step) for step, value in enumerate(cfg.x, 1)]
 
 
-def do_report_bad(cfg: DictConfig) -> bool:
-    return current_trial().report(
-        {"none": None, "text": "0.5", "not_finite": float("nan")}[cfg.x], 3
-    )
-
-
-def do_report_half_step(cfg: DictConfig) -> bool:
-    return current_trial().report(0.5, 1.5)  # type: ignore[arg-type]
-
-
-def do_report_from_child(cfg: DictConfig) -> int | None:
-    child = multiprocessing.get_context("fork").Process(
-        target=current_trial().report, args=(0.5, 1)
-    )
-    child.start()
-    child.join()
-    return child.exitcode
-
-
 def do_prune_when_told(cfg: DictConfig) -> float:
     if current_trial().report(0.5, 1):
         raise TrialPruned("at epoch 1")
@@ -141,10 +122,6 @@ class ForeignPruned(Exception):  # noqa: N818
 ForeignPruned.__name__ = "TrialPruned"
 
 
-class OutOfMemoryError(RuntimeError):
-    """Stands for torch's."""
-
-
 class Unpicklable(Exception):  # noqa: N818
     def __init__(self, first: int, second: int) -> None:
         super().__init__(f"{first} and {second}")
@@ -157,8 +134,6 @@ EXCEPTIONS: dict[str, BaseException] = {
     "exit": SystemExit(3),
     "interrupt": KeyboardInterrupt(),
     "memory": MemoryError("no room"),
-    "cuda": OutOfMemoryError("tried to allocate"),
-    "cublas": RuntimeError("CUDA error: out of memory"),
     "pruned": ForeignPruned("by optuna"),
     "stopped": TrialStopped("after epoch 2"),
     "unpicklable": Unpicklable(1, 2),
@@ -178,13 +153,14 @@ _kept: "weakref.ref[_Big] | None" = None
 
 def do_fail_with_big(cfg: DictConfig) -> None:
     global _kept
-    gc.disable()  # or it might clean up in time by luck
+    gc.disable()  # it might clean up by chance
     big = _Big()
     _kept = weakref.ref(big)
     raise TrialPruned if cfg.x == "pruned" else ValueError
 
 
 def do_big_is_gone(cfg: DictConfig) -> bool:
+    gc.enable()
     return _kept is not None and _kept() is None
 
 
@@ -199,20 +175,20 @@ def do_talk(cfg: DictConfig) -> None:
 
 
 def do_sleep(cfg: DictConfig) -> None:
-    print("before the end")  # must be in the log though nothing is flushed after it
+    print("before the end")  # must be in the log without a flush
     Path(cfg.file).write_text(str(os.getpid()), encoding="utf-8")
     time.sleep(600)
 
 
 def do_wait(cfg: DictConfig) -> str:
-    """End when the test makes the file."""
+    """End once the test has made the file."""
     while not Path(cfg.file).exists():
         time.sleep(0.01)
     return "seen"
 
 
 def do_busy_with_child(cfg: DictConfig) -> None:
-    """Compute for ever, with a child in the worker's session and one in its own."""
+    """Compute forever, with a child in the worker's session and one in its own."""
     children = [subprocess.Popen(SLEEPER), subprocess.Popen(SLEEPER, start_new_session=True)]
     _write(cfg.file, [os.getpid(), *(child.pid for child in children)])
     while True:
@@ -229,6 +205,7 @@ def do_fork_and_sleep(cfg: DictConfig) -> None:
 
 
 def do_exit(cfg: DictConfig) -> None:
+    print("before the end")  # must be in the log without a flush
     os._exit(cfg.x)
 
 

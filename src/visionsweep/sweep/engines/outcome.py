@@ -1,0 +1,119 @@
+"""How a job ended, as its worker sees it: the state that an exception means, and its text."""
+
+import time
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+
+from visionsweep.errors import UserError, is_out_of_memory
+from visionsweep.sweep.engines.engine import Ended, Job, State
+from visionsweep.sweep.engines.local.pickling import dumps
+from visionsweep.text import shortened
+
+_MAX_ERROR = 500  # characters of the one line that tables show
+
+
+@dataclass
+class Outcome:
+    """The end of a job, with objects that only its own process can hold."""
+
+    state: State
+    value: Any = None
+    error: str | None = None
+    traceback: str | None = None
+    exception: BaseException | None = None
+    job_return: JobReturn | None = None
+
+    @classmethod
+    def of_exception(cls, error: BaseException, frames: Any) -> "Outcome":
+        """Return the outcome that an exception means; `frames` is the traceback to show."""
+        state = _state_of(error)
+        if state in ("pruned", "stopped"):
+            return cls(state, error=one_line(str(error)) or None, exception=error)
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        return cls(state, error=_described(error), traceback=text, exception=error)
+
+    def pickled(self, job: Job, started: float, *, keep_job_return: bool) -> bytes:
+        """Return the pickled `Ended` for the controller.
+
+        A value that cannot be pickled makes the job a failure.
+        """
+        ended = time.time()
+        try:
+            dumps(self.value)
+        except Exception as error:
+            self._fail_to_return(error)
+        job_return = self._job_return(job) if keep_job_return else None
+
+        def pickle_ended() -> bytes:
+            return dumps(
+                Ended(
+                    *(job.key, self.state, self.value, self.error, self.traceback),
+                    *(started, ended, job_return),
+                )
+            )
+
+        try:
+            return pickle_ended()
+        except Exception:
+            if job_return is None:
+                raise
+            # The configs may hold objects that cannot be pickled.
+            job_return.cfg = job_return.hydra_cfg = None
+            return pickle_ended()
+
+    def _fail_to_return(self, error: Exception) -> None:
+        kind = f"{type(self.value).__module__}.{type(self.value).__qualname__}"
+        self.error = one_line(
+            f"the task function returned a {kind}, which cannot be sent to the controller "
+            f"({type(error).__name__}: {error}); return a number"
+        )
+        self.state, self.value, self.job_return = "failed", None, None
+        self.exception = TypeError(self.error)
+
+    def _job_return(self, job: Job) -> JobReturn:
+        found = self.job_return
+        if found is None:
+            found = JobReturn(overrides=filter_overrides(job.overrides), status=JobStatus.COMPLETED)
+        if self.state != "completed" and found.status is not JobStatus.FAILED:
+            found.status = JobStatus.FAILED
+            found.return_value = self.exception
+        return found
+
+    def forget_frames(self) -> None:
+        """Drop the exception's frames: they hold the job's tensors, and the worker lives on."""
+        error, seen = self.exception, set[int]()
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+
+
+def _state_of(error: BaseException) -> State:
+    # by name: Optuna's TrialPruned counts too, without importing Optuna
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "TrialPruned" in names:
+        return "pruned"
+    if "TrialStopped" in names or isinstance(error, KeyboardInterrupt):
+        return "stopped"
+    return "out_of_memory" if is_out_of_memory(error) else "failed"
+
+
+def _described(error: BaseException) -> str:
+    is_for_user = isinstance(error, UserError)
+    return one_line(str(error) if is_for_user else f"{type(error).__name__}: {error}")
+
+
+def with_cause(error: Exception) -> str:
+    """Return an error's message in one line, with that of its cause."""
+    cause = error.__cause__
+    return one_line(
+        str(error) if cause is None or str(cause) in str(error) else f"{error}\n{cause}"
+    )
+
+
+def one_line(text: str) -> str:
+    """Return a message of several lines as one, of limited length."""
+    return shortened("; ".join(filter(None, map(str.strip, text.splitlines()))), _MAX_ERROR)
