@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
@@ -48,6 +48,11 @@ def short_value(value: Any, digits: int = 3, limit: int = 60) -> str:
         # 0.0001 is easier to read than 1e-04, and 1e-5 than 1e-05
         return text.replace("e-0", "e-").replace("e+0", "e+")
     return shortened(" ".join(param_text(value).splitlines()), limit)
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Return ``key=value`` of each parameter, short: to look at, not to type again."""
+    return " ".join(f"{key}={short_value(value)}" for key, value in params.items())
 
 
 def objective_text(value: float | None) -> str:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.composition import Composition
-from visionsweep.sweep.settings import Settings
+from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
 
 
@@ -23,7 +23,7 @@ class Composer:
     """Composes the jobs of one sweep."""
 
     def __init__(
-        self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: Settings
+        self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: SweepSettings
     ) -> None:
         """`config` is what Hydra composed for the sweep itself."""
         self._composition = Composition(context.config_loader, config)
