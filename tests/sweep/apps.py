@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
-from visionsweep.sweep import session, study
+from visionsweep.sweep import open_study, warm_start
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, set_current_trial
@@ -110,7 +110,7 @@ class App:
         for name, text in CONF.items():
             self.write(name, text)
         if is_quick:
-            for module in (session, study):
+            for module in (open_study, warm_start):
                 monkeypatch.setattr(module, "open_storage", self._open_storage)
             monkeypatch.setattr(SearchSpace, "probes", lambda space, is_group: [])
 
