@@ -160,10 +160,11 @@ class LiveDisplay(Display):
         if self._live is None:
             log.log(level, line)
             return
-        is_failure = level > logging.INFO
-        style = "red" if is_failure else "bold green" if is_best else ""
-        text = Text(line, style, overflow="fold" if is_failure else "ellipsis")
-        self._console.print(text, no_wrap=not is_failure)
+        if level > logging.INFO:  # a reason is wrapped, parameters are cut
+            self._console.print(Text(line, "red"), overflow="fold")
+        else:
+            text = Text(line, "bold green" if is_best else "")
+            self._console.print(text, no_wrap=True, overflow="ellipsis")
         log.log(level, line, extra={_ON_SCREEN: True})
 
     def _start(self) -> Live:
