@@ -11,13 +11,13 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
+from tests.sweep.records import sweep_settings
 from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
-from visionsweep.sweep.settings import SweepSettings, read_settings
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
 
@@ -26,22 +26,9 @@ ASHA = {
     "min_resource": 1,
     "reduction_factor": 2,
 }
-RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
 
 # ("report", step, value), then ("end", state, value) or ("end", state, value, error)
 Script = Iterator[tuple[Any, ...]]
-
-
-def settings(**keys: Any) -> SweepSettings:
-    from omegaconf import OmegaConf
-
-    from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
-
-    node = OmegaConf.to_container(OmegaConf.structured(OptunaAsyncSweeperConf))
-    assert isinstance(node, dict)
-    del node["defaults"]
-    given = {"sampler": RANDOM, "pruner": None, "direction": "maximize"} | keys
-    return read_settings({str(k): v for k, v in node.items()} | given)
 
 
 class SimulatedEngine:
@@ -169,7 +156,7 @@ class Setup:
         self.epochs = keys.pop("epochs", None)
         self.requests: list[int] = []
         self.storage = InMemoryStorage()
-        self.settings = settings(**keys)
+        self.settings = sweep_settings(**keys)
         self.written: list[list[TrialRecord]] = []
 
     def run(self, seed: int = 0) -> SweepEnd:
