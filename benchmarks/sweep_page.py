@@ -27,7 +27,8 @@ from visionsweep.report.sweep.leaderboard import description_markdown, leaderboa
 from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import Journal
-from visionsweep.sweep.results import TrialRecord, trials_csv
+from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.results import trials_csv
 
 ROUNDS = 5
 WORKERS = 4

@@ -1,4 +1,4 @@
-"""A study and MLflow's record in PostgreSQL, through a crash: what a team on a cluster has. Slow, and in CI."""
+"""A study and MLflow's record in PostgreSQL survive a crash, as on a cluster."""
 
 import csv
 import os
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """Start a server of this module's own; return HOST:PORT with the user's name."""
+    """Start a server; return USER@HOST:PORT."""
     account = SUPERUSER if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
     directory = Path(
         tempfile.mkdtemp(prefix="postgresql-", dir="/tmp")
@@ -43,17 +43,8 @@ def server() -> Iterator[str]:
         )
 
     run("initdb", "-D", "data", "-A", "trust", "-U", SUPERUSER)
-    run(
-        "pg_ctl",
-        "-D",
-        "data",
-        "-w",
-        "-l",
-        "log",
-        "-o",
-        f"-p {port} -k {directory} -h 127.0.0.1",
-        "start",
-    )
+    options = f"-p {port} -k {directory} -h 127.0.0.1"
+    run("pg_ctl", "-D", "data", "-w", "-l", "log", "-o", options, "start")
     try:
         for name in ("optuna", "mlflow"):
             run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", SUPERUSER, name)
@@ -63,7 +54,7 @@ def server() -> Iterator[str]:
         shutil.rmtree(directory)
 
 
-def test_a_killed_sweep_goes_on_and_its_record_is_whole(
+def test_a_killed_sweep_is_resumed_and_its_record_is_complete(
     tmp_path: Path, train: Command, server: str
 ) -> None:
     command = [

@@ -23,9 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.schema import directions
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.rundir.layout import SWEEP
 from visionsweep.rundir.lock import locked
-from visionsweep.sweep.stored import FILE as STORED_SWEEP
-from visionsweep.sweep.stored import continue_command, merge, read_stored
+from visionsweep.sweep.stored import merge, read_stored
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ class RunCallback(Callback):
             _refuse_other_direction(config)
             if not _is_resuming(config):
                 _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
-            elif (sweep_dir / STORED_SWEEP).exists():
+            elif (sweep_dir / SWEEP).exists():
                 config = _as_stored(config, sweep_dir)
             elif any(
                 sweep_dir.glob("[0-9]*")
@@ -134,15 +134,9 @@ class RunCallback(Callback):
         best = best_run(sweep_dir) if is_over else None
         if best is not None:
             _export(best, self._sweep.tracking.register)
-        has_said_more = best is not None or self._uploader is not None
         self._finish(
             self._sweep, sweep_dir, is_refused=isinstance(error, SystemExit) and error.code == 1
         )
-        is_interrupted = isinstance(error, SystemExit) and error.code == 130
-        # The sweeper's last line is to be the last one.
-        if has_said_more and _is_resuming(config) and (error is None or is_interrupted):
-            overrides = [str(override) for override in self._sweep.hydra.overrides.hydra]
-            log.info("go on with: %s", continue_command(sweep_dir, overrides, "study"))
         self._sweep = None
 
     def _start(self, config: DictConfig, directory: Path) -> None:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
@@ -50,6 +50,11 @@ def short_value(value: Any, digits: int = 3, limit: int = 60) -> str:
     return shortened(" ".join(param_text(value).splitlines()), limit)
 
 
+def params_text(params: Mapping[str, Any]) -> str:
+    """Return ``key=value`` of each parameter, short: to look at, not to type again."""
+    return " ".join(f"{key}={short_value(value)}" for key, value in params.items())
+
+
 def objective_text(value: float | None) -> str:
     """Return an objective with four decimals; counts whole, tiny values with four digits."""
     if value is None:
@@ -89,6 +94,7 @@ def _mask(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
+        return url if parsed.password is None else parsed.render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

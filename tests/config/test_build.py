@@ -102,9 +102,7 @@ def test_a_misspelt_target_is_named() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"layer\.out_features: required by Linear, but not set"
-    ):
+    with pytest.raises(ConfigError, match=r"layer\.out_features: required by Linear, but not set"):
         build({"_target_": "torch.nn.Linear", "in_features": 3}, "layer")
 
 

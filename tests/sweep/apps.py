@@ -1,7 +1,8 @@
-"""Generic Hydra apps, to run whole sweeps with: none of them knows torch or images.
+"""Generic Hydra apps for tests of whole sweeps; none of them knows torch or images.
 
-`App` runs a command line in this process, with jobs in a thread of it: seconds faster than workers, and the task
-function may be any closure. `CRASH_APP` is the source of an app for real processes, which keeps its own checkpoint.
+`App` runs a command line in this process, with its jobs in a thread: seconds faster than workers,
+and the task function may be any closure. `CRASH_APP` is the source of an app for real processes,
+which writes its own checkpoint.
 """
 
 import logging
@@ -27,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
-from visionsweep.sweep import session, study
+from visionsweep.sweep import open_study, warm_start
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, set_current_trial
@@ -70,7 +71,7 @@ class Outcome:
         return self.stdout + self.stderr
 
     def error(self) -> str:
-        """Return the refusal, which must be all that stands on stderr: exit code 1, no traceback."""
+        """Return the error: the only line on stderr, with exit code 1 and no traceback."""
         assert self.code == 1, self.text
         assert "Traceback" not in self.text, self.text
         assert self.stderr.startswith("error: "), self.text
@@ -86,21 +87,21 @@ def sphere(cfg: DictConfig) -> float:
 
 
 class App:
-    """A Hydra app in a folder of its own: called with a command line's arguments, it runs them in this process."""
+    """A Hydra app in a folder of its own; calling it runs a command line in this process."""
 
     def __init__(
         self,
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str],
+        capfd: "pytest.CaptureFixture[str] | NoCapture",
         *,
         is_quick: bool = False,
     ) -> None:
-        """``is_quick``: studies are kept here instead of in SQLite, and only what runs is composed: half the time."""
+        """``is_quick``: keeps studies in memory, and composes only what runs. Takes half the time."""
         self.folder = folder
         self._storages: dict[str, BaseStorage] = {}
         self.task: Task = sphere
-        self.jobs: list[Job] = []  # handed out by the last command
+        self.jobs: list[Job] = []  # submitted by the last command
         self.configs: list[Any] = []  # of the task function, in the last command
         self.overrides: list[tuple[str, ...]] = []  # as Hydra tells them to the job
         self._monkeypatch = monkeypatch
@@ -110,7 +111,7 @@ class App:
         for name, text in CONF.items():
             self.write(name, text)
         if is_quick:
-            for module in (session, study):
+            for module in (open_study, warm_start):
                 monkeypatch.setattr(module, "open_storage", self._open_storage)
             monkeypatch.setattr(SearchSpace, "probes", lambda space, is_group: [])
 
@@ -183,8 +184,15 @@ class App:
         )
 
 
+class NoCapture:
+    """Stands for pytest's capture in fixtures of a module."""
+
+    def readouterr(self) -> tuple[str, str]:
+        return "", ""
+
+
 class InlineEngine:
-    """One slot: a thread of this process, which waits where a worker would."""
+    """One slot: a thread of this process that waits like a worker."""
 
     num_slots = num_cores = threads = 1
 
@@ -230,9 +238,6 @@ class InlineEngine:
     def answer(self, key: str, *, prune: bool) -> None:
         assert self._trial is not None
         self._trial.answers.put(prune)
-
-    def cancel(self, key: str, reason: str) -> None:
-        raise AssertionError("not used")
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -323,7 +328,7 @@ class InlineTrial:
 
 
 def plain_trials(study: optuna.Study) -> list[tuple[Any, ...]]:
-    """Return what two equal studies agree in, trial by trial: all but times and ids."""
+    """Return what is equal in two equal studies: all but times and ids."""
     return [
         (t.number, t.state, t.params, t.distributions, t.values, t.intermediate_values)
         for t in study.trials
@@ -331,7 +336,7 @@ def plain_trials(study: optuna.Study) -> list[tuple[Any, ...]]:
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
-    """Return every file below a folder with its contents, links as where they lead."""
+    """Return every file below a folder with its contents; of a link its target."""
     return {
         str(path.relative_to(folder)): (
             str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
@@ -349,7 +354,7 @@ CRASH_CONF = """
     obedient: true
     """
 
-# Trains without luck, keeps its own checkpoint, and writes down every epoch that it begins and ends.
+# Deterministic; writes a checkpoint, and logs the start and end of every epoch.
 CRASH_APP = """
 import json
 import os
@@ -376,7 +381,7 @@ def main(cfg):
                 file.write(f"{word} {epoch} {os.getpid()} {trial.number}\\n")
 
     note("begin", state["epoch"])
-    # The checkpoint may be ahead of the last report that was heard.
+    # The checkpoint may be ahead of the last report that arrived.
     if state["epoch"] and trial.report(state["best"], state["epoch"]):
         raise TrialPruned
     for epoch in range(state["epoch"] + 1, cfg.epochs + 1):

@@ -1,4 +1,4 @@
-"""The controller's decisions, on an engine whose jobs are functions of their parameters and whose order is a dice."""
+"""The controller's decisions, on an engine that runs its jobs, plain generators, in random order."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,42 +8,31 @@ from typing import Any
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
-from visionsweep.sweep.controller import Controller, Ending, objectives
+from tests.sweep.records import sweep_settings
+from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
-from visionsweep.sweep.results import TrialRecord
+from visionsweep.sweep.objective import objectives
+from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
-from visionsweep.sweep.settings import Settings, read_settings
-from visionsweep.sweep.study import SweepStudy, open_storage
+from visionsweep.sweep.study import SweepStudy
+from visionsweep.sweep.tally import Tally
 
 ASHA = {
     "_target_": "optuna.pruners.SuccessiveHalvingPruner",
     "min_resource": 1,
     "reduction_factor": 2,
 }
-RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
 
-Script = Iterator[
-    tuple[Any, ...]
-]  # ("report", step, value), then ("end", state, value) or ("end", state, value, error)
-
-
-def settings(**keys: Any) -> Settings:
-    from omegaconf import OmegaConf
-
-    from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
-
-    node = OmegaConf.to_container(OmegaConf.structured(OptunaAsyncSweeperConf))
-    assert isinstance(node, dict)
-    del node["defaults"]
-    given = {"sampler": RANDOM, "pruner": None, "direction": "maximize"} | keys
-    return read_settings({str(k): v for k, v in node.items()} | given)
+# ("report", step, value), then ("end", state, value) or ("end", state, value, error)
+Script = Iterator[tuple[Any, ...]]
 
 
 class SimulatedEngine:
-    """Runs one step of a random busy slot a poll."""
+    """Runs one step of a random busy slot per poll."""
 
     num_cores = 4
     threads = 1
@@ -100,9 +89,6 @@ class SimulatedEngine:
     def answer(self, key: str, *, prune: bool) -> None:
         self._answers[key] = prune
 
-    def cancel(self, key: str, reason: str) -> None:
-        raise AssertionError("not used")
-
     def stop(self) -> None:
         self.stopping = True
 
@@ -110,7 +96,7 @@ class SimulatedEngine:
 
 
 class FlatJobs:
-    """Overrides that say the parameters; composing gives them back."""
+    """Overrides with the parameters; composing returns them."""
 
     def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
         return (*(f"{key}={value}" for key, value in params.items()), f"seed={seed_index}")
@@ -120,7 +106,7 @@ class FlatJobs:
 
 
 class Silent:
-    """A display that keeps what it was told."""
+    """A display that keeps its records and notes."""
 
     def __init__(self) -> None:
         self.records: list[TrialRecord] = []
@@ -168,15 +154,16 @@ class Setup:
         self.suggest = keys.pop("suggest", continuous)
         self.n_trials = keys.pop("n_trials", 8)
         self.epochs = keys.pop("epochs", None)
-        self.interrupts = 0
-        self.settings = settings(**keys)
+        self.requests: list[int] = []
+        self.storage = InMemoryStorage()
+        self.settings = sweep_settings(**keys)
         self.written: list[list[TrialRecord]] = []
 
-    def run(self, seed: int = 0) -> Ending:
+    def run(self, seed: int = 0) -> SweepEnd:
         self.engine = SimulatedEngine(self.script, self.num_slots, seed)
         self.display = Silent()
         self.study = SweepStudy(
-            open_storage(f"sqlite:///{self.folder / 'study.db'}"),
+            self.storage,
             "s",
             self.settings.directions,
             owner="a",
@@ -193,23 +180,23 @@ class Setup:
             sweep_dir=self.folder,
             display=self.display,
             write=self.written.append,
-            interrupts=lambda: self.interrupts,
+            requests=self.requests,
             epochs=self.epochs,
         )
-        ending = controller.run()
+        end = controller.run()
         self.records = controller.records()
-        return ending
+        return end
 
     def stored(self) -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(
-            study_name="s", storage=f"sqlite:///{self.folder / 'study.db'}"
-        ).trials
+        return optuna.load_study(study_name="s", storage=self.storage).trials
+
+    def states(self) -> list[str]:
+        return [trial.state.name for trial in self.stored()]
 
 
-def test_every_slot_is_kept_busy_and_every_trial_counts_once(tmp_path: Path) -> None:
+def test_every_slot_is_busy_and_every_trial_counts_once(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, num_slots=3)
-    ending = sweep.run()
-    assert ending == Ending(0, None)
+    assert sweep.run() == SweepEnd(0, None)
     assert sweep.engine.most_at_once == 3
     assert [t.number for t in sweep.stored()] == list(range(8))
     assert all(t.value == t.params["x"] for t in sweep.stored())
@@ -232,9 +219,8 @@ def test_n_trials_is_a_total_over_runs(tmp_path: Path) -> None:
 def test_losing_trials_are_pruned_and_keep_their_record(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, pruner=ASHA, n_trials=16)
     assert sweep.run().code == 0
-    states = [t.state for t in sweep.stored()]
-    assert states.count(TrialState.PRUNED) >= 4
-    assert states.count(TrialState.FAIL) == 0
+    assert sweep.states().count("PRUNED") >= 4
+    assert sweep.states().count("FAIL") == 0
     for record in sweep.records:
         if record.state == "pruned":
             assert record.epochs is not None
@@ -244,21 +230,34 @@ def test_losing_trials_are_pruned_and_keep_their_record(tmp_path: Path) -> None:
     assert best.state == TrialState.COMPLETE
 
 
-def test_a_trial_at_its_last_epoch_is_not_pruned(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("epochs", "is_pruned"), [(1, False), (2, True)])
+def test_a_trial_at_its_last_epoch_is_not_pruned(
+    tmp_path: Path, epochs: int, is_pruned: bool
+) -> None:
     def script(job: Job) -> Script:
-        yield ("report", 1, x_of(job))  # a rung lies here
+        yield ("report", 1, x_of(job))  # at a rung
         yield ("end", "completed", x_of(job))
 
-    sweep = Setup(tmp_path, script, pruner=ASHA, epochs=1)
+    sweep = Setup(tmp_path, script, pruner=ASHA, epochs=epochs)
     sweep.run()
-    assert {t.state for t in sweep.stored()} == {TrialState.COMPLETE}
-    (tmp_path / "other").mkdir()
-    other = Setup(tmp_path / "other", script, pruner=ASHA, epochs=2)
-    other.run()
-    assert TrialState.PRUNED in {t.state for t in other.stored()}
+    assert ("PRUNED" in sweep.states()) == is_pruned
 
 
-def test_a_lost_trial_starts_again_under_its_number_and_only_so_often(tmp_path: Path) -> None:
+# -- failures
+
+
+def failing(*numbers: int, error: str = "ValueError: no") -> Callable[[Job], Script]:
+    """Return jobs of which those of these trials fail."""
+
+    def script(job: Job) -> Script:
+        if job.number in numbers:
+            yield ("end", "failed", None, error)
+        yield from plain(job)
+
+    return script
+
+
+def test_a_lost_trial_is_retried_under_its_number(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
         if job.number == 1 or (job.number == 2 and job.attempt == 0):
             yield ("end", "lost", None, "killed by signal 9")
@@ -266,54 +265,36 @@ def test_a_lost_trial_starts_again_under_its_number_and_only_so_often(tmp_path: 
 
     sweep = Setup(tmp_path, script, n_trials=4)
     sweep.run()
-    tries = [
-        (job.key, job.attempt, job.overrides)
-        for job in sweep.engine.submitted
-        if job.number in (1, 2)
-    ]
-    assert sorted(t[:2] for t in tries) == [("1", 0), ("1", 1), ("1", 2), ("2", 0), ("2", 1)]
-    assert len({t[2] for t in tries if t[0] == "1"}) == 1
-    assert [t.state.name for t in sweep.stored()] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    jobs = [job for job in sweep.engine.submitted if job.number in (1, 2)]
+    attempts = sorted((job.key, job.attempt) for job in jobs)
+    assert attempts == [("1", 0), ("1", 1), ("1", 2), ("2", 0), ("2", 1)]
+    assert len({job.overrides for job in jobs if job.key == "1"}) == 1
+    assert sweep.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert sweep.records[1].error == "killed by signal 9"
     assert (tmp_path / "1" / "error.txt").read_text() == "killed by signal 9\n"
 
 
-def test_an_exception_fails_one_trial_with_its_reason(tmp_path: Path) -> None:
-    def script(job: Job) -> Script:
-        if job.number == 2:
-            yield ("end", "failed", None, "ValueError: no")
-        yield from plain(job)
-
-    sweep = Setup(tmp_path, script)
+def test_an_exception_fails_one_trial_and_is_not_retried(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, failing(2))
     assert sweep.run().code == 0
-    assert [t.state.name for t in sweep.stored()].count("FAIL") == 1
+    assert sweep.states().count("FAIL") == 1
     assert sweep.records[2].error == "ValueError: no"
     assert len([job for job in sweep.engine.submitted if job.number == 2]) == 1
+    sweep.run()
+    assert sweep.engine.submitted == []
 
 
-def test_the_failure_rate_counts_over_the_sweep_from_the_tenth_trial_on(tmp_path: Path) -> None:
-    def script(job: Job) -> Script:
-        failed = job.number not in (0, 1, 2)
-        yield (
-            "end",
-            "failed" if failed else "completed",
-            x_of(job),
-            "ValueError: no" if failed else None,
-        )
-
-    sweep = Setup(tmp_path, script, n_trials=50, num_slots=1)
-    ending = sweep.run()
-    assert ending.code == 1
+def test_too_many_failures_end_the_sweep_after_ten_trials(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, failing(*range(3, 50)), n_trials=50, num_slots=1)
+    reason = "7 of 10 trials failed (hydra.sweeper.max_failure_rate=0.5)"
+    assert sweep.run() == SweepEnd(1, reason)
     assert len(sweep.stored()) == 10
-    assert ending.reason == "7 of 10 trials failed (hydra.sweeper.max_failure_rate=0.5)"
 
 
 def test_a_sweep_without_a_result_is_a_failure(tmp_path: Path) -> None:
-    sweep = Setup(
-        tmp_path, lambda job: iter([("end", "failed", None, "ValueError: no")]), n_trials=3
-    )
+    sweep = Setup(tmp_path, failing(0, 1, 2), n_trials=3)
     assert sweep.run().code == 1
-    assert [t.state.name for t in sweep.stored()] == ["FAIL"] * 3
+    assert sweep.states() == ["FAIL"] * 3
 
 
 def test_nan_fails_its_trial_only(tmp_path: Path) -> None:
@@ -322,50 +303,66 @@ def test_nan_fails_its_trial_only(tmp_path: Path) -> None:
 
     sweep = Setup(tmp_path, script, num_slots=1, n_trials=3)
     assert sweep.run().code == 0
-    assert [t.state.name for t in sweep.stored()] == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert sweep.records[0].error == "the objective is no finite number: nan"
+    assert sweep.states() == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert sweep.records[0].error == "the objective is not finite: nan"
 
 
 @pytest.mark.parametrize("value", [None, "0.5x", {"f1": 1}, (1.0, 2.0)])
-def test_what_is_no_number_ends_the_sweep_at_trial_0(tmp_path: Path, value: object) -> None:
+def test_a_return_value_that_is_no_number_ends_the_sweep(tmp_path: Path, value: object) -> None:
     sweep = Setup(tmp_path, lambda job: iter([("end", "completed", value)]), num_slots=1)
-    ending = sweep.run()
-    assert ending.code == 1
-    assert str(ending.reason).startswith("trial 0: ")
-    assert [t.state.name for t in sweep.stored()] == ["FAIL"]
+    end = sweep.run()
+    assert end.code == 1
+    assert str(end.reason).startswith("trial 0: ")
+    assert sweep.states() == ["FAIL"]
 
 
-def test_one_ctrl_c_leaves_trials_running_and_the_next_run_finishes_them(tmp_path: Path) -> None:
+# -- interruptions
+
+
+def test_an_interrupted_sweep_leaves_trials_running_and_is_resumed(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, n_trials=6)
-    script = sweep.script
 
     def interrupted(job: Job) -> Script:
         if job.number == 3:
-            sweep.interrupts = 1
-        yield from script(job)
+            sweep.requests.append(2)
+        yield from plain(job)
 
     sweep.script = interrupted
-    assert sweep.run() == Ending(130, "interrupted", is_interrupted=True)
-    states = [t.state.name for t in sweep.stored()]
+    assert sweep.run() == SweepEnd(130, "interrupted", is_interrupted=True)
+    states = sweep.states()
     assert "RUNNING" in states
     started = {job.number for job in sweep.engine.submitted}
+    starts = {r.number: r.start for r in sweep.records if r.number in started}
     for number in started:
         (tmp_path / str(number)).mkdir(exist_ok=True)
     params = [t.params for t in sweep.stored()]
-    sweep.script, sweep.interrupts = script, 0
+    sweep.script, sweep.requests = plain, []
     assert sweep.run().code == 0
-    taken_up = {job.number: job.attempt for job in sweep.engine.submitted}
+    resumed = {job.number: job.attempt for job in sweep.engine.submitted}
     for number, state in enumerate(states):
         if state == "RUNNING":
-            assert taken_up.pop(number) == int(number in started)
-    assert sorted(taken_up) == list(range(len(states), 6))
+            assert resumed.pop(number) == int(number in started)
+    assert sorted(resumed) == list(range(len(states), 6))
     assert [t.params for t in sweep.stored()][: len(params)] == params
-    assert {t.state.name for t in sweep.stored()} == {"COMPLETE"}
+    assert set(sweep.states()) == {"COMPLETE"}
+    # A resumed trial began when it was first started.
+    assert {n: sweep.records[n].start for n in starts} == starts
 
 
-def test_one_worker_gives_the_same_study_whatever_interrupts_it(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
+def test_a_second_request_stops_at_once(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, n_trials=6)
+
+    def impatient(job: Job) -> Script:
+        sweep.requests += [2, 2]
+        yield from plain(job)
+
+    sweep.script = impatient
+    assert sweep.run().code == 130
+    assert set(sweep.states()) == {"RUNNING"}
+    assert len(sweep.engine.submitted) == 2
+
+
+def test_one_worker_gives_the_same_study_after_any_interruption(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"pruner": ASHA, "num_slots": 1, "n_trials": 12}
     whole = Setup(tmp_path / "a", **keys)
     whole.run()
@@ -374,23 +371,26 @@ def test_one_worker_gives_the_same_study_whatever_interrupts_it(tmp_path: Path) 
 
         def script(job: Job, last: int = total) -> Script:
             if job.number >= last and job.attempt == 0:
-                (tmp_path / "b" / str(job.number)).mkdir(exist_ok=True)
-                cut.interrupts = 1
+                (tmp_path / "b" / str(job.number)).mkdir(parents=True, exist_ok=True)
+                cut.requests.append(2)
             yield from plain(job)
 
-        cut.script, cut.interrupts = script, 0
+        cut.script, cut.requests = script, []
         cut.run()
-    cut.script, cut.interrupts = plain, 0
+    cut.script, cut.requests = plain, []
     cut.run()
     assert [(t.params, t.values, t.state) for t in cut.stored()] == [
         (t.params, t.values, t.state) for t in whole.stored()
     ]
 
 
+# -- repeated configurations
+
+
 def test_a_repeated_configuration_takes_the_stored_value_and_counts(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, suggest=discrete, n_trials=12)
     sweep.run()
-    assert len(sweep.engine.submitted) == 3  # one a configuration
+    assert len(sweep.engine.submitted) == 3  # one per configuration
     assert len(sweep.stored()) == 12
     assert all(t.state == TrialState.COMPLETE and t.value == t.params["x"] for t in sweep.stored())
     originals = {job.number for job in sweep.engine.submitted}
@@ -400,39 +400,34 @@ def test_a_repeated_configuration_takes_the_stored_value_and_counts(tmp_path: Pa
             assert record.directory == str(record.duplicate_of)
 
 
-def test_a_failed_configuration_is_tried_again_when_it_is_drawn_again(tmp_path: Path) -> None:
-    def script(job: Job) -> Script:
-        failed = job.number == 0
-        yield (
-            "end",
-            "failed" if failed else "completed",
-            x_of(job),
-            "ValueError: no" if failed else None,
-        )
-
-    sweep = Setup(tmp_path, script, suggest=discrete, n_trials=12)
+def test_a_failed_configuration_is_tried_again(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, failing(0), suggest=discrete, n_trials=12)
     sweep.run()
     assert len(sweep.engine.submitted) == 4
     assert sweep.records[0].state == "failed"
 
 
+# -- seeds
+
+
+def seed_of(job: Job) -> int:
+    return int(job.overrides[-1].removeprefix("seed="))
+
+
 def test_the_value_is_the_mean_over_seeds_and_each_is_a_job(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
-        seed = int(job.overrides[-1].removeprefix("seed="))
         yield ("report", 1, 0.0)
-        yield ("end", "completed", x_of(job) + seed)
+        yield ("end", "completed", x_of(job) + seed_of(job))
 
     sweep = Setup(tmp_path, script, seeds=3, n_trials=3)
     assert sweep.run().code == 0
-    assert [job.key for job in sweep.engine.submitted if job.number == 1] == [
-        "1/seed_0",
-        "1/seed_1",
-        "1/seed_2",
-    ]
+    keys = [job.key for job in sweep.engine.submitted if job.number == 1]
+    assert keys == ["1/seed_0", "1/seed_1", "1/seed_2"]
     for record in sweep.records:
         x = record.params["x"]
         assert record.seed_values == (x, x + 1, x + 2)
         assert record.values == (pytest.approx(x + 1),)
+        assert record.epochs == 3  # one per seed
 
 
 def test_epoch_pruners_look_at_the_first_seed_only(tmp_path: Path) -> None:
@@ -442,17 +437,23 @@ def test_epoch_pruners_look_at_the_first_seed_only(tmp_path: Path) -> None:
 
     sweep = Setup(tmp_path, script, seeds=2, n_trials=8, pruner=ASHA)
     sweep.run()
-    assert {t.state.name for t in sweep.stored()} == {"COMPLETE", "PRUNED"}
+    assert set(sweep.states()) == {"COMPLETE", "PRUNED"}
     assert all(min(t.intermediate_values.values()) >= 0 for t in sweep.stored())
+
+
+WILCOXON = {
+    "_target_": "optuna.pruners.WilcoxonPruner",
+    "p_threshold": 0.2,
+    "n_startup_steps": 2,
+}
 
 
 def test_wilcoxon_ends_a_trial_between_seeds(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
-        seed = int(job.overrides[-1].removeprefix("seed="))
-        yield ("end", "completed", (1.0 if job.number == 0 else -job.number) + 0.01 * seed)
+        value = (1.0 if job.number == 0 else -job.number) + 0.01 * seed_of(job)
+        yield ("end", "completed", value)
 
-    pruner = {"_target_": "optuna.pruners.WilcoxonPruner", "p_threshold": 0.2, "n_startup_steps": 2}
-    sweep = Setup(tmp_path, script, seeds=6, n_trials=4, pruner=pruner, num_slots=1)
+    sweep = Setup(tmp_path, script, seeds=6, n_trials=4, pruner=WILCOXON, num_slots=1)
     assert sweep.run().code == 0
     jobs = [sum(job.number == n for job in sweep.engine.submitted) for n in range(4)]
     assert jobs[0] == 6
@@ -461,54 +462,53 @@ def test_wilcoxon_ends_a_trial_between_seeds(tmp_path: Path) -> None:
     assert sweep.records[1].values == (pytest.approx(sum(sweep.records[1].seed_values) / jobs[1]),)
 
 
-def test_an_interrupted_trial_goes_on_with_the_seed_it_was_at(tmp_path: Path) -> None:
+def test_an_interrupted_trial_resumes_at_its_seed(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1)
 
     def script(job: Job) -> Script:
         if job.key == "0/seed_1":
-            sweep.interrupts = 1
+            sweep.requests.append(2)
         yield from plain(job)
 
     sweep.script = script
     sweep.run()
     (tmp_path / "0").mkdir()
-    sweep.script, sweep.interrupts = plain, 0
+    sweep.script, sweep.requests = plain, []
     assert sweep.run().code == 0
     assert [job.key for job in sweep.engine.submitted] == ["0/seed_1", "0/seed_2"]
     assert len(sweep.records[0].seed_values) == 3
+    assert sweep.records[0].epochs == 9
 
 
-@pytest.mark.parametrize("pruner", [None, "wilcoxon"])
-def test_a_death_after_the_last_seed_or_a_decision_adds_no_seed(
-    tmp_path: Path, pruner: str | None
+@pytest.mark.parametrize(
+    ("pruner", "state", "value"), [(None, "complete", 0.3), (WILCOXON, "pruned", 0.15)]
+)
+def test_a_death_after_the_last_seed_adds_no_seed(
+    tmp_path: Path, pruner: dict[str, Any] | None, state: str, value: float
 ) -> None:
     """Notes and decision are stored, the trial's end is not."""
-    keys = (
-        {"pruner": {"_target_": "optuna.pruners.WilcoxonPruner", "n_startup_steps": 2}}
-        if pruner
-        else {}
-    )
-    sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1, **keys)
-    sweep.interrupts = 2
+    sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1, pruner=pruner)
+    sweep.requests += [2, 2]
     sweep.run()
     number = sweep.study.ask()
-    done = 2 if pruner else 3
-    sweep.study.notes(number).seed_values = [0.1, 0.2, 0.6][:done]
+    sweep.study.notes(number).seed_values = [0.1, 0.2, 0.6][: 2 if pruner else 3]
     sweep.study.save_notes(number)
     if pruner:
-        sweep.study._set_system_attr(number, "sweep:pruned_at", 2)
-    sweep.interrupts = 0
+        [trial] = sweep.storage.get_all_trials(0)
+        sweep.storage.set_trial_system_attr(trial._trial_id, "sweep:pruned_at", 2)
+    sweep.requests = []
     sweep.run()
     assert sweep.engine.submitted == []
-    assert sweep.records[0].state == ("pruned" if pruner else "complete")
-    assert sweep.records[0].values == (pytest.approx(0.15 if pruner else 0.3),)
+    assert sweep.records[0].state == state
+    assert sweep.records[0].values == (pytest.approx(value),)
+
+
+# -- limits
 
 
 def test_a_target_value_ends_the_sweep(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, target_value=0.5, n_trials=50)
-    ending = sweep.run()
-    assert ending.code == 0
-    assert ending.reason == "hydra.sweeper.target_value=0.5 is reached"
+    assert sweep.run() == SweepEnd(0, "hydra.sweeper.target_value=0.5 is reached")
     assert max(t.value for t in sweep.stored() if t.value is not None) >= 0.5
     assert len(sweep.stored()) < 50
 
@@ -522,11 +522,25 @@ def test_no_improvement_ends_the_sweep(tmp_path: Path) -> None:
     assert len([t for t in sweep.stored() if t.state.is_finished()]) == 7
 
 
-def test_time_runs_out(tmp_path: Path) -> None:
+def test_a_timeout_ends_the_sweep(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, timeout_seconds=0.2, n_trials=100_000)
-    ending = sweep.run()
-    assert ending.reason == "hydra.sweeper.timeout_seconds=0.2 have passed"
+    assert sweep.run().reason == "hydra.sweeper.timeout_seconds=0.2 is over"
     assert 0 < len(sweep.stored()) < 10_000
+
+
+def test_the_time_left_shrinks_within_a_trial() -> None:
+    tally = Tally(["maximize"])
+    assert tally.seconds_left(10, 2, []) is None
+    for number, seconds in enumerate((10.0, 30.0)):
+        record = TrialRecord(number, "complete", (0.5,), {}, 0.0, seconds, None, str(number))
+        tally.add_duration(record)
+        tally.add(record)
+    assert tally.seconds_left(10, 2, []) == 80.0  # 8 trials of 20 s on 2 workers
+    assert tally.seconds_left(10, 2, [5.0, 11.0]) == 72.0
+    assert tally.seconds_left(10, 2, [500.0]) == 70.0  # one that is late counts as almost done
+
+
+# -- objectives
 
 
 def test_several_objectives(tmp_path: Path) -> None:

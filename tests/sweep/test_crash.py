@@ -1,4 +1,4 @@
-"""Sweeps as processes of their own: SIGKILL at any moment, Ctrl-C, a second controller, and what is left of them."""
+"""Sweeps in processes of their own: SIGKILL at any moment, Ctrl-C, a second controller."""
 
 import contextlib
 import csv
@@ -21,7 +21,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.sweep.apps import CRASH_APP, CRASH_CONF, App
+from tests.sweep.apps import CRASH_APP, CRASH_CONF, App, NoCapture
 
 ROOT = Path(__file__).parents[2]
 NUM_TRIALS = 5
@@ -93,7 +93,7 @@ class Command:
             return []
 
     def kill(self, *, controller: bool, workers: bool, dice: random.Random) -> int:
-        """SIGKILL some at the same time; return how many jobs may have lost an epoch."""
+        """SIGKILL some processes at once; return how many jobs may have lost an epoch."""
         found = self.workers()
         victims = found if controller else [dice.choice(found)] if found else []
         pids = [worker.pid for worker in victims] if workers else []
@@ -143,9 +143,10 @@ def describe(process: psutil.Process) -> str:
 def crash_until_done(
     folder: Path, arguments: tuple[str, ...], dice: random.Random, kills: Counter[str]
 ) -> int:
-    """Repeat the command until it ends well, and kill on the way; return how many epochs may have been repeated.
+    """Repeat the command until it succeeds, killing processes on the way.
 
-    ``kills`` says how often: at the start, the controller, a worker, everything.
+    ``kills``: how often at the start, the controller, a worker, everything. Returns how many epochs
+    may have been repeated.
     """
     plan = list(kills.elements())
     dice.shuffle(plan)
@@ -181,7 +182,7 @@ def crash_until_done(
 
 
 def assert_whole(folder: Path, losses: int) -> list[FrozenTrial]:
-    """Check what every crashed sweep promises; return the trials as plain Optuna reads them."""
+    """Check a sweep that crashed; return its trials as plain Optuna reads them."""
     assert_nothing_is_left(folder)
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder / 's' / 'study.db'}")
     trials = study.trials
@@ -211,7 +212,7 @@ def assert_whole(folder: Path, losses: int) -> list[FrozenTrial]:
 
 
 def repeats(log: Path, trial: FrozenTrial) -> int:
-    """Return how many epochs were begun more than once; each was trained from the one before, by one process."""
+    """Return how many epochs were repeated; check that each was trained from the one before."""
     done = 0
     pids: list[str] = []
     begun: Counter[int] = Counter()
@@ -232,8 +233,8 @@ def repeats(log: Path, trial: FrozenTrial) -> int:
     return begun.total() - len(begun)
 
 
-def told(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
-    """Return all that two equal studies agree in: everything but times and what the sweep notes for itself."""
+def comparable(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
+    """Return what is equal in two equal studies: all but times and the sweep's notes."""
     return [
         (
             t.number,
@@ -250,10 +251,10 @@ def told(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """Return the study of a sweep with one worker that nothing happens to."""
+    """Return the study of an uninterrupted sweep with one worker."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        app = App(folder, monkeypatch, capfd=_Deaf(), is_quick=True)  # type: ignore[arg-type]
+        app = App(folder, monkeypatch, capfd=NoCapture(), is_quick=True)
         app.write("config.yaml", CRASH_CONF)
         (folder / "app.py").write_text(CRASH_APP)
         app.task = runpy.run_path(str(folder / "app.py"))["main"].__wrapped__
@@ -263,12 +264,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, .
         TrialState.COMPLETE,
         TrialState.PRUNED,
     }  # or nothing would be shown
-    return told(trials)
-
-
-class _Deaf:
-    def readouterr(self) -> tuple[str, str]:
-        return "", ""
+    return comparable(trials)
 
 
 FAST = Counter(controller=1, worker=1)
@@ -285,7 +281,7 @@ def test_with_one_worker_the_study_equals_the_uninterrupted_one(
     losses = crash_until_done(
         app.folder, (*SWEEP, "hydra.sweeper.n_jobs=1"), random.Random(seed), kills
     )
-    assert told(assert_whole(app.folder, losses)) == uninterrupted
+    assert comparable(assert_whole(app.folder, losses)) == uninterrupted
 
 
 @pytest.mark.parametrize(
@@ -328,12 +324,12 @@ def long_sweep(app: App, *arguments: str) -> Command:
     return command
 
 
-def assert_goes_on(app: App, command: Command) -> None:
-    """Check that an interrupted sweep is whole, and that the command it prints goes on with the trial that ran."""
+def assert_resumes(app: App, command: Command) -> None:
+    """Check that an interrupted sweep is whole, and that the printed command resumes its trial."""
     assert_nothing_is_left(app.folder)
     assert [trial.state for trial in app.study().trials] == [TrialState.RUNNING]
     last = command.text.splitlines()[-1]
-    assert "go on with: python app.py --multirun" in last
+    assert "resume with: python app.py --multirun" in last
     out = app(
         *shlex.split(last.partition("app.py ")[2]),
         "hydra.sweeper.may_change=[obedient,seconds]",
@@ -355,26 +351,26 @@ def test_a_second_controller_is_refused_and_ctrl_c_ends_the_first(app: App) -> N
         assert len(text.splitlines()) == 1
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.wait() == 130
-    assert "stopping: trials end after their current batch" in command.text
-    assert "#0 stopped; it goes on from its checkpoint next time" in command.text
+    assert "stopping: trials save a checkpoint and end" in command.text
+    assert "#0 stopped; it resumes from its checkpoint" in command.text
     assert "interrupted after 1 trial" in command.text
     assert "Traceback" not in command.text
     log = (app.folder / "s" / "0" / "epochs.log").read_text().splitlines()
     assert log[-1].startswith("finished")  # no epoch was lost
-    assert_goes_on(app, command)
+    assert_resumes(app, command)
 
 
 @pytest.mark.slow
-def test_sigterm_is_as_ctrl_c(app: App) -> None:
+def test_sigterm_is_like_ctrl_c(app: App) -> None:
     command = long_sweep(app)
     command.process.terminate()
     assert command.wait() == 130
     assert "interrupted after 1 trial" in command.text
-    assert_goes_on(app, command)
+    assert_resumes(app, command)
 
 
 @pytest.mark.slow
-def test_ctrl_c_twice_ends_everything_at_once(app: App) -> None:
+def test_a_second_ctrl_c_stops_at_once(app: App) -> None:
     command = long_sweep(app, "obedient=false")
     os.killpg(command.process.pid, signal.SIGINT)
     log = app.folder / "s" / "sweep.log"
@@ -382,12 +378,11 @@ def test_ctrl_c_twice_ends_everything_at_once(app: App) -> None:
     os.killpg(command.process.pid, signal.SIGINT)
     assert command.wait() == 130  # long before the trial's end
     assert "Traceback" not in command.text
-    assert_goes_on(app, command)
+    assert_resumes(app, command)
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_choices_are_checked(app: App) -> None:
-    """Nothing was stored yet, and the name stays free."""
+def test_ctrl_c_during_the_check_leaves_no_sweep(app: App) -> None:
     (app.folder / "slow_check.py").write_text(
         "import time\n\ndef check(cfg):\n    time.sleep(60)\n"
     )
@@ -402,7 +397,7 @@ def test_ctrl_c_while_choices_are_checked(app: App) -> None:
 
 @pytest.mark.slow
 def test_the_app_of_the_documentation_runs_as_printed(tmp_path: Path) -> None:
-    """Ten lines, and Hydra's default launcher, which becomes workers."""
+    """Hydra's default launcher becomes workers."""
     text = (ROOT / "docs" / "sweeping.md").read_text().rpartition("\n## In your own Hydra app\n")[2]
     program, commands = (block.partition("\n")[2] for block in text.split("```")[1:4:2])
     (tmp_path / "app.py").write_text(program)
@@ -421,7 +416,7 @@ def test_the_app_of_the_documentation_runs_as_printed(tmp_path: Path) -> None:
         assert trial.value == pytest.approx(-((x - 2) ** 2) - 1 / epochs)
         assert (trial.state == TrialState.COMPLETE) == (epochs == 10)
     assert_nothing_is_left(tmp_path)
-    again = command.text.splitlines()[-2].partition("again: python app.py ")[2]
+    again = command.text.splitlines()[-2].partition("with: python app.py ")[2]
     assert (
         subprocess.run(
             [sys.executable, "app.py", *shlex.split(again)], cwd=tmp_path, check=False

@@ -1,4 +1,4 @@
-"""What a user of the sweeper types and gets: whole sweeps of a generic app, in process."""
+"""Whole sweeps of a generic app, in process: what a user types and gets."""
 
 import csv
 import json
@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from tests.sweep.apps import OPTUNA_ASYNC, App, sphere, tree
+from visionsweep.sweep import command
 from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
 
 X = "x=interval(-5.0,5.0)"
@@ -49,7 +50,7 @@ def table(app: App, name: str = "s") -> list[dict[str, str]]:
 
 
 def train(cfg: DictConfig) -> float:
-    """Return x after three epochs that creep up to it; prune as told."""
+    """Return x after three epochs that approach it, unless pruned."""
     for epoch in (1, 2, 3):
         value = float(cfg.x) - 1 / epoch
         if current_trial().report(value, epoch):
@@ -82,17 +83,15 @@ def test_a_sweep_and_what_it_leaves(whole: App) -> None:
         assert OmegaConf.to_container(written) == app.configs[number]
     lines = [line.partition("[HYDRA] ")[2] for line in out.stdout.splitlines()]
     assert lines[0] == "new study s"
-    assert (
-        lines[1]
-        == lines[-1]
-        == "go on with: python app.py --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
-    )
+    command = "python app.py --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    assert lines[1] == lines[-1] == f"resume with: {command}"
+    assert len([line for line in lines if line.startswith("resume with: ")]) == 2
     logged = (app.folder / "s" / "sweep.log").read_text().splitlines()
-    assert [line.partition("[INFO] ")[2] for line in logged] == lines[1:]
+    assert [line.partition("[INFO] ")[2] for line in logged] == lines[1:-1]
 
 
 @pytest.mark.slow
-def test_the_best_trial_can_be_had_again(app: App) -> None:
+def test_the_best_trial_can_be_repeated(app: App) -> None:
     app.write(
         "config.yaml",
         (app.folder / "conf" / "config.yaml")
@@ -103,8 +102,8 @@ def test_the_best_trial_can_be_had_again(app: App) -> None:
     assert out.code == 0, out.text
     best = app.study().best_trial
     wanted = app.configs[best.number]
-    [line] = [line for line in out.stdout.splitlines() if f"trial {best.number} again: " in line]
-    python, program, *arguments = shlex.split(line.partition("again: ")[2])
+    [line] = [line for line in out.stdout.splitlines() if "repeat trial" in line]
+    python, program, *arguments = shlex.split(line.partition(f"trial {best.number} with: ")[2])
     assert (python, program) == ("python", "app.py")
     assert app(*arguments, "hydra.run.dir=again").code == 0
     assert app.configs == [wanted]
@@ -167,27 +166,10 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(app: App) -> None:
     assert "x    -5 .. 5" in out.stdout
     assert "db   mysql | postgresql" in out.stdout
     assert "fixed: y=2" in out.stdout
-    assert "60 epochs at most (3 a run)" in out.stdout  # 20 trials
+    assert "at most 60 epochs (3 per run)" in out.stdout  # 20 trials
     shown = [line.split("  ")[2:] for line in out.stdout.splitlines() if line.startswith("  #")]
     app.sweep(X, "db=mysql,postgresql", "y=2", "hydra.sweeper.n_trials=5")
     assert [line[0] for line in shown] == [" ".join(o) for o in app.overrides]  # what really runs
-
-
-@pytest.mark.slow
-def test_a_dry_run_of_a_stored_sweep_changes_nothing(app: App) -> None:
-    app.sweep(X, ONE)
-    before = tree(app.folder)
-    out = app.sweep("hydra.sweeper.dry_run=true", "hydra.sweeper.n_trials=7")
-    assert out.code == 0, out.text
-    assert "7 trials" in out.stdout
-    assert tree(app.folder) == before
-
-
-def test_a_dry_run_finds_what_a_sweep_would(whole: App) -> None:
-    app = whole
-    text = app.sweep("hydra.sweeper.dry_run=true", "db=mysql,oracle").error()
-    assert "db=oracle" in text
-    assert not (app.folder / "s").exists()
 
 
 # -- search spaces
@@ -209,16 +191,16 @@ TWO_BY_TWO = [
 
 @pytest.mark.parametrize(
     ("given", "count"),
-    [([], 4), (["hydra.sweeper.n_trials=9"], 4), (["hydra.sweeper.n_trials=3"], 3)],
+    [(["hydra.sweeper.n_trials=9"], 4), (["hydra.sweeper.n_trials=3"], 3)],
 )
 def test_a_grid_is_each_configuration_once_in_order(app: App, given: list[str], count: int) -> None:
     out = app(*GRID, "x=1,2", "db=mysql,postgresql", *given)
     assert out.code == 0, out.text
     assert app.overrides == TWO_BY_TWO[:count]
-    assert ("runs a part of the grid of 4" in out.stdout) == (count < 4)
+    assert ("runs only a part of the grid of 4" in out.stdout) == (count < 4)
 
 
-def test_a_grid_goes_on_and_grows(app: App) -> None:
+def test_a_grid_is_resumed_and_extended(app: App) -> None:
     app(*GRID, "x=range(0,2)", ONE)
     app(*GRID, "hydra.sweeper.n_trials=null")
     assert app.overrides == [("x=1",)]
@@ -227,18 +209,10 @@ def test_a_grid_goes_on_and_grows(app: App) -> None:
     assert values(app) == [[0.0], [1.0], [4.0], [9.0]]
 
 
-def test_a_grid_refuses_what_is_not_discrete_by_name(app: App) -> None:
+def test_a_grid_refuses_a_continuous_parameter(app: App) -> None:
     text = app(*GRID, "db=mysql,postgresql", X).error()
     assert text.startswith("x: -5 .. 5 is continuous")
     assert not (app.folder / "s").exists()
-
-
-@pytest.mark.parametrize("setting", ["enqueue=[{x: 1}]", "warm_start=old"])
-def test_a_grid_refuses_what_would_do_nothing(app: App, setting: str) -> None:
-    assert (
-        f"hydra.sweeper.{setting.partition('=')[0]}: "
-        in app(*GRID, "x=1,2", f"hydra.sweeper.{setting}").error()
-    )
 
 
 CONDITIONAL = {
@@ -290,14 +264,11 @@ def test_default_params_give_way_to_the_command_line(app: App) -> None:
     [
         ("xx=1,2", ["xx=1", "xx"]),
         ("db=mysql,oracle", ["db=oracle", "db/oracle"]),
-        ("old.b=1,2", ["old.b=1"]),
         ("x=interval(1,", ["x=interval(1,"]),
         ("+hydra.sweeper.params={nn: 'choice(1,2)'}", ["nn=1"]),
     ],
 )
-def test_a_typing_error_is_found_before_trial_0_and_the_name_stays_free(
-    whole: App, argument: str, words: list[str]
-) -> None:
+def test_a_typo_is_found_before_trial_0(whole: App, argument: str, words: list[str]) -> None:
     app = whole
     out = app.sweep(argument, FREE)
     assert out.code == 1
@@ -354,14 +325,6 @@ def test_the_apps_own_check_refuses_a_pair(whole: App) -> None:
     assert [job.key for job in app.jobs if job.check] == []
 
 
-def test_a_misspelt_choice_is_told_what_there_is(whole: App) -> None:
-    text = whole.sweep("db=mysql,postgres", FREE).error()
-    assert text == (
-        "db=postgres: In 'config': Could not find 'db/postgres'; did you mean postgresql? choose one of mysql, "
-        "postgresql, sqlite"
-    )
-
-
 def test_the_plan_states_the_disk_space(whole: App) -> None:
     app = whole
     out = app.sweep(
@@ -375,10 +338,10 @@ def test_the_plan_states_the_disk_space(whole: App) -> None:
     assert "8 kB on disk for weights" in out.stdout or "0.0 MB on disk for weights" in out.stdout
 
 
-# -- what goes before, what is repeated
+# -- enqueued, warm-started and repeated configurations
 
 
-def test_enqueued_configurations_come_first_and_what_is_missing_is_drawn(app: App) -> None:
+def test_enqueued_configurations_come_first(app: App) -> None:
     out = app.sweep(X, "z=a,b", "hydra.sweeper.enqueue=[{x: 1, z: b}, {z: a}]", FREE)
     assert out.code == 0, out.text
     params = [trial.params for trial in app.study().trials]
@@ -397,9 +360,7 @@ def test_enqueued_configurations_come_first_and_what_is_missing_is_drawn(app: Ap
         ("7", "list"),
     ],
 )
-def test_a_bad_enqueued_configuration_is_refused_before_anything_is_written(
-    app: App, item: str, words: str
-) -> None:
+def test_a_bad_enqueued_configuration_is_refused(app: App, item: str, words: str) -> None:
     text = app.sweep(X, f"hydra.sweeper.enqueue=[{item}]", FREE).error()
     assert text.startswith("hydra.sweeper.enqueue")
     assert words in text
@@ -407,7 +368,7 @@ def test_a_bad_enqueued_configuration_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-def test_warm_start_informs_the_sampler_and_counts_for_nothing(app: App) -> None:
+def test_warm_start_informs_the_sampler(app: App) -> None:
     tpe = (
         "--multirun",
         "hydra/sweeper=optuna_async",
@@ -430,7 +391,7 @@ def test_warm_start_informs_the_sampler_and_counts_for_nothing(app: App) -> None
 
 
 @pytest.mark.slow
-def test_a_warm_start_that_is_refused_leaves_the_name_free(app: App) -> None:
+def test_a_refused_warm_start_leaves_nothing(app: App) -> None:
     app.sweep(X, ONE, to="old")
     for setting, words in [
         ("warm_start=odl", "odl holds no sweep"),
@@ -477,28 +438,11 @@ def test_a_value_is_the_mean_over_seeds_and_each_is_a_job(app: App) -> None:
     ]
     assert [job.number for job in app.jobs] == [0, 0, 0, 1, 1, 1]
     assert [float(row["seed_std"]) for row in table(app)] == [pytest.approx(1.0)] * 2
-    [line] = [line for line in out.stdout.splitlines() if " again: " in line]
+    [line] = [line for line in out.stdout.splitlines() if "(its first seed) with: " in line]
     best = app.study().best_trial
     assert app(*shlex.split(line.partition("app.py ")[2]), "hydra.run.dir=again").code == 0
     assert app.configs[0]["seed"] == 10
     assert app.configs[0]["x"] == best.params["x"]
-
-
-@pytest.mark.slow
-def test_epochs_add_up_over_seeds_also_after_a_stop(app: App) -> None:
-    stops = [4]  # jobs
-
-    def stopping(cfg: DictConfig) -> float:
-        stops[0] -= 1
-        if stops[0] == 0:
-            raise TrialStopped
-        return train(cfg)
-
-    app.task = stopping
-    app.sweep(X, "hydra.sweeper.seeds=2", "hydra.sweeper.n_trials=2")
-    stops[0] = 99
-    app.sweep()
-    assert [row["epochs"] for row in table(app)] == ["6", "6"]
 
 
 @pytest.mark.parametrize(
@@ -516,34 +460,7 @@ def test_seeds_need_a_key_of_their_own(app: App, arguments: list[str], words: st
 # -- ends
 
 
-@pytest.mark.slow
-def test_a_target_value_ends_the_sweep(app: App) -> None:
-    app.task = lambda cfg: HydraConfig.get().job.num
-    out = app.sweep(
-        X,
-        "hydra.sweeper.direction=maximize",
-        "hydra.sweeper.target_value=2",
-        "hydra.sweeper.n_trials=9",
-    )
-    assert out.code == 0
-    assert values(app) == [[0.0], [1.0], [2.0]]
-    assert "ended early: hydra.sweeper.target_value=2 is reached" in out.stdout
-    app.sweep("hydra.sweeper.target_value=null", "hydra.sweeper.n_trials=4")
-    assert len(values(app)) == 4
-
-
-@pytest.mark.slow
-def test_no_improvement_ends_the_sweep(app: App) -> None:
-    app.task = lambda cfg: abs(HydraConfig.get().job.num - 2)
-    out = app.sweep(
-        X, "hydra.sweeper.max_trials_without_improvement=3", "hydra.sweeper.n_trials=20"
-    )
-    assert out.code == 0
-    assert len(values(app)) == 6  # the best is trial 2
-    assert "hydra.sweeper.max_trials_without_improvement" in out.stdout
-
-
-def test_time_runs_out_and_the_trial_that_ran_can_go_on(app: App) -> None:
+def test_a_timeout_stops_a_trial_that_is_resumed_later(app: App) -> None:
     def slow(cfg: DictConfig) -> float:
         while not current_trial().should_stop():
             time.sleep(0.005)
@@ -578,7 +495,7 @@ def test_several_objectives_give_a_pareto_set(app: App) -> None:
     app.task = sphere
     out = app.sweep(X, "y=range(0,9)", both, to="one")
     assert out.code == 1
-    assert "expected 2 objective value(s) from the task function, got 1" in out.stdout
+    assert "expected 2 objective values from the task function, got 1" in out.stdout
 
 
 # -- failures
@@ -597,42 +514,6 @@ def test_an_exception_fails_one_trial_with_its_reason(app: App) -> None:
     assert (app.folder / "s" / "1" / "error.txt").exists()
     assert table(app)[1]["error"] == "ValueError: one is odd"
     assert "#1 ValueError: one is odd (s/1/error.txt)" in out.stdout
-
-
-@pytest.mark.slow
-def test_a_failed_trial_counts_and_is_not_run_again(app: App) -> None:
-    app.task = lambda cfg: 1 / 0
-    out = app.sweep(X, FREE)
-    assert out.code == 1
-    assert "no trial finished" in out.stdout
-    assert states(app) == ["FAIL"] * 3
-    app.task = sphere
-    out = app.sweep("hydra.sweeper.n_trials=4")
-    assert out.code == 0
-    assert [job.number for job in app.jobs] == [3]
-
-
-@pytest.mark.slow
-def test_too_many_failures_end_the_sweep(app: App) -> None:
-    app.task = lambda cfg: 1.0 if HydraConfig.get().job.num % 3 == 0 else 1 / 0
-    out = app.sweep(X)
-    assert out.code == 1
-    assert len(states(app)) == 10
-    assert "6 of 10 trials failed (hydra.sweeper.max_failure_rate=0.5)" in out.stdout
-    assert "Traceback" not in out.text
-    app.sweep("hydra.sweeper.max_failure_rate=1", "hydra.sweeper.n_trials=12")
-    assert len(states(app)) == 12
-
-
-@pytest.mark.parametrize("returned", [None, "good", [1.0, 2.0]])
-def test_what_is_no_number_is_reported_at_trial_0(app: App, returned: Any) -> None:
-    app.task = lambda cfg: returned
-    out = app.sweep(X)
-    assert out.code == 1
-    assert len(app.configs) == 1
-    [line] = [line for line in out.stdout.splitlines() if "ended early" in line]
-    assert "trial 0: " in line
-    assert repr(returned) in line
 
 
 @pytest.mark.slow
@@ -675,68 +556,10 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["hydra.sweeper.n_trials=0"],
-            "hydra.sweeper.n_trials: expected a whole number from 1 up, got 0",
-        ),
-        (
-            ["hydra.sweeper.n_jobs=0"],
-            "hydra.sweeper.n_jobs: expected a whole number from 1 up, got 0",
-        ),
-        (
-            ["hydra.sweeper.seeds=0"],
-            "hydra.sweeper.seeds: expected a whole number from 1 up, got 0",
-        ),
-        (
-            ["hydra.sweeper.retries=-1"],
-            "hydra.sweeper.retries: expected a whole number from 0 up, got -1",
-        ),
-        (["hydra.sweeper.keep_checkpoints=-1"], "hydra.sweeper.keep_checkpoints: expected"),
-        (
-            ["hydra.sweeper.timeout_seconds=0"],
-            "hydra.sweeper.timeout_seconds: expected seconds above 0, got 0",
-        ),
-        (
-            ["hydra.sweeper.max_failure_rate=1.5"],
-            "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got 1.5",
-        ),
-        (
-            ["hydra.sweeper.max_failure_rate=nan"],
-            "hydra.sweeper.max_failure_rate: expected a share in [0, 1], got nan",
-        ),
-        (
-            ["hydra.sweeper.max_trials_without_improvement=0"],
-            "hydra.sweeper.max_trials_without_improvement: expected",
-        ),
-        (["hydra.sweeper.direction=up"], "hydra.sweeper.direction: expected maximize or minimize"),
-        (["hydra.sweeper.direction=[]"], "hydra.sweeper.direction: expected maximize or minimize"),
-        (
-            ["hydra.sweeper.direction=[minimize,1]"],
-            "hydra.sweeper.direction: expected maximize or minimize",
-        ),
-        (
-            ["hydra.sweeper.direction=null"],
-            "hydra.sweeper.direction: expected maximize or minimize",
-        ),
-        (
-            ["hydra/sweeper/pruner=wilcoxon"],
-            "hydra.sweeper.pruner: wilcoxon compares trials seed by seed",
-        ),
-        (
-            ["hydra.sweeper.direction=[minimize,minimize]", "hydra/sweeper/pruner=asha"],
-            "hydra.sweeper.pruner: SuccessiveHalvingPruner compares one value, and the sweep has 2 objectives",
-        ),
-        (
-            ["hydra.sweeper.direction=[minimize,minimize]", "hydra.sweeper.target_value=1"],
-            "hydra.sweeper.target_value: means nothing with several objectives",
-        ),
+        (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected at least 1, got 0"),
         (
             ["hydra.sweep.subdir=${hydra.job.override_dirname}"],
             "hydra.sweep.subdir: a trial's directory is its number",
-        ),
-        (
-            ["hydra.sweeper.enqueue=7"],
-            "hydra.sweeper.enqueue: expected a list of {key: value}, got 7",
         ),
         (
             ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.min_resource=0"],
@@ -745,7 +568,6 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
         (["+hydra.sweeper.sampler.speed=9"], "hydra.sweeper.sampler: "),
         (["hydra.sweeper.sampler._target_=os.getcwd"], "hydra.sweeper.sampler: "),
         (["hydra.sweeper.storage=nosuchdb://x"], "hydra.sweeper.storage: cannot open nosuchdb://x"),
-        (["hydra.sweeper.storage={a: 1}"], "hydra.sweeper.storage: expected"),
         (
             ["hydra.sweeper.custom_search_space=no.such.function"],
             "hydra.sweeper.custom_search_space: ",
@@ -764,16 +586,14 @@ def test_a_bad_setting_is_one_line(
     assert len(text.splitlines()) == 1
     assert app.configs == []
     assert not (app.folder / "s" / "sweep.yaml").exists()
-    if "storage" in message:  # the name stays free
-        out = app.sweep(X, ONE)
-        assert out.code == 0, out.text
+    assert not (app.folder / "s" / "sweep.log").exists() or "check" in message
 
 
 @pytest.mark.parametrize(
     "setting",
-    ["n_trials=many", "n_trials=1.5", "seeds=null", "on_change=maybe", "n_trial=3", "params=7"],
+    ["n_trials=many", "on_change=maybe", "n_trial=3"],
 )
-def test_hydra_refuses_what_is_of_the_wrong_type(app: App, setting: str) -> None:
+def test_hydra_refuses_values_of_the_wrong_type(app: App, setting: str) -> None:
     out = app.sweep(X, f"hydra.sweeper.{setting}")
     assert out.code == 1
     assert setting.partition("=")[0] in out.stderr
@@ -789,9 +609,7 @@ class BatchLauncher(Launcher):
         raise AssertionError("must not be asked")
 
 
-def test_a_launcher_that_takes_a_batch_is_refused_with_the_reason(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_launcher_is_refused(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     target = f"{__name__}.BatchLauncher"
     ConfigStore.instance().store(group="hydra/launcher", name="batch", node={"_target_": target})
     instantiate = Plugins.instance()._instantiate
@@ -809,7 +627,7 @@ def test_a_launcher_that_takes_a_batch_is_refused_with_the_reason(
 
 
 @pytest.mark.slow
-def test_a_directory_of_other_jobs_is_not_gone_into(app: App) -> None:
+def test_a_directory_of_other_jobs_is_refused(app: App) -> None:
     (app.folder / "s" / "1").mkdir(parents=True)
     text = app.sweep(X, FREE).error()
     assert text.startswith("s/1 exists, but the study has no trial 1")
@@ -817,7 +635,7 @@ def test_a_directory_of_other_jobs_is_not_gone_into(app: App) -> None:
     assert app.sweep(X, ONE).code == 0
 
 
-def test_a_lost_study_is_not_begun_anew_over_the_old_directories(app: App) -> None:
+def test_a_sweep_whose_study_is_lost_is_refused(app: App) -> None:
     app.sweep(X, ONE)
     app._storages.clear()
     assert app.sweep(FREE).error().startswith("s/0 exists, but the study has no trial 0")
@@ -829,34 +647,30 @@ def test_one_storage_for_several_sweeps(app: App) -> None:
     for name in ("s", "t"):
         assert app.sweep(X, storage, ONE, to=name).code == 0
     text = app.sweep(X, storage, "hydra.sweeper.study_name=s", to="u").error()
-    assert text.startswith(
-        "hydra.sweeper.study_name: the storage holds a study 's' of another sweep"
-    )
+    assert text.startswith("hydra.sweeper.study_name: the storage has a study 's' of another sweep")
     # Nothing stands in the way of another name.
     assert app.sweep(X, storage, "hydra.sweeper.study_name=u", ONE, to="u").code == 0
 
 
-def test_a_sweep_begun_meanwhile_is_not_overwritten(
+def test_a_sweep_started_meanwhile_is_not_overwritten(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visionsweep.sweep import command
-
     prepare = command.prepare
 
     def late(*arguments: Any) -> Any:
         sweep = prepare(*arguments)
         sweep.sweep_dir.mkdir()
-        sweep.stored.write(sweep.sweep_dir)  # another command was faster
+        sweep.current.write(sweep.sweep_dir)  # another command was faster
         return sweep
 
     monkeypatch.setattr(command, "prepare", late)
     text = app.sweep(X, FREE).error()
-    assert "give the command again" in text
+    assert "run the command again" in text
     assert app.configs == []
 
 
 @pytest.mark.slow
-def test_upstreams_sweepers_stand_beside_it(app: App) -> None:
+def test_upstreams_sweepers_still_run(app: App) -> None:
     for sweeper in (["hydra/sweeper=basic"], ["hydra/sweeper=optuna", ONE]):
         assert app("--multirun", *sweeper, "hydra.sweep.dir=s", "x=1,2").code == 0
         assert app.overrides[0] in [("x=1",), ("x=2",)]

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from tests.sweep.apps import App, Outcome, sphere
-from visionsweep.sweep import session
+from visionsweep.sweep import open_study
 
 SEED = 5
 RANDOM = ("hydra/sweeper/sampler=random", f"hydra.sweeper.sampler.seed={SEED}")
@@ -84,7 +84,7 @@ def both(app: App, monkeypatch: pytest.MonkeyPatch) -> Both:
         for name in ("optuna", "optuna_async"):
             monkeypatch.setattr(optuna, "create_study", noted)
             if sampler == RANDOM:
-                monkeypatch.setattr(session, "sampler_factory", one_sampler)
+                monkeypatch.setattr(open_study, "sampler_factory", one_sampler)
             common = (
                 "--multirun",
                 f"hydra/sweeper={name}",

@@ -19,7 +19,7 @@ from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import run_place
 from visionsweep.sweep import _hydra
-from visionsweep.sweep.settings import Settings
+from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
 
 _NEEDS_NO_DEFAULTS = "hydra.sweep."  # of `hydra.*`, only these keys select nothing in the defaults
@@ -34,7 +34,7 @@ class Composer:
     """
 
     def __init__(
-        self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: Settings
+        self, context: HydraContext, config: DictConfig, space: SearchSpace, settings: SweepSettings
     ) -> None:
         """`config` is what Hydra composed for the sweep itself."""
         self._loader = context.config_loader

@@ -1,25 +1,24 @@
-"""`hydra.sweeper.dry_run=true`: what the sweep would do. Nothing is written and no trial runs."""
+"""`hydra.sweeper.dry_run=true`: the plan of a sweep. Writes nothing, runs no trial."""
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 
 from visionsweep.sweep.composition import shown
+from visionsweep.sweep.definition import Sweep
+from visionsweep.sweep.launcher import create_engine
+from visionsweep.sweep.open_study import open_study
+from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.retention import disk_space
-
-if TYPE_CHECKING:
-    from visionsweep.sweep.command import Sweep
+from visionsweep.text import counted
 
 _NUM_SHOWN = 5
 
 
-def plan(sweep: "Sweep") -> list[str]:
-    """Check every choice, and return the lines of the plan: space, first configurations, cost."""
-    from visionsweep.sweep.command import create_engine
-    from visionsweep.sweep.preflight import check_choices
-
+def plan(sweep: Sweep) -> list[str]:
+    """Check every choice; return the lines of the plan: space, first configurations, cost."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     engine = create_engine(sweep, Path(os.devnull))
     try:
@@ -27,69 +26,55 @@ def plan(sweep: "Sweep") -> list[str]:
         num_slots = engine.num_slots
     finally:
         engine.close()
-    settings = sweep.settings
-    size = sweep.space.size()
-    lines = [
-        f"plan of {sweep.sweep_dir} (dry run: nothing is written, no trial runs)",
+    settings, size = sweep.settings, sweep.space.size()
+    sampler = str(settings.sampler.get("_target_", "")).rpartition(".")[2]
+    return [
+        f"plan of {sweep.sweep_dir} (dry run: writes nothing, runs no trial)",
         "",
         "search space:",
+        *([f"  {line}" for line in sweep.space.describe()] or ["  (nothing to search)"]),
+        f"  fixed: {shown(sweep.space.fixed_arguments())}",
+        *([] if size is None else [f"  {counted(size, 'configuration')}"]),
+        "",
+        *_first_configurations(sweep),
+        "",
+        "cost:",
+        *_cost(sweep, num_slots, checked),
+        f"  sampler {sampler}, pruner {settings.pruner_name}",
     ]
-    lines += [f"  {line}" for line in sweep.space.describe()] or ["  (nothing to search)"]
-    lines += [f"  fixed: {shown(sweep.space.fixed_arguments())}"]
-    if size is not None:
-        lines.append(f"  {size} different configurations")
-    lines += ["", *_first_configurations(sweep), "", "cost:", *_cost(sweep, num_slots, checked)]
-    lines += [f"  sampler {_name(settings.sampler)}, pruner {settings.pruner_name}"]
-    return lines
 
 
-def _first_configurations(sweep: "Sweep") -> list[str]:
-    from visionsweep.sweep.session import open_study
-
+def _first_configurations(sweep: Sweep) -> list[str]:
     count = min(_NUM_SHOWN, sweep.n_trials)
+    title = f"first {count} of {counted(sweep.n_trials, 'configuration')}"
     if sweep.grid is not None:
         points = sweep.grid[:count]
-        title = f"first {count} of {sweep.n_trials} configurations:"
     else:
+        title += " (later ones depend on results)"
         study = open_study(sweep, optuna.storages.InMemoryStorage())
         points = [study.trial(study.ask()).params for _ in range(count)]
-        title = f"first {count} of {sweep.n_trials} configurations (later ones depend on results):"
-    return [
-        title,
-        *(f"  #{i}  {shown(sweep.space.overrides(point))}" for i, point in enumerate(points)),
-    ]
+    overrides = [shown(sweep.space.overrides(point)) for point in points]
+    return [f"{title}:", *(f"  #{i}  {line}" for i, line in enumerate(overrides))]
 
 
-def _cost(sweep: "Sweep", num_slots: int, checked: list[Any]) -> list[str]:
+def _cost(sweep: Sweep, num_slots: int, checked: list[Any]) -> list[str]:
     settings = sweep.settings
-    runs = sweep.n_trials * settings.seeds
-    lines = [
-        f"  {sweep.n_trials} trials" + (f" of {settings.seeds} seeds" if settings.seeds > 1 else "")
-    ]
-    lines[0] += f", {num_slots} at a time"
+    seeds = f" of {settings.seeds} seeds" if settings.seeds > 1 else ""
+    lines = [f"  {counted(sweep.n_trials, 'trial')}{seeds}, {num_slots} at a time"]
     epochs = sweep.epochs()
     if epochs is not None:
         fewer = ", fewer with pruning" if settings.prunes_epochs or settings.prunes_seeds else ""
-        lines.append(f"  {runs * epochs} epochs at most ({epochs} a run{fewer})")
-    sizes = [
-        item["checkpoint_bytes"]
-        for item in checked
-        if isinstance(item, dict) and "checkpoint_bytes" in item
-    ]
-    size = max(sizes, default=0) or (disk_space(sweep.sweep_dir) or 0)
+        most = sweep.n_trials * settings.seeds * epochs
+        lines.append(f"  at most {counted(most, 'epoch')} ({epochs} per run{fewer})")
+    results = [result for result in checked if isinstance(result, dict)]
+    size = max((result.get("checkpoint_bytes", 0) for result in results), default=0)
+    size = size or disk_space(sweep.sweep_dir) or 0
     if size:
-        kept = (
-            sweep.n_trials
-            if settings.keep_checkpoints is None
-            else min(settings.keep_checkpoints, sweep.n_trials)
-        )
+        keep = settings.keep_checkpoints
+        kept = sweep.n_trials if keep is None else min(keep, sweep.n_trials)
         total = (kept * settings.seeds + num_slots) * size
         lines.append(
-            f"  {total / 1e6:,.1f} MB on disk for weights: {kept} trials kept (hydra.sweeper.keep_checkpoints) and "
-            f"{num_slots} running, up to {size / 1e6:,.2f} MB each"
+            f"  {total / 1e6:,.1f} MB on disk for weights, up to {size / 1e6:,.2f} MB per run: "
+            f"{kept} trials kept (hydra.sweeper.keep_checkpoints) and {num_slots} running"
         )
     return lines
-
-
-def _name(config: dict[str, Any]) -> str:
-    return str(config.get("_target_", "")).rpartition(".")[2]

@@ -1,6 +1,6 @@
-"""Which trial is the best: by one objective, or the Pareto set of several.
+"""The best trial by one objective, and the Pareto set of several.
 
-A trial is anything with a number, a state and values. NaN and infinities win nowhere.
+A trial is anything with a number, a state and values. NaN and infinities never win.
 """
 
 import math
@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 
 class Ranked(Protocol):
-    """What a trial must tell to be ranked."""
+    """A trial that can be ranked."""
 
     @property
     def number(self) -> int: ...
@@ -23,9 +23,9 @@ T = TypeVar("T", bound=Ranked)
 
 
 def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
-    """Return the best complete trial, the earlier of two equal ones, or None while there is none.
+    """Return the best complete trial, the earlier of two equal ones; None without one.
 
-    With several objectives it is the best of the first one among the Pareto set.
+    With several objectives: of the Pareto set the one with the best first objective.
     """
     candidates = pareto(trials, directions) if len(directions) > 1 else _complete(trials)
     return min(
@@ -34,9 +34,9 @@ def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
 
 
 def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
-    """Return the complete trials that no other one beats in an objective without losing in another, by number."""
+    """Return the complete trials that no other dominates, by number."""
     front: list[tuple[tuple[float, ...], T]] = []
-    # In this order no trial is beaten by a later one, so each needs a look at the front only.
+    # In this order no trial is dominated by a later one: comparing with the front is enough.
     for costs, trial in sorted(
         ((_costs(t, directions), t) for t in _complete(trials)), key=lambda pair: pair[0]
     ):
@@ -46,7 +46,7 @@ def pareto(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
 
 
 def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
-    """Return the complete trials, best first; with several objectives the Pareto set comes before all others."""
+    """Return the complete trials, best first; with several objectives the Pareto set first."""
     complete = _complete(trials)
     front = (
         {trial.number for trial in pareto(complete, directions)} if len(directions) > 1 else set()

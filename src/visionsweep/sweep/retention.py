@@ -1,6 +1,6 @@
-"""The weights that a sweep keeps on disk: those of its best trials, and of trials that still run.
+"""The weights that a sweep keeps on disk: those of its best trials and of trials that are running.
 
-Everything else in a trial's directory stays. Nothing outside the sweep's directory is ever touched.
+Everything else in a trial's directory stays. Nothing outside the sweep's directory is touched.
 """
 
 import logging
@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from visionsweep.rundir.layout import CHECKPOINTS
 from visionsweep.sweep.ranking import pareto, ranked
-from visionsweep.sweep.results import TrialRecord
+from visionsweep.sweep.record import TrialRecord
 
 log = logging.getLogger(__name__)
-
-FOLDER = "checkpoints"
 
 
 def remove_checkpoints(
@@ -21,28 +20,28 @@ def remove_checkpoints(
     trials: Sequence[TrialRecord],
     directions: Sequence[str],
     keep: int | None,
-    folder: str = FOLDER,
+    folder: str = CHECKPOINTS,
     *,
     cleaned: set[str] | None = None,
 ) -> list[int]:
-    """Remove the weights of trials that ended and are not among the `keep` best; return the numbers of these trials.
+    """Remove the weights of trials that ended and are not among the `keep` best; return which.
 
-    The weights are all files in folders named `folder` at any depth of a trial's directory. With several objectives
-    the whole Pareto set is kept, and the best by the first objective where it is smaller than `keep`. A trial that
-    repeats another one counts as that one. None keeps all. Called again, it removes what is left.
+    Weights are all files in folders named `folder` at any depth of a trial's directory. With
+    several objectives the whole Pareto set is kept, and more if it is smaller than `keep`. A trial
+    that repeats another one counts as that one. None keeps all. Called again, it removes the rest.
 
-    ``cleaned`` collects the directories that are done, and saves looking at them again.
+    ``cleaned`` collects the directories that are done, which are then skipped.
     """
     if keep is None:
         return []
     cleaned = set() if cleaned is None else cleaned
-    # A trial that was not among the best never will be: thousands of them need no ranking again.
+    # A trial that was not among the best never will be: thousands need no ranking again.
     trials = [trial for trial in trials if os.path.normpath(trial.directory) not in cleaned]
-    held = _held(trials, directions, keep)
+    kept = _kept(trials, directions, keep)
     removed = []
     for trial in trials:
         directory = os.path.normpath(trial.directory)
-        if directory in held or directory in cleaned:
+        if directory in kept or directory in cleaned:
             continue
         cleaned.add(directory)
         root = _inside(sweep_dir, directory)
@@ -52,15 +51,15 @@ def remove_checkpoints(
     return sorted(removed)
 
 
-def disk_space(sweep_dir: Path, folder: str = FOLDER) -> int | None:
-    """Return the size in bytes of the largest folder of weights below a sweep's directory, or None without any."""
+def disk_space(sweep_dir: Path, folder: str = CHECKPOINTS) -> int | None:
+    """Return the bytes of the largest folder of weights in a sweep's directory, or None."""
     sizes = [
         sum(os.lstat(file).st_size for file in _files(path)) for path in _folders(sweep_dir, folder)
     ]
     return max((size for size in sizes if size), default=None)
 
 
-def _held(trials: Sequence[TrialRecord], directions: Sequence[str], keep: int) -> set[str]:
+def _kept(trials: Sequence[TrialRecord], directions: Sequence[str], keep: int) -> set[str]:
     """Return the directories whose weights must stay."""
     originals = {trial.number: trial for trial in trials}
 
@@ -70,20 +69,17 @@ def _held(trials: Sequence[TrialRecord], directions: Sequence[str], keep: int) -
         return os.path.normpath(trial.directory)
 
     order = ranked(trials, directions) if keep > 0 else []
-    best = dict.fromkeys(map(directory_of, order))  # in this order, each once
-    held = set(list(best)[:keep])
+    best = dict.fromkeys(map(directory_of, order))  # best first, each once
+    kept = set(list(best)[:keep])
     if keep > 0 and len(directions) > 1:
-        held |= set(map(directory_of, pareto(trials, directions)))
+        kept |= set(map(directory_of, pareto(trials, directions)))
     running = [trial for trial in trials if trial.state == "running"]
-    return (
-        held
-        | {os.path.normpath(trial.directory) for trial in running}
-        | set(map(directory_of, running))
-    )
+    own = {os.path.normpath(trial.directory) for trial in running}
+    return kept | own | set(map(directory_of, running))
 
 
 def _inside(sweep_dir: Path, directory: str) -> Path | None:
-    """Return a trial's real directory, or None where it is missing, is a link, or leads out of the sweep's."""
+    """Return a trial's directory; None if it is missing, a link, or outside the sweep's."""
     path = sweep_dir / directory
     if os.path.isabs(directory) or directory.split(os.sep)[0] in ("..", "."):
         return None

@@ -6,19 +6,21 @@ from typing import Any, Literal
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.samplers import is_grid
-from visionsweep.sweep.stored import without_password
+from visionsweep.text import mask_passwords
 
 DEFAULT_TRIALS = 20
 _KEY = "hydra.sweeper"
 
+Direction = Literal["maximize", "minimize"]
+
 
 @dataclass(frozen=True)
-class Settings:
-    """`hydra.sweeper`, resolved. The schema with every key's meaning is `hydra_plugins.visionsweep_sweep.config`."""
+class SweepSettings:
+    """`hydra.sweeper`, resolved; `hydra_plugins.visionsweep_sweep.config` explains each key."""
 
     sampler: dict[str, Any]
     pruner: dict[str, Any] | None
-    directions: tuple[Literal["maximize", "minimize"], ...]
+    directions: tuple[Direction, ...]
     storage: str | None
     study_name: str | None
     n_trials: int | None
@@ -54,12 +56,12 @@ class Settings:
 
     @property
     def pruner_name(self) -> str:
-        """The pruner's class name; NopPruner where there is none."""
+        """The pruner's class name; NopPruner without one."""
         return str((self.pruner or {}).get("_target_", "NopPruner")).rpartition(".")[2]
 
     @property
     def prunes_epochs(self) -> bool:
-        """Whether reports of epochs may end a trial."""
+        """Whether a trial may end after an epoch."""
         return self.pruner_name not in ("NopPruner", "WilcoxonPruner")
 
     @property
@@ -67,20 +69,25 @@ class Settings:
         """Whether a trial may end between two of its seeds."""
         return self.pruner_name == "WilcoxonPruner"
 
+    @property
+    def free_keys(self) -> tuple[str, ...]:
+        """Config keys that may differ when a sweep is resumed."""
+        return (*self.may_change, *([self.study_key] if self.study_key else []))
+
     def sampler_seed(self, default: int | None = None) -> int:
-        """Return the sampler's seed; where the config gives none, the default, or a random one."""
+        """Return the sampler's seed; without one in the config the default, or a random one."""
         seed = self.sampler.get("seed")
         if seed is None:
             return secrets.randbelow(2**31) if default is None else default
         return int(seed)
 
     def identity(self) -> dict[str, Any]:
-        """Return what must not change while a sweep lives, besides space and config."""
+        """Return what must not change during a sweep, besides space and config."""
         return {
             "sampler": self.sampler,
             "pruner": self.pruner,
             "direction": list(self.directions),
-            "storage": None if self.storage is None else without_password(self.storage),
+            "storage": None if self.storage is None else mask_passwords(self.storage),
             "study_name": self.study_name,
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,
@@ -90,80 +97,71 @@ class Settings:
         }
 
 
-def read_settings(node: dict[str, Any]) -> Settings:
-    """Return the settings of the resolved `hydra.sweeper`. Raises `ConfigError` for a value that cannot be meant."""
+def read_settings(node: dict[str, Any]) -> SweepSettings:
+    """Return the settings of the resolved `hydra.sweeper`. Raises `ConfigError` for bad values."""
     values = {key: value for key, value in node.items() if key not in ("_target_", "direction")}
-    settings = Settings(
-        **(
-            values
-            | {
-                "directions": _directions(node["direction"]),
-                "enqueue": _list_of_mappings(node["enqueue"], "enqueue"),
-                "may_change": tuple(node["may_change"]),
-                "multirun_keys": tuple(node["multirun_keys"]),
-            }
-        )
-    )
-    for name in ("n_trials", "n_jobs", "seeds", "max_trials_without_improvement"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{_KEY}.{name}: expected a whole number from 1 up, got {value}")
-    for name in ("retries", "keep_checkpoints"):
-        value = getattr(settings, name)
-        if value is not None and value < 0:
-            raise ConfigError(f"{_KEY}.{name}: expected a whole number from 0 up, got {value}")
+    values |= {
+        "directions": _directions(node["direction"]),
+        "enqueue": _list_of_mappings(node["enqueue"], "enqueue"),
+        "may_change": tuple(node["may_change"]),
+        "multirun_keys": tuple(node["multirun_keys"]),
+    }
+    settings = SweepSettings(**values)
+    for minimum, expected, names in (
+        (1, "at least 1", ("n_trials", "n_jobs", "seeds", "max_trials_without_improvement")),
+        (0, "0 or more", ("retries", "keep_checkpoints")),
+    ):
+        for name in names:
+            value = getattr(settings, name)
+            if value is not None and value < minimum:
+                raise ConfigError(f"{_KEY}.{name}: expected {expected}, got {value}")
     if settings.timeout_seconds is not None and settings.timeout_seconds <= 0:
         raise ConfigError(
-            f"{_KEY}.timeout_seconds: expected seconds above 0, got {settings.timeout_seconds}"
+            f"{_KEY}.timeout_seconds: expected more than 0, got {settings.timeout_seconds}"
         )
     if not 0 <= settings.max_failure_rate <= 1:
         raise ConfigError(
-            f"{_KEY}.max_failure_rate: expected a share in [0, 1], got {settings.max_failure_rate}"
+            f"{_KEY}.max_failure_rate: expected a fraction in [0, 1], "
+            f"got {settings.max_failure_rate}"
         )
     if settings.storage is not None and not isinstance(settings.storage, str):
-        raise ConfigError(
-            f"{_KEY}.storage: expected an Optuna URL, or null, got {settings.storage}"
-        )
+        raise ConfigError(f"{_KEY}.storage: expected an Optuna URL or null, got {settings.storage}")
     _check_together(settings)
     return settings
 
 
-def _check_together(settings: Settings) -> None:
-    if len(settings.directions) > 1:
+def _check_together(settings: SweepSettings) -> None:
+    count = len(settings.directions)
+    if count > 1:
         for name in ("target_value", "max_trials_without_improvement"):
             if getattr(settings, name) is not None:
                 raise ConfigError(
-                    f"{_KEY}.{name}: means nothing with several objectives; set it to null"
+                    f"{_KEY}.{name}: has no meaning with several objectives; set it to null"
                 )
         if settings.pruner_name != "NopPruner":
             raise ConfigError(
-                f"{_KEY}.pruner: {settings.pruner_name} compares one value, and the sweep has "
-                f"{len(settings.directions)} objectives; set hydra/sweeper/pruner=none"
+                f"{_KEY}.pruner: {settings.pruner_name} compares one value, but the sweep has "
+                f"{count} objectives; set hydra/sweeper/pruner=none"
             )
     for name in ("enqueue", "warm_start"):
         if settings.is_grid and getattr(settings, name):
             raise ConfigError(
-                f"{_KEY}.{name}: means nothing for a grid, which is run whole and in order; leave it out"
+                f"{_KEY}.{name}: has no effect on a grid, which runs whole and in order; remove it"
             )
     if settings.prunes_seeds and settings.seeds < 3:
         raise ConfigError(
             f"{_KEY}.pruner: wilcoxon compares trials seed by seed and needs at least 3, got "
-            f"hydra.sweeper.seeds={settings.seeds}; set hydra.sweeper.seeds=3 or hydra/sweeper/pruner=median"
+            f"{_KEY}.seeds={settings.seeds}; set {_KEY}.seeds=3 or hydra/sweeper/pruner=median"
         )
 
 
-def _directions(value: Any) -> tuple[Literal["maximize", "minimize"], ...]:
+def _directions(value: Any) -> tuple[Direction, ...]:
     given = value if isinstance(value, list) else [value]
-    names: list[Literal["maximize", "minimize"]] = []
-    for direction in given:
-        name = getattr(direction, "name", direction)
-        if name not in ("maximize", "minimize"):
-            raise ConfigError(
-                f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}"
-            )
-        names.append(name)
-    if not names:
-        raise ConfigError(f"{_KEY}.direction: expected maximize or minimize, got an empty list")
+    names: list[Any] = [getattr(direction, "name", direction) for direction in given]
+    if not names or any(name not in ("maximize", "minimize") for name in names):
+        raise ConfigError(
+            f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}"
+        )
     return tuple(names)
 
 

@@ -1,10 +1,7 @@
-"""`sweep.yaml`: what a sweep was started with. A later command is merged onto it, compared, and only then runs."""
+"""`sweep.yaml`: what a sweep was started with. A later command is merged onto it and compared."""
 
-import os
 import re
-import shlex
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,51 +12,48 @@ import yaml
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
-from visionsweep.text import first_line
+from visionsweep.rundir.layout import SWEEP
+from visionsweep.text import first_line, mask_passwords
 
-FILE = "sweep.yaml"
-_HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"
+_HEADER = (
+    "# What this sweep was started with. --multirun with the same study resumes it. Do not edit.\n"
+)
 _MISSING = "(not set)"
-_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")  # Hydra's
 
 
 @dataclass(frozen=True)
 class Stored:
     """The contents of `sweep.yaml`."""
 
-    id: str  # also noted in the study: which sweep it belongs to
-    study_name: str  # in its storage, where hydra.sweeper.study_name gives none
+    id: str  # also in the study, to tell which sweep it belongs to
+    study_name: str  # in its storage, unless hydra.sweeper.study_name names another
     task_overrides: list[str]
     hydra_overrides: list[str]
-    search: dict[
-        str, Any
-    ]  # space, directions, sampler, pruner, seeds: what makes a trial's number mean something
+    search: dict[str, Any]  # space, directions, sampler, pruner, seeds: must not change
     config: dict[str, Any]  # the resolved config of a job, without the searched parameters
-    seed: int  # of the sampler; drawn once where the config gives none
+    seed: int  # of the sampler; drawn once if the config gives none
     git_commit: str | None
-    valid_from: int = 0  # first trial with this config; more than 0 where hydra.sweeper.on_change=extend changed it
+    valid_from: int = 0  # first trial with this config; on_change=extend moves it
     is_checked: bool = False  # every choice was composed and built before trial 0
 
     def write(self, sweep_dir: Path) -> None:
         """Write `sweep.yaml` atomically."""
-        write_text(
-            sweep_dir / FILE,
-            _HEADER + yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True),
-        )
+        text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        write_text(sweep_dir / SWEEP, _HEADER + text)
 
 
 def read_stored(sweep_dir: Path) -> Stored | None:
-    """Return what `sweep.yaml` holds, or None where there is no sweep. Raises `ConfigError` for another file."""
+    """Return the stored sweep, or None without one. Raises `ConfigError` if it is damaged."""
     try:
-        text = (sweep_dir / FILE).read_text(encoding="utf-8")
+        text = (sweep_dir / SWEEP).read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         return Stored(**yaml.safe_load(text))
     except (yaml.YAMLError, TypeError) as error:
         raise ConfigError(
-            f"{sweep_dir / FILE}: not readable as a stored sweep ({first_line(error)}); "
-            "restore the file, or choose another study"
+            f"{sweep_dir / SWEEP}: cannot be read as a stored sweep ({first_line(error)}). "
+            "Restore the file, or choose another study"
         ) from error
 
 
@@ -74,19 +68,17 @@ def override_key(override: str) -> str:
 
 
 def merge(stored: Sequence[str], given: Sequence[str]) -> list[str]:
-    """Return the stored overrides with the given ones in place of those of the same keys, new keys last.
+    """Return the stored overrides, those of the same keys replaced by `given`, new keys last.
 
-    The place counts: parameters are drawn in the order of their overrides. Merging what is merged already changes
-    nothing.
+    Positions matter: parameters are drawn in the order of their overrides. Idempotent.
     """
     keys = [override_key(override) for override in given]
     replaced = [override for override in stored if override_key(override) in keys]
     if replaced == list(given):
         return list(stored)
-    if len(set(keys)) < len(keys) or len({override_key(override) for override in replaced}) < len(
-        replaced
-    ):
-        # A key that is set twice has no one place.
+    num_replaced_keys = len({override_key(override) for override in replaced})
+    if len(set(keys)) < len(keys) or num_replaced_keys < len(replaced):
+        # A key that is set twice has no single position.
         return [override for override in stored if override_key(override) not in keys] + list(given)
     waiting = dict(zip(keys, given, strict=True))
     merged = [waiting.pop(override_key(override), override) for override in stored]
@@ -96,7 +88,7 @@ def merge(stored: Sequence[str], given: Sequence[str]) -> list[str]:
 def differences(
     stored: Stored, search: Mapping[str, Any], config: Mapping[str, Any], may_change: Iterable[str]
 ) -> list[str]:
-    """Return one line for every key in which a command differs from the stored sweep (stored -> now)."""
+    """Return one line per key in which a command differs from the stored sweep (stored -> now)."""
     free = tuple(may_change)
     lines = []
     for title, before, now in (
@@ -121,49 +113,14 @@ def _difference(stored: Any, now: Any, key: str = "") -> dict[str, tuple[Any, An
 
 
 def _shown(value: Any) -> str:
-    return value if value == _MISSING else without_password(repr(value))
-
-
-def program() -> str:
-    """Return what started this process, as one types it, with Hydra's flags that say which config it reads."""
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    if main is not None and main.origin == sys.argv[0]:
-        words = ["-m", main.name.removesuffix(".__main__")]
-    else:
-        words = [os.path.relpath(sys.argv[0]) if sys.argv[0] else "app.py"]
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
-        name, has_value, _ = word.partition("=")
-        if name in _CONFIG_FLAGS:
-            words += [word] if has_value else [word, following]
-    return " ".join(["python", *map(shlex.quote, words)])
-
-
-def continue_command(sweep_dir: Path, hydra_overrides: Sequence[str], study_key: str | None) -> str:
-    """Return the command that takes up a sweep."""
-    kept = ("hydra/sweeper", "hydra.searchpath", "hydra.sweep.dir")
-    words = [override for override in hydra_overrides if override_key(override) in kept]
-    if not any(override_key(word) == "hydra.sweep.dir" for word in words):
-        words.append(
-            f"hydra.sweep.dir={sweep_dir}" if study_key is None else f"{study_key}={sweep_dir.name}"
-        )
-    return " ".join([program(), "--multirun", *map(shlex.quote, words)])
-
-
-def without_password(text: str) -> str:
-    """Return a text with the passwords of URLs masked."""
-    return re.sub(r"(://[^:/@\s]*):[^@/\s]*@", r"\1:***@", text)
+    return value if value == _MISSING else mask_passwords(repr(value))
 
 
 def git_commit() -> str | None:
     """Return the commit of the current directory's repository, or None."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=10,
-            env=os.environ,
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,7 +1,7 @@
-"""The Optuna study of a sweep: a storage that lasts, and a mirror in memory that samplers and pruners look at.
+"""The Optuna study of a sweep: a lasting storage, and a mirror in memory for samplers and pruners.
 
-Only the controller asks and tells, so SQLite is safe. A trial is drawn on the mirror and stored whole, in one
-transaction, as RUNNING: after a crash there is a trial with all of its parameters or none.
+Only the controller asks and tells, so SQLite is safe. A trial is drawn on the mirror and stored
+whole, in one transaction, as RUNNING: a crash leaves a trial with all of its parameters, or none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,39 +10,48 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.storages._rdb import models
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from visionsweep.errors import UserError
+from visionsweep.sweep._optuna import contains, trial_id
+from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.samplers import MakeSampler
-from visionsweep.text import first_line
+from visionsweep.sweep.storage import open_study_id
 
-OWNER = "sweep:id"  # study attribute: the sweep that the study belongs to
-_PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which the trial was told to end
+_PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which it was told to end
 _STUDY_ATTRS = "sweep:study_attrs"  # trial attribute: what its sampler noted in the study
 _NOTES = "sweep:notes"  # trial attribute: Notes
 
-Suggest = Callable[[Trial], None]
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+}
 
 
 @dataclass
 class Notes:
-    """What the sweep keeps beside Optuna's own fields of a trial."""
+    """What the sweep stores beside Optuna's own fields of a trial."""
 
     start: float | None = None  # time.time()
     end: float | None = None
     epochs: int | None = None
     retries: int = 0
-    seed_values: list[Any] = field(default_factory=list)  # what each finished seed returned
+    seed_values: list[Any] = field(default_factory=list)  # what each complete seed returned
     seed_epochs: list[int] = field(default_factory=list)  # how many epochs it took
     duplicate_of: int | None = None
     error: str | None = None
 
 
 class SweepStudy:
-    """Asks, takes reports and tells, on the storage and its mirror alike. Numbers are those of trials, from 0."""
+    """Asks, records reports and tells, in the storage and the mirror alike.
+
+    Numbers are those of trials, from 0.
+    """
 
     def __init__(
         self,
@@ -52,33 +61,33 @@ class SweepStudy:
         *,
         owner: str,
         make_sampler: MakeSampler,
-        pruner: optuna.pruners.BasePruner,
-        suggest: Suggest,
+        pruner: BasePruner,
+        suggest: Callable[[Trial], None],
         presets: Sequence[Mapping[str, Any]] = (),
         history: Sequence[FrozenTrial] = (),
     ) -> None:
         """Open or create the study.
 
-        ``suggest`` draws the parameters of a trial. The first trials take ``presets``, where missing ones are drawn.
-        ``history`` informs the sampler. Raises `UserError` where the study is another sweep's.
+        ``suggest`` draws the parameters of a trial. The first trials take ``presets``; what these
+        leave out is drawn. ``history`` informs the sampler. Raises `UserError` if the study belongs
+        to another sweep.
         """
         self._storage = storage
         self._make_sampler = make_sampler
         self._suggest = suggest
         self.presets = presets
         self._offset = len(history)
-        ways = [
-            StudyDirection.MAXIMIZE if d == "maximize" else StudyDirection.MINIMIZE
-            for d in directions
-        ]
-        self._study_id = _open(storage, name, ways, owner)
+        ways = [StudyDirection[direction.upper()] for direction in directions]
+        self._study_id = open_study_id(storage, name, ways, owner)
+        self._memory = InMemoryStorage()
         self.mirror = optuna.create_study(
-            storage=InMemoryStorage(),
+            storage=self._memory,
             study_name=name,
             directions=ways,
             sampler=make_sampler(0),
             pruner=pruner,
         )
+        self._mirror_study_id = self._memory.get_study_id_from_name(name)
         for past in history:
             self.mirror.add_trial(past)
         self._ids: list[int] = []  # the storage's id of each trial
@@ -89,32 +98,47 @@ class SweepStudy:
         for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
             if trial.number != len(self._ids):
                 raise UserError(
-                    f"the study lost trial {len(self._ids)}; its storage was changed by something else"
+                    f"the study lost trial {len(self._ids)}: something else changed its storage"
                 )
-            self._ids.append(trial._trial_id)
+            self._ids.append(trial_id(trial))
             self._notes.append(Notes(**trial.user_attrs.get(_NOTES, {})))
             self.mirror.add_trial(trial)
             for key, value in trial.system_attrs.get(_STUDY_ATTRS, {}).items():
-                self._mirror_storage.set_study_system_attr(self.mirror._study_id, key, value)
-
-    @property
-    def _mirror_storage(self) -> BaseStorage:
-        return self.mirror._storage
+                self._memory.set_study_system_attr(self._mirror_study_id, key, value)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def trial(self, number: int) -> FrozenTrial:
         """Return the trial as Optuna sees it; do not change it."""
-        return self._mirror_storage.get_trial(self._mirror_id(number))
+        return self._memory.get_trial(self._mirror_id(number))
 
     def trials(self) -> list[FrozenTrial]:
         """Return every trial of the sweep, by number; do not change them."""
         return self.mirror.get_trials(deepcopy=False)[self._offset :]
 
     def notes(self, number: int) -> Notes:
-        """Return the sweep's notes on a trial; `save_notes` makes a change last."""
+        """Return the sweep's notes on a trial; `save_notes` stores a change."""
         return self._notes[number]
+
+    def record(self, number: int) -> TrialRecord:
+        """Return the trial as results and lines see it."""
+        trial, notes = self.trial(number), self._notes[number]
+        seed_values = tuple(v for v in notes.seed_values if isinstance(v, float))
+        return TrialRecord(
+            number=number,
+            state=_STATES[trial.state],  # type: ignore[arg-type]
+            values=None if trial.values is None else tuple(trial.values),
+            params=trial.params,
+            start=notes.start,
+            end=notes.end,
+            epochs=notes.epochs,
+            directory=str(number if notes.duplicate_of is None else notes.duplicate_of),
+            error=notes.error,
+            duplicate_of=notes.duplicate_of,
+            seed_values=seed_values if len(seed_values) > 1 else (),
+            retries=notes.retries,
+        )
 
     def running(self) -> list[int]:
         """Return the numbers of trials that have not ended."""
@@ -127,66 +151,61 @@ class SweepStudy:
         if number < len(self.presets):
             self.mirror.enqueue_trial(dict(self.presets[number]))
         before = self._study_attrs()
-        trial = self.mirror.ask()
-        self._suggest(trial)
-        drawn = self._mirror_storage.get_trial(trial._trial_id)
-        noted = {
-            key: value for key, value in self._study_attrs().items() if before.get(key) != value
-        }
-        if noted:
-            self._mirror_storage.set_trial_system_attr(trial._trial_id, _STUDY_ATTRS, noted)
-        template = optuna.trial.create_trial(
+        self._suggest(self.mirror.ask())
+        mirror_id = self._mirror_id(number)
+        new = {key: attr for key, attr in self._study_attrs().items() if before.get(key) != attr}
+        if new:
+            self._memory.set_trial_system_attr(mirror_id, _STUDY_ATTRS, new)
+        drawn = self._memory.get_trial(mirror_id)
+        template = create_trial(
             state=TrialState.RUNNING,
             params=drawn.params,
             distributions=drawn.distributions,
             user_attrs=drawn.user_attrs,
-            system_attrs=self._mirror_storage.get_trial_system_attrs(trial._trial_id),
+            system_attrs=drawn.system_attrs,
         )
         self._ids.append(self._storage.create_new_trial(self._study_id, template))
         self._notes.append(Notes())
         if self._storage.get_trial_number_from_id(self._ids[-1]) != number:
-            raise UserError(f"trial {number} was taken: something else writes to this study")
+            raise UserError(f"trial {number} is taken: something else writes to this study")
         return number
 
     def _study_attrs(self) -> dict[str, Any]:
-        return dict(self._mirror_storage.get_study_system_attrs(self.mirror._study_id))
+        return dict(self._memory.get_study_system_attrs(self._mirror_study_id))
 
     def report(self, number: int, step: int, value: float, *, may_prune: bool) -> bool:
-        """Store the objective reached by `step`; return whether the trial should be pruned.
+        """Store the objective reached by `step`; return whether to prune the trial.
 
-        A report that is made again (the trial died after it) gets the same answer.
+        A report that is repeated (the trial died after it) gets the same answer.
         """
         mirror_id = self._mirror_id(number)
-        noted = dict(self._mirror_storage.get_trial_system_attrs(mirror_id))
-        self._mirror_storage.set_trial_intermediate_value(mirror_id, step, value)
-        decided = noted.get(_PRUNED_AT) == step
+        before = dict(self._memory.get_trial_system_attrs(mirror_id))
+        self._memory.set_trial_intermediate_value(mirror_id, step, value)
+        is_pruned = before.get(_PRUNED_AT) == step
         if may_prune:
-            trial = self._mirror_storage.get_trial(mirror_id)
-            decided = self.mirror.pruner.prune(self.mirror, trial) or decided
-        # The decision first: pruners note that a rung was reached, and would let a trial pass that reports it again.
-        if decided:
-            self._set_system_attr(number, _PRUNED_AT, step)
+            is_pruned = self.mirror.pruner.prune(self.mirror, self.trial(number)) or is_pruned
+        # The decision is stored first: pruners note that a rung was reached, and would let a trial
+        # pass that reports it again.
+        if is_pruned:
+            self._memory.set_trial_system_attr(mirror_id, _PRUNED_AT, step)
+            self._storage.set_trial_system_attr(self._ids[number], _PRUNED_AT, step)
         self._storage.set_trial_intermediate_value(self._ids[number], step, value)
-        for key, attr in self._mirror_storage.get_trial_system_attrs(mirror_id).items():
-            if noted.get(key) != attr and key != _PRUNED_AT:
+        for key, attr in self._memory.get_trial_system_attrs(mirror_id).items():
+            if before.get(key) != attr and key != _PRUNED_AT:
                 self._storage.set_trial_system_attr(self._ids[number], key, attr)
-        return decided
+        return is_pruned
 
     def pruned_at(self, number: int) -> int | None:
         """Return the step at which a trial was told to end, or None."""
         step: int | None = self.trial(number).system_attrs.get(_PRUNED_AT)
         return step
 
-    def _set_system_attr(self, number: int, key: str, value: Any) -> None:
-        self._mirror_storage.set_trial_system_attr(self._mirror_id(number), key, value)
-        self._storage.set_trial_system_attr(self._ids[number], key, value)
-
     def complete(self, number: int, values: Sequence[float]) -> None:
-        """End a trial with its values, one an objective."""
+        """End a trial with its values, one per objective."""
         self._end(number, TrialState.COMPLETE, list(values))
 
     def prune(self, number: int, value: float | None = None) -> None:
-        """End a trial as pruned; its value is the last one reported unless given."""
+        """End a trial as pruned, with `value` or the last one that it reported."""
         steps = self.trial(number).intermediate_values
         if value is None and steps and len(self.mirror.directions) == 1:
             value = steps[max(steps)]
@@ -198,13 +217,12 @@ class SweepStudy:
 
     def _end(self, number: int, state: TrialState, values: list[float] | None) -> None:
         self.save_notes(number)
-        trial = self.trial(number)
-        self.mirror.sampler.after_trial(self.mirror, trial, state, values)
+        self.mirror.sampler.after_trial(self.mirror, self.trial(number), state, values)
         self._storage.set_trial_state_values(self._ids[number], state, values)
-        self._mirror_storage.set_trial_state_values(self._mirror_id(number), state, values)
+        self._memory.set_trial_state_values(self._mirror_id(number), state, values)
 
     def save_notes(self, number: int) -> None:
-        """Make the notes on a trial last."""
+        """Store the notes on a trial."""
         notes = {
             key: value
             for key, value in vars(self._notes[number]).items()
@@ -213,88 +231,22 @@ class SweepStudy:
         self._storage.set_trial_user_attr(self._ids[number], _NOTES, notes)
 
     def _mirror_id(self, number: int) -> int:
-        return self._mirror_storage.get_trial_id_from_study_id_trial_number(
-            self.mirror._study_id, number + self._offset
+        return self._memory.get_trial_id_from_study_id_trial_number(
+            self._mirror_study_id, number + self._offset
         )
-
-
-def open_storage(url: str) -> BaseStorage:
-    """Return the storage of an Optuna URL. Raises `UserError` where it cannot be opened."""
-    # A trial may report once an hour: a server closes such connections. SQLite: somebody may be looking at the file.
-    options = (
-        {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    )
-    try:
-        database = optuna.storages.RDBStorage(url, engine_kwargs=options)
-        _make_missing_indexes(database)
-        return optuna.storages.get_storage(database)
-    except Exception as error:  # SQLAlchemy's, and those of each database driver
-        cause = (
-            error.__cause__
-            if isinstance(error, ImportError) and error.__cause__ is not None
-            else error
-        )
-        reason = first_line(cause)
-        if isinstance(cause, ModuleNotFoundError):
-            reason += "; PostgreSQL needs pip install 'visionsweep[postgresql]'"
-        shown = str(url).rpartition("@")[2]  # without a password
-        raise UserError(
-            f"hydra.sweeper.storage: cannot open {shown} ({type(error).__name__}: {reason}); "
-            "expected an Optuna URL such as sqlite:///study.db or postgresql://HOST/DATABASE"
-        ) from error
-
-
-def _make_missing_indexes(database: optuna.storages.RDBStorage) -> None:
-    """Make up for a death between a table's creation and its index's; SQLAlchemy makes indexes with new tables only.
-
-    Without the unique index a second study takes the name of the first one.
-    """
-    for table in models.BaseModel.metadata.sorted_tables:
-        for index in table.indexes:
-            index.create(database.engine, checkfirst=True)
-
-
-def _open(storage: BaseStorage, name: str, directions: Sequence[StudyDirection], owner: str) -> int:
-    try:
-        study_id = storage.create_new_study(list(directions), name)
-    except optuna.exceptions.DuplicatedStudyError:
-        study_id = storage.get_study_id_from_name(name)
-        if storage.get_study_user_attrs(study_id).get(OWNER) != owner and storage.get_n_trials(
-            study_id
-        ):
-            raise UserError(
-                f"hydra.sweeper.study_name: the storage holds a study '{name}' of another sweep; choose another name"
-            ) from None
-        if storage.get_study_directions(study_id) != list(directions):
-            raise UserError(
-                f"hydra.sweeper.direction: the stored study '{name}' has another direction"
-            ) from None
-    storage.set_study_user_attr(study_id, OWNER, owner)
-    return study_id
 
 
 def past_trials(
     params_and_values: Sequence[tuple[Mapping[str, Any], Sequence[float]]],
     distributions: Mapping[str, BaseDistribution],
 ) -> list[FrozenTrial]:
-    """Return trials of an earlier study, as complete ones of this study's space; those that do not fit are left out."""
-    found = []
-    for params, values in params_and_values:
-        if all(
-            key in distributions and _fits(distributions[key], value)
-            for key, value in params.items()
-        ):
-            known = {key: distributions[key] for key in params}
-            found.append(
-                optuna.trial.create_trial(
-                    params=dict(params), distributions=known, values=list(values)
-                )
-            )
-    return found
-
-
-def _fits(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):  # no choice of it
-        return False
+    """Return the trials of an earlier study that fit this study's space, as complete ones."""
+    return [
+        create_trial(
+            params=dict(params),
+            distributions={key: distributions[key] for key in params},
+            values=list(values),
+        )
+        for params, values in params_and_values
+        if all(k in distributions and contains(distributions[k], v) for k, v in params.items())
+    ]

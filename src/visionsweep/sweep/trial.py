@@ -1,6 +1,6 @@
-"""The trial as the task function sees it: where to report, whether to stop, what it may use.
+"""The trial as the task function sees it: report to it, ask it whether to stop.
 
-A task function works the same outside of a sweep: `current_trial()` then gives a trial that never prunes.
+A task function works outside a sweep too: `current_trial()` then never prunes.
 
     from visionsweep.sweep.trial import TrialPruned, current_trial
 
@@ -23,38 +23,38 @@ class TrialPruned(Exception):  # noqa: N818 - a decision, not an error
     """Raised by the task function to end a trial that `report` said is losing."""
 
 
-class TrialStopped(Exception):  # noqa: N818 - the user's wish, not an error
-    """Raised by the task function after `should_stop()` turned true; the trial can go on later."""
+class TrialStopped(Exception):  # noqa: N818 - a request of the user, not an error
+    """Raised by the task function once `should_stop()` is true; the trial can be resumed."""
 
 
 class Trial(Protocol):
-    """What a running job knows of its trial."""
+    """The trial of a running job."""
 
     @property
     def number(self) -> int | None:
-        """The trial's number, which is the job's; None outside of a sweep."""
+        """The number of the trial and its job; None outside a sweep."""
 
     @property
     def attempt(self) -> int:
-        """0 for the first start; more where the trial was started before and its directory may hold a checkpoint."""
+        """How often the trial was started before; if so, its directory may hold a checkpoint."""
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The searched parameters of the trial, in the order of the search space; empty outside a sweep."""
+        """The searched parameters, in the order of the space; empty outside a sweep."""
 
     @property
     def threads(self) -> int | None:
-        """CPU threads that this worker may use; None: all (outside of a worker)."""
+        """CPU threads that this worker may use; None: all (outside a worker)."""
 
     def report(self, value: float, step: int) -> bool:
-        """Tell the objective reached by `step` (an epoch, from 1); return whether to raise `TrialPruned`."""
+        """Report the objective after `step` (an epoch, from 1); return whether to be pruned."""
 
     def should_stop(self) -> bool:
-        """Return whether the user asked the sweep to end: save a checkpoint and raise `TrialStopped`."""
+        """Return whether to save a checkpoint and raise `TrialStopped`: the sweep is to end."""
 
 
 class NoTrial:
-    """The trial of a job outside of a sweep: nobody listens, nothing is pruned."""
+    """The trial of a run outside a sweep: never pruned, never stopped."""
 
     number: int | None = None
     attempt = 0
@@ -74,11 +74,11 @@ _current: Trial = NoTrial()
 
 
 def current_trial() -> Trial:
-    """Return the trial that this process works on."""
+    """Return the trial of this process."""
     return _current
 
 
 def set_current_trial(trial: Trial) -> None:
-    """Make `trial` the one that `current_trial` returns; for workers."""
+    """Set the trial that `current_trial` returns; for workers."""
     global _current
     _current = trial

@@ -6,7 +6,7 @@ from pathlib import Path
 from visionsweep.errors import DataError
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import JOURNAL_NAME, read_records
-from visionsweep.sweep.results import TABLE
+from visionsweep.rundir.layout import TRIALS
 from visionsweep.tracking.ack import (
     Ack,
     holds_sweep,
@@ -177,7 +177,7 @@ def sweep_state(directory: Path, acks: list[Ack]) -> str:
     """Return how a sweep ended whose runs, at least one, have all ended: finished, failed, stopped or killed."""
     states = {ack.state for ack in acks}
     if (
-        directory / TABLE
+        directory / TRIALS
     ).exists():  # there a run that a crash cut short has become a trial that failed
         trials = {trial.state for trial in read_sweep(directory).trials}
         if "running" not in trials:

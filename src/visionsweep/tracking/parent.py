@@ -20,17 +20,15 @@ from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
 from visionsweep.report.sweep.summary import space_rows
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.journal import Record
-from visionsweep.sweep.results import PRESET, RESULTS
-from visionsweep.sweep.results import TABLE as TRIALS
-from visionsweep.sweep.stored import FILE as SWEEP
-from visionsweep.sweep.stored import without_password
+from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, PRESET, SWEEP, TRIALS
+from visionsweep.text import mask_passwords
 from visionsweep.tracking.ack import exclusive, load_ack, save_ack
 from visionsweep.tracking.store import Store, run_page
 
 SWEEP_UID_NAME = ".sweep_uid"
 PAGE = "report.html"
 TABLE = "leaderboard.json"
-FILES = (SWEEP, TRIALS, RESULTS, PRESET)  # sent once it is over
+FILES = (SWEEP, TRIALS, OPTIMIZATION_RESULTS, PRESET)  # sent once it is over
 UPDATE_SECONDS = 5.0  # while the sweep runs
 PAGE_SECONDS = 60.0  # making the page takes a second or two of a core, sending it 2 MB
 
@@ -243,7 +241,7 @@ def origin_tags(directory: Path) -> dict[str, str]:
     ]
     commit = stored.get("git_commit")
     return {
-        "overrides": without_password(shlex.join(overrides)) or "(none)",
+        "overrides": mask_passwords(shlex.join(overrides)) or "(none)",
         "git.commit": commit or "not in git",
         "mlflow.source.git.commit": commit or "",
     }

@@ -1,0 +1,70 @@
+"""A sweep as a command defines it, and what follows from that."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from visionsweep.rundir.layout import STUDY
+from visionsweep.sweep.command_line import resume_command
+from visionsweep.sweep.composition import Composer
+from visionsweep.sweep.settings import SweepSettings
+from visionsweep.sweep.space.space import SearchSpace
+from visionsweep.sweep.stored import Stored, override_key
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, checked and composed. Nothing has been written yet."""
+
+    context: HydraContext
+    config: DictConfig
+    task_function: TaskFunction
+    sweep_dir: Path
+    settings: SweepSettings
+    space: SearchSpace
+    composer: Composer
+    n_trials: int
+    grid: list[dict[str, Any]] | None
+    previous: Stored | None  # as on disk; None: a new sweep
+    current: Stored  # as it will be written
+
+    @property
+    def storage_url(self) -> str:
+        """The Optuna URL of the study."""
+        return self.settings.storage or sqlite_url(self.sweep_dir)
+
+    @property
+    def study_name(self) -> str:
+        """The study's name in its storage; renaming the directory does not change it."""
+        return self.settings.study_name or self.current.study_name
+
+    def epochs(self) -> int | None:
+        """Return the epochs of a whole run; None if the app has no such key or searches it."""
+        key = self.settings.epochs_key
+        if any(dimension.key == key for dimension in self.space.dimensions):
+            return None
+        value = self.composer.value_of(key)
+        return value if isinstance(value, int) else None
+
+    def resume_command(self) -> str:
+        """Return the command that resumes this sweep."""
+        return resume_command(self.sweep_dir, self.current.hydra_overrides, self.settings.study_key)
+
+    def repeat_overrides(self, number: int, params: dict[str, Any], threads: int) -> list[str]:
+        """Return plain overrides that repeat a trial (its first seed) as a single run."""
+        settings = self.settings
+        overrides = self.composer.overrides(number, params, seed_index=0)
+        left_out = {*settings.multirun_keys, settings.study_key, "hydra.sweep.subdir"}
+        plain = [o for o in overrides if override_key(o) not in left_out]
+        key = settings.threads_key
+        if key is not None and self.composer.value_of(key) is None:
+            plain.append(f"{key}={threads}")
+        return plain
+
+
+def sqlite_url(sweep_dir: Path) -> str:
+    """Return the Optuna URL of a sweep's own database."""
+    return f"sqlite:///{sweep_dir / STUDY}"

@@ -1,0 +1,105 @@
+"""The trials that come next, and their jobs: composed ahead while every worker is busy."""
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from visionsweep.rundir.layout import run_place
+from visionsweep.sweep.engines.engine import Job
+from visionsweep.sweep.study import SweepStudy
+
+log = logging.getLogger(__name__)
+
+
+class Jobs(Protocol):
+    """Turns a trial's parameters into a job's overrides, and composes them."""
+
+    def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
+        """Return the complete overrides of one job."""
+
+    def compose(self, overrides: Sequence[str]) -> Any:
+        """Return the composed config of a job."""
+
+
+@dataclass
+class LiveTrial:
+    """A trial that has not ended: queued, or running one of its jobs."""
+
+    number: int
+    attempt: int = 0  # how often it was started before
+    overrides: tuple[str, ...] = ()  # of the next job
+    config: Any = None  # of the next job, composed ahead
+    started: float | None = None  # time.time(), of this job
+    epochs: int = 0  # last step that this seed reported
+
+
+class JobQueue:
+    """Queued trials first, then new ones from the study, up to the total number."""
+
+    def __init__(self, study: SweepStudy, jobs: Jobs, n_trials: int, *, has_seeds: bool) -> None:
+        """``has_seeds``: each seed of a trial is a job of its own."""
+        self._study = study
+        self._jobs = jobs
+        self._n_trials = n_trials
+        self._has_seeds = has_seeds
+        self._trials: deque[LiveTrial] = deque()  # stored as running, to be submitted
+
+    def append(self, trial: LiveTrial) -> None:
+        """Queue a trial as the last one."""
+        self._trials.append(trial)
+
+    def appendleft(self, trial: LiveTrial) -> None:
+        """Queue a trial as the next one."""
+        self._trials.appendleft(trial)
+
+    def has_next(self) -> bool:
+        """Return whether there is another trial."""
+        return bool(self._trials) or self.can_draw()
+
+    def can_draw(self) -> bool:
+        """Return whether the study may draw another trial."""
+        return len(self._study) < self._n_trials
+
+    def pop(self) -> LiveTrial:
+        """Return the next trial; draw it unless one is queued."""
+        return self._trials.popleft() if self._trials else LiveTrial(self._study.ask())
+
+    def first(self) -> LiveTrial | None:
+        """Return the first queued trial, which stays in the queue."""
+        return self._trials[0] if self._trials else None
+
+    def compose_ahead(self, trial: LiveTrial) -> None:
+        """Compose the next job of a trial, for `job` to use."""
+        trial.overrides = self._overrides(trial)
+        trial.config = self._compose(trial.overrides)
+
+    def job(self, trial: LiveTrial) -> Job:
+        """Return the next job of a trial."""
+        if trial.config is None:
+            self.compose_ahead(trial)
+        overrides, config = trial.overrides, trial.config or None
+        trial.overrides, trial.config = (), None
+        return Job(
+            run_place(trial.number, self._seed_index(trial) if self._has_seeds else None),
+            trial.number,
+            overrides,
+            params=self._study.trial(trial.number).params,
+            attempt=trial.attempt,
+            config=config,
+        )
+
+    def _seed_index(self, trial: LiveTrial) -> int:
+        return len(self._study.notes(trial.number).seed_values)
+
+    def _overrides(self, trial: LiveTrial) -> tuple[str, ...]:
+        params = self._study.trial(trial.number).params
+        return self._jobs.overrides(trial.number, params, self._seed_index(trial))
+
+    def _compose(self, overrides: tuple[str, ...]) -> Any:
+        try:
+            return self._jobs.compose(overrides)
+        except Exception:
+            log.debug("cannot compose %s", overrides, exc_info=True)
+            return False  # the worker composes it again, and its error becomes the trial's

@@ -1,0 +1,38 @@
+"""When a sweep ends before its last trial."""
+
+from visionsweep.sweep.settings import SweepSettings
+from visionsweep.sweep.tally import Tally
+
+FAILURES_COUNT_FROM = 10  # trials
+
+
+def reached_limit(settings: SweepSettings, tally: Tally, elapsed_seconds: float) -> str | None:
+    """Return the limit that ends the sweep, or None."""
+    if settings.timeout_seconds is not None and elapsed_seconds > settings.timeout_seconds:
+        return f"hydra.sweeper.timeout_seconds={settings.timeout_seconds:g} is over"
+    best = tally.best
+    if best is None:
+        return None
+    assert best.values is not None
+    target, patience = settings.target_value, settings.max_trials_without_improvement
+    if target is not None:
+        sign = 1 if settings.directions[0] == "maximize" else -1
+        if sign * best.values[0] >= sign * target:
+            return f"hydra.sweeper.target_value={target:g} is reached"
+    if patience is not None:
+        later = sum(n > best.number and r.state != "failed" for n, r in tally.records.items())
+        if later >= patience:
+            return (
+                f"no better trial among the last {later} "
+                f"(hydra.sweeper.max_trials_without_improvement={patience})"
+            )
+    return None
+
+
+def too_many_failures(settings: SweepSettings, tally: Tally) -> str | None:
+    """Return what exceeds `max_failure_rate`, counted from the tenth trial, or None."""
+    ended, failed = len(tally.records), tally.counts["failed"]
+    if ended < FAILURES_COUNT_FROM or failed / ended <= settings.max_failure_rate:
+        return None
+    rate = f"{settings.max_failure_rate:g}"
+    return f"{failed} of {ended} trials failed (hydra.sweeper.max_failure_rate={rate})"

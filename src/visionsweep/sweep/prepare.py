@@ -1,0 +1,163 @@
+"""From a command to a `Sweep`: merge it onto the stored sweep, compose it, refuse changes.
+
+Writes nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from visionsweep.errors import ConfigError, UserError
+from visionsweep.sweep.composition import Composer
+from visionsweep.sweep.definition import Sweep
+from visionsweep.sweep.samplers import build_pruner, sampler_factory
+from visionsweep.sweep.settings import DEFAULT_TRIALS, SweepSettings, read_settings
+from visionsweep.sweep.space.space import parse_space
+from visionsweep.sweep.stored import (
+    Stored,
+    differences,
+    git_commit,
+    merge,
+    new_id,
+    override_key,
+    read_stored,
+)
+
+log = logging.getLogger(__name__)
+
+_FOR_ONE_COMMAND = ("hydra.sweeper.dry_run", "hydra.sweeper.on_change", "hydra.mode")
+
+
+def prepare(
+    context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
+) -> Sweep:
+    """Return the sweep of a command. Raises `UserError` for what the user can fix."""
+    sweep_dir = Path(str(config.hydra.sweep.dir))
+    previous = read_stored(sweep_dir)
+    task = [str(argument) for argument in arguments]
+    if previous is not None:
+        config, task = _merged(context, config, task, previous)
+    node = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
+    assert isinstance(node, dict)
+    settings = read_settings({str(key): value for key, value in node.items()})
+    space = parse_space(
+        settings.params, settings.default_params, task, config_loader=context.config_loader
+    )
+    composer = Composer(context, config, space, settings)
+    enqueue = [
+        space.check_params(item, f"hydra.sweeper.enqueue[{i}]")
+        for i, item in enumerate(settings.enqueue)
+    ]
+    settings = replace(settings, enqueue=enqueue)
+    hydra = [str(override) for override in config.hydra.overrides.hydra]
+    current = Stored(
+        id=new_id(),
+        study_name=sweep_dir.name,
+        task_overrides=task,
+        hydra_overrides=[o for o in hydra if override_key(o) not in _FOR_ONE_COMMAND],
+        # Fixed overrides count as what they make of the config, however they are written.
+        search={"space": space.fingerprint()["searched"], **settings.identity()},
+        config=composer.fixed_config(),
+        seed=settings.sampler_seed(None if previous is None else previous.seed),
+        git_commit=git_commit(),
+    )
+    if previous is None:
+        log.info("new study %s", sweep_dir.name)
+    else:
+        current = _continued(sweep_dir, previous, current, settings)
+    build_pruner(settings.pruner)
+    sampler_factory(settings.sampler, current.seed)(0)
+    grid = space.grid() if settings.is_grid else None
+    n_trials = _total(settings, grid)
+    return Sweep(
+        *(context, config, task_function, sweep_dir, settings, space, composer, n_trials, grid),
+        *(previous, current),
+    )
+
+
+def _merged(
+    context: HydraContext, config: DictConfig, task: list[str], previous: Stored
+) -> tuple[DictConfig, list[str]]:
+    """Return config and task overrides of the stored sweep with this command's changes."""
+    given = [str(override) for override in config.hydra.overrides.hydra]
+    task_merged = merge(previous.task_overrides, task)
+    hydra_merged = merge(previous.hydra_overrides, given)
+    if (task_merged, hydra_merged) == (task, given):
+        return config, task
+    target, sweep_dir = config.hydra.sweeper._target_, config.hydra.sweep.dir
+    config = context.config_loader.load_configuration(
+        config.hydra.job.config_name, [*hydra_merged, *task_merged], run_mode=RunMode.MULTIRUN
+    )
+    if config.hydra.sweeper._target_ != target:
+        raise ConfigError(
+            f"hydra/sweeper: this sweep was started with {config.hydra.sweeper._target_}, "
+            f"not {target}"
+        )
+    if config.hydra.sweep.dir != sweep_dir:  # a name made from the time
+        config.hydra.sweep.dir = sweep_dir
+    config.hydra.mode = RunMode.MULTIRUN
+    HydraConfig.instance().set_config(config)
+    return config, task_merged
+
+
+def _continued(
+    sweep_dir: Path, previous: Stored, current: Stored, settings: SweepSettings
+) -> Stored:
+    """Return `current` as the continuation of `previous`; refuse another search."""
+    is_same = _is_same_search(sweep_dir, previous, current, settings)
+    if current.git_commit != previous.git_commit:
+        log.warning(
+            "the code was at commit %s when this sweep started, and is at %s now",
+            *(previous.git_commit, current.git_commit),
+        )
+    return replace(
+        current,
+        id=previous.id,
+        study_name=previous.study_name,
+        git_commit=previous.git_commit,
+        seed=previous.seed if is_same else current.seed,
+        valid_from=previous.valid_from,
+        is_checked=previous.is_checked and is_same,
+    )
+
+
+def _is_same_search(
+    sweep_dir: Path, previous: Stored, current: Stored, settings: SweepSettings
+) -> bool:
+    lines = differences(previous, current.search, current.config, settings.free_keys)
+    if not lines:
+        return True
+    listed = "\n".join(f"  {line}" for line in lines)
+    if settings.on_change == "refuse":
+        raise ConfigError(
+            f"{sweep_dir} was started with another search (stored -> now). Nothing was run:\n"
+            f"{listed}\n  Undo the change, choose another study, or add "
+            "hydra.sweeper.on_change=extend to resume with it."
+        )
+    if settings.enqueue != previous.search["enqueue"]:
+        raise ConfigError(
+            "hydra.sweeper.enqueue: runs first in a sweep, and this one has started already; "
+            "undo the change"
+        )
+    log.warning("%s is resumed with another search (stored -> now):\n%s", sweep_dir, listed)
+    return False
+
+
+def _total(settings: SweepSettings, grid: list[dict[str, Any]] | None) -> int:
+    if grid is None:
+        return DEFAULT_TRIALS if settings.n_trials is None else settings.n_trials
+    if not grid:
+        raise UserError("hydra.sweeper: the grid is empty; name the parameters to search")
+    if settings.n_trials is None or settings.n_trials >= len(grid):
+        return len(grid)
+    log.warning(
+        "hydra.sweeper.n_trials=%d runs only a part of the grid of %d configurations",
+        *(settings.n_trials, len(grid)),
+    )
+    return settings.n_trials

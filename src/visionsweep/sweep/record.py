@@ -1,0 +1,47 @@
+"""A trial as the results, lines and summary of a sweep see it, whatever stores it."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from visionsweep.rundir.layout import TRIAL_ERROR
+from visionsweep.sweep.command_line import shown_path
+from visionsweep.text import objective_text
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial that is running or has ended."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed", "running"]
+    # The objectives; of a pruned trial the last value it reported. None: there is none.
+    values: tuple[float, ...] | None
+    params: dict[str, Any]  # active parameters only, as drawn
+    start: float | None  # time.time(); None: not started
+    end: float | None
+    epochs: int | None  # the last step it reported; with several seeds their sum
+    directory: str  # relative to the sweep's
+    error: str | None = None  # one line
+    duplicate_of: int | None = None  # the trial whose value it has, without a run of its own
+    seed_values: tuple[float, ...] = ()  # first objective per seed, with several seeds
+    retries: int = 0
+
+    @property
+    def seed_std(self) -> float | None:
+        """The standard deviation over the seeds (n - 1); None with fewer than two."""
+        return statistics.stdev(self.seed_values) if len(self.seed_values) > 1 else None
+
+    def values_text(self, mark: str = "") -> str:
+        """Return the objectives and their spread over seeds; `mark` follows the values."""
+        text = " / ".join(map(objective_text, self.values)) if self.values else "-"
+        if self.seed_std is not None:
+            mark += f" +- {self.seed_std:.2g} over {len(self.seed_values)} seeds"
+        return text + mark
+
+    def failure_text(self, sweep_dir: Path) -> str:
+        """Return why the trial failed, and the file with the traceback."""
+        file = shown_path(sweep_dir / self.directory / TRIAL_ERROR)
+        attempts = f", {self.retries + 1} attempts" if self.retries else ""
+        return f"{self.error or 'unknown error'} ({file}{attempts})"

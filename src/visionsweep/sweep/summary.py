@@ -1,0 +1,104 @@
+"""The lines at the end of a sweep."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from visionsweep.rundir.layout import BEST_TRIAL, TRIALS
+from visionsweep.sweep.command_line import shown_path
+from visionsweep.sweep.ranking import best, pareto
+from visionsweep.sweep.record import TrialRecord
+from visionsweep.text import counted, objective_text, params_text
+
+_MAX_FAILURES = 5
+_MAX_SOLUTIONS = 20
+
+
+def summary(
+    trials: Sequence[TrialRecord],
+    directions: Sequence[str],
+    *,
+    sweep_dir: Path,
+    repeat_command: str | None = None,
+    full_epochs: int | None = None,
+    metric: str = "value",
+    is_interrupted: bool = False,
+) -> list[str]:
+    """Return the summary of a sweep, line by line.
+
+    ``repeat_command`` repeats the best trial. ``full_epochs`` are those of a whole trial, for what
+    pruning saved; None leaves that line out.
+    """
+    trials = sorted(trials, key=lambda trial: trial.number)
+    lines = [_counts_line(trials, is_interrupted)]
+    lines += _best_lines(trials, directions, metric)
+    lines += _saved_lines(trials, full_epochs)
+    lines += _failed_lines(trials, sweep_dir)
+    chosen = best(trials, directions)
+    if chosen is not None:
+        table, link = shown_path(sweep_dir / TRIALS), shown_path(sweep_dir / BEST_TRIAL)
+        lines.append(f"results: {table}; the best trial: {link}")
+        if repeat_command is not None:
+            seed = " (its first seed)" if chosen.seed_values else ""
+            lines.append(f"repeat trial {chosen.number}{seed} with: {repeat_command}")
+    return lines
+
+
+def _counts_line(trials: Sequence[TrialRecord], is_interrupted: bool) -> str:
+    if not trials:
+        return "no trial has ended"
+    counts = Counter[str](trial.state for trial in trials)
+    waiting = sum(trial.state == "running" and trial.start is None for trial in trials)
+    unfinished = counts["running"] - waiting
+    named = {state: counts[state] for state in ("complete", "pruned", "failed")}
+    named |= {"unfinished": unfinished, "not started": waiting}
+    states = ", ".join(f"{count} {name}" for name, count in named.items() if count)
+    repeated = sum(trial.duplicate_of is not None for trial in trials)
+    if repeated:
+        states += f" ({repeated} with the value of an equal trial)"
+    line = f"{counted(len(trials), 'trial')}: {states}"
+    return f"interrupted after {line}" if is_interrupted else line
+
+
+def _best_lines(trials: Sequence[TrialRecord], directions: Sequence[str], metric: str) -> list[str]:
+    chosen = best(trials, directions)
+    if chosen is None:
+        return ["no trial is complete, so there is no best one"]
+    if len(directions) == 1:
+        value = f"{metric} {chosen.values_text()}"
+        return [f"best {value}, trial {chosen.number}: {params_text(chosen.params)}"]
+    front = pareto(trials, directions)
+    names = [metric, *(f"value_{i}" for i in range(1, len(directions)))]
+    rows = [["trial", *names, "parameters"]]
+    rows += [
+        [str(t.number), *map(objective_text, t.values or ()), params_text(t.params)]
+        for t in front[:_MAX_SOLUTIONS]
+    ]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    lines = [f"Pareto set: {counted(len(front), 'trial')} that no other beats in every objective"]
+    for *cells, params in rows:
+        padded = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join(["", *padded, params]).rstrip())
+    if len(front) > _MAX_SOLUTIONS:
+        lines.append(f"  and {len(front) - _MAX_SOLUTIONS} more")
+    return lines
+
+
+def _saved_lines(trials: Sequence[TrialRecord], full_epochs: int | None) -> list[str]:
+    own = [trial for trial in trials if trial.duplicate_of is None]
+    pruned = [trial for trial in own if trial.state == "pruned"]
+    if full_epochs is None or not pruned:
+        return []
+    saved = sum(max(full_epochs - (trial.epochs or 0), 0) for trial in pruned)
+    spent = sum(trial.epochs or 0 for trial in own if trial.state in ("complete", "pruned"))
+    share = 100 * saved / max(saved + spent, 1)
+    return [f"pruning saved {saved} of {saved + spent} epochs ({share:.0f} %)"]
+
+
+def _failed_lines(trials: Sequence[TrialRecord], sweep_dir: Path) -> list[str]:
+    failed = [trial for trial in trials if trial.state == "failed"]
+    lines = [f"  #{trial.number} {trial.failure_text(sweep_dir)}" for trial in failed]
+    if len(failed) > _MAX_FAILURES:
+        more = f"  and {len(failed) - _MAX_FAILURES} more: see {shown_path(sweep_dir / TRIALS)}"
+        lines = [*lines[:_MAX_FAILURES], more]
+    return ["failed:", *lines] if lines else []
