@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
+# A password may contain what ends a URL elsewhere, such as a comma.
+_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?:(?!://)[^\s@])*@)?[^\s'\",\]]+")
 
 
 def first_line(error: BaseException) -> str:
@@ -89,6 +90,8 @@ def _mask(url: str) -> str:
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
+        # Rendering would escape an "@" in the path of an SQLite file.
+        return url if parsed.password is None else parsed.render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
