@@ -1,10 +1,7 @@
 """The sign of life of a run, and the machine's load."""
 
 import os
-import socket
 import time
-
-import pytest
 
 from visionsweep.rundir import heartbeat as watch
 from visionsweep.rundir.heartbeat import ALIVE_NAME, seconds_since_alive, watched
@@ -50,19 +47,3 @@ def test_the_machines_load_is_sampled_and_counted_on_after_a_resume(tmp_path):
 
 def samples(run_dir):
     return [record for record in read_journal(run_dir) if record["type"] == "system"]
-
-
-@pytest.mark.parametrize(("age", "is_alive"), [(60, True), (600, False), (None, True)])
-def test_a_run_on_another_host_is_dead_without_a_sign_of_life(make_run, monkeypatch, age, is_alive):
-    from visionsweep.tracking.replay import RunReplay
-    from visionsweep.tracking.store import Store
-
-    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    _, run_dir = make_run("far", state=None)
-    monkeypatch.undo()
-    if age is not None:
-        (run_dir / ALIVE_NAME).touch()
-        os.utime(run_dir / ALIVE_NAME, (time.time() - age,) * 2)
-    run = RunReplay(run_dir, Store("sqlite:////nowhere"))
-    run.ack.writer = read_journal(run_dir)[0]
-    assert run.is_writer_alive == is_alive

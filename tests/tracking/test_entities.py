@@ -30,7 +30,7 @@ def test_a_legal_name_is_kept(key):
     assert safe_key(key) == key
 
 
-def test_every_name_becomes_one_that_mlflow_accepts_and_stays_apart():
+def test_odd_names_become_legal_and_stay_distinct():
     from mlflow.utils.validation import _validate_metric_name, _validate_param
 
     names = [safe_key(key) for key in ODD_KEYS]
@@ -48,7 +48,7 @@ def test_parameters_read_like_the_command_line():
         "0.001",
         '[1, "ä"]',
     ]
-    assert param_value("x" * 6001) == "x" * (MAX_PARAM - 3) + "..."
+    assert len(param_value("x" * 6001)) == MAX_PARAM
     assert json.loads(param_value({"a": [1]})) == {"a": [1]}
 
 
