@@ -89,7 +89,7 @@ class DirectoryReplay:
         )
         if is_over:
             self._end_sweep()
-        for run in self.runs.values():
+        for run in sorted(self.runs.values(), key=lambda run: run.failures):
             with self._counting_failures(run):
                 run.send_pictures()
         return is_over and self.behind == 0
