@@ -9,6 +9,8 @@ import pytest
 
 from visionsweep.tracking import uploader
 from visionsweep.tracking.ack import load_ack, num_behind
+from visionsweep.tracking.directory import DirectoryReplay
+from visionsweep.tracking.store import Store
 from visionsweep.tracking.sync import main
 
 pytestmark = [
@@ -59,8 +61,6 @@ def drawn(draw_with):
 @pytest.fixture
 def sent(monkeypatch):
     """Return the names of the files that were sent."""
-    from visionsweep.tracking.store import Store
-
     names = []
     log_file = Store.log_file
 
@@ -72,30 +72,24 @@ def sent(monkeypatch):
     return names
 
 
-def figures(client, run_id):
+def figures(client, run_dir, uri):
+    run_id = load_ack(run_dir, uri).run_id
     return [item.path for item in client.list_artifacts(run_id, "figures")]
 
 
-def test_the_pictures_are_drawn_and_sent_once(make_run, uri, client, drawn, sent):
+def test_the_pictures_of_each_predictions_are_sent_once(make_run, uri, client, drawn, sent, capsys):
     run_dir = complete(make_run()[1])
     assert num_behind(run_dir, uri) == 6 + 1
-    assert sync(run_dir, uri, "--verify") == 0
-    assert num_behind(run_dir, uri) == 0
-    run_id = load_ack(run_dir, uri).run_id
-    assert figures(client, run_id) == ["figures/curves.png", "figures/per_class.csv"]
-    assert sync(run_dir, uri, "--verify") == 0
+    for _ in range(2):
+        assert sync(run_dir, uri, "--verify") == 0
+    assert figures(client, run_dir, uri) == ["figures/curves.png", "figures/per_class.csv"]
     assert drawn == {"run": 1}
     assert sent == ["config.yaml", "curves.png", "per_class.csv"]
-
-
-def test_new_predictions_give_new_pictures(make_run, uri, drawn, sent, capsys):
-    run_dir = complete(make_run()[1])
-    assert sync(run_dir, uri) == 0
     (run_dir / "predictions.npz").write_text("new")
-    assert main([str(run_dir), "--uri", uri, "--dry-run"]) == 1
+    assert sync(run_dir, uri, "--dry-run") == 1
     assert "6/6 records sent, pictures missing" in capsys.readouterr().out
     assert sync(run_dir, uri, "--verify") == 0
-    assert sent.count("curves.png") == 2
+    assert sent[3:] == ["curves.png", "per_class.csv"]
 
 
 def test_verify_misses_a_picture(make_run, uri, client, drawn, capsys):
@@ -107,24 +101,16 @@ def test_verify_misses_a_picture(make_run, uri, client, drawn, capsys):
     assert "differs: file figures/curves.png: size 15, expected 21" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("without", NEEDED)
-def test_a_run_without_weights_or_results_has_no_pictures(without, make_run, uri, drawn):
-    run_dir = complete(make_run()[1], without)
-    assert num_behind(run_dir, uri) == 6
-    assert sync(run_dir, uri, "--verify") == 0
-    assert (drawn, num_behind(run_dir, uri)) == ({}, 0)
-
-
-def test_a_failed_run_has_no_pictures(make_run, uri, drawn):
-    run_dir = complete(make_run(state="failed")[1])
+@pytest.mark.parametrize(
+    ("state", "without"), [*[("finished", name) for name in NEEDED], ("failed", None)]
+)
+def test_only_finished_runs_with_weights_have_pictures(state, without, make_run, uri, drawn):
+    run_dir = complete(make_run(state=state)[1], without)
     assert sync(run_dir, uri, "--verify") == 0
     assert (drawn, num_behind(run_dir, uri)) == ({}, 0)
 
 
 def test_a_sweep_is_drawn_at_its_end_where_it_kept_weights(make_run, uri, client, drawn, tmp_path):
-    from visionsweep.tracking.directory import DirectoryReplay
-    from visionsweep.tracking.store import Store
-
     runs = [complete(make_run(f"s/{number}")[1]) for number in range(3)]
     replay = DirectoryReplay(tmp_path / "s", Store(uri))
     replay.hold_checkpoints(True)
@@ -135,7 +121,7 @@ def test_a_sweep_is_drawn_at_its_end_where_it_kept_weights(make_run, uri, client
     replay.advance()
     assert replay.close()
     assert drawn == {"0": 1, "2": 1}
-    assert figures(client, load_ack(runs[1], uri).run_id) == []
+    assert figures(client, runs[1], uri) == []
     assert num_behind(tmp_path / "s", uri) == 0
 
 
@@ -154,16 +140,13 @@ def test_no_status_waits_for_a_picture(make_run, uri, client, tmp_path, draw_wit
 
 
 def test_the_uploader_draws_before_it_ends(make_run, uri, client, drawn, monkeypatch):
-    from visionsweep.tracking.directory import DirectoryReplay
-    from visionsweep.tracking.store import Store
-
     run_dir = complete(make_run()[1])
     monkeypatch.setattr(uploader, "_is_closed_within", lambda seconds: True)
     reports = []
     replay = DirectoryReplay(run_dir, Store(uri))
     assert uploader.upload(replay, 60.0, lambda *report: reports.append(report)) == 0
     assert set(reports) == {(0, None)}
-    assert len(figures(client, load_ack(run_dir, uri).run_id)) == 2
+    assert len(figures(client, run_dir, uri)) == 2
 
 
 def test_a_drawing_error_costs_only_the_pictures(make_run, uri, client, draw_with):
@@ -186,8 +169,6 @@ def test_a_drawing_error_costs_only_the_pictures(make_run, uri, client, draw_wit
 def test_an_upload_cut_off_between_two_pictures_sends_the_rest(
     make_run, uri, client, drawn, sent, monkeypatch
 ):
-    from visionsweep.tracking.store import Store
-
     run_dir = complete(make_run()[1])
     monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", ())
     log_file = Store.log_file
@@ -203,23 +184,17 @@ def test_an_upload_cut_off_between_two_pictures_sends_the_rest(
     assert num_behind(run_dir, uri) == 1
     assert sync(run_dir, uri, "--verify") == 0
     assert sent == ["config.yaml", "curves.png", "per_class.csv"]
-    assert len(figures(client, load_ack(run_dir, uri).run_id)) == 2
+    assert len(figures(client, run_dir, uri)) == 2
 
 
-def test_a_store_that_lost_the_run_gets_all_of_it_again(make_run, uri, client, drawn):
-    from visionsweep.tracking.directory import DirectoryReplay
-    from visionsweep.tracking.store import Store
-
+def test_a_store_that_lost_the_run_gets_it_again_before_its_pictures(make_run, uri, client, drawn):
     run_dir = complete(make_run()[1])
     replay = DirectoryReplay(run_dir, Store(uri))
     replay.advance()
-    first = load_ack(run_dir, uri).run_id
     ack = run_dir / ".mlflow.json"
-    ack.write_text(ack.read_text().replace(first, "0" * 32))
-    (run,) = DirectoryReplay(run_dir, Store(uri)).runs.values() or replay.runs.values()
-    run.record_failure()
-    run.send_pictures()
+    ack.write_text(ack.read_text().replace(load_ack(run_dir, uri).run_id, "0" * 32))
+    replay.runs[run_dir].record_failure()
+    assert not replay.close()
     assert drawn == {}
-    assert run.has_unsent
     assert sync(run_dir, uri, "--verify") == 0
-    assert figures(client, first) == ["figures/curves.png", "figures/per_class.csv"]
+    assert len(figures(client, run_dir, uri)) == 2

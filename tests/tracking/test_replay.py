@@ -6,7 +6,10 @@ import os
 import pytest
 
 from visionsweep.rundir.journal import Journal
+from visionsweep.tracking.directory import DirectoryReplay
+from visionsweep.tracking.store import Store
 from visionsweep.tracking.sync import main
+from visionsweep.tracking.verify import differences
 
 pytestmark = [
     # Raised inside mlflow and its dependencies.
@@ -87,10 +90,6 @@ class AnswersLost:
 
 
 def test_a_lost_answer_doubles_nothing(make_run, uri, client, read):
-    from visionsweep.tracking.directory import DirectoryReplay
-    from visionsweep.tracking.store import Store
-    from visionsweep.tracking.verify import differences
-
     _, run_dir = make_run()
     store = Store(uri)
     store._client = AnswersLost(client)
@@ -153,8 +152,6 @@ def test_odd_names_and_values_arrive_readable(make_run, uri, read):
 
 
 def test_only_changed_files_are_sent_again(make_run, uri, client, read, monkeypatch):
-    from visionsweep.tracking.store import Store
-
     sent = []
     log_file = Store.log_file
 
@@ -180,9 +177,6 @@ def test_only_changed_files_are_sent_again(make_run, uri, client, read, monkeypa
 
 
 def test_the_final_state_waits_for_the_last_file(make_run, uri, read, monkeypatch):
-    from visionsweep.tracking.directory import DirectoryReplay
-    from visionsweep.tracking.store import Store
-
     _, run_dir = make_run()
     replay = DirectoryReplay(run_dir, Store(uri))
     with monkeypatch.context() as no_time_for_files:
@@ -221,9 +215,6 @@ def test_weights_deleted_before_they_were_sent_are_no_loss(make_run, uri, read, 
 
 
 def test_weights_that_did_not_arrive_are_a_difference(make_run, uri):
-    from visionsweep.tracking.store import Store
-    from visionsweep.tracking.verify import differences
-
     journal, run_dir = make_run("s/0", state=None)
     best = add_weights(journal, run_dir)
     assert sync(run_dir, uri, "--verify") == 0
@@ -328,8 +319,6 @@ def test_verify_finds_missing_and_foreign_points(make_run, uri, client, read, ca
 def test_a_run_whose_files_are_refused_comes_last(
     make_run, uri, read, tmp_path, capsys, monkeypatch
 ):
-    from visionsweep.tracking.store import Store
-
     log_file = Store.log_file
 
     def refuse(self, run_id, path, folder, **how):
