@@ -1,12 +1,15 @@
-"""MLflow's page of a sweep of 300 trials: `python benchmarks/mlflow_page.py`. Needs Chromium and Playwright.
+"""MLflow's page of a sweep of 300 trials: `python benchmarks/mlflow_page.py`.
 
-The sweep's directory is made up (`sweep_page.py`), but its journals are as a run writes them: 27 epochs, 31 metrics, 29
-parameters and more, two data sets, two trials of three pruned. `sync` sends it to SQLite, and `mlflow ui` shows it as
-`make ui` does. Measured until the rows can be seen, each the median of 5: the table as it opens (the sweep alone, its
-trials folded in) and sorted by the best F1 (trials). `fresh`: in a browser that has nothing of MLflow's page yet;
-`inside`: from within the page, where the table was shown before. MLflow's page asks for 100 runs at a time; the others
-come with "Load more". `bare` is the floor: as many runs that have a name, one metric and nothing else. The bar: rows
-within 2 s. Then the sweep's report in the frame of MLflow's artifacts: drawn, and no error on the console.
+Needs Chromium and Playwright. The sweep's directory is made up (`sweep_page.py`), but its journals
+are those of real runs: 27 epochs, 31 metrics, at least 29 parameters, two data sets, two of three
+trials pruned. `sync` sends it to SQLite, and `mlflow ui` shows it as `make ui` does.
+
+Measures the time until the rows are visible, median of 5: the table as it opens (the sweep alone,
+its trials folded in), and the trials sorted by the best F1. `fresh`: in a browser without anything
+of MLflow's page; `inside`: from within the page, which has shown the table before. MLflow's page
+loads 100 runs at a time; "Load more" brings the others. `bare` is the floor: as many runs with a
+name, one metric and nothing else. The bar: rows within 2 s. Then it opens the sweep's report in
+the frame of MLflow's artifacts: drawn, without an error on the console.
 """
 
 import argparse
@@ -36,18 +39,20 @@ from tests.browser.mlflow_ui import MlflowUi, chromium, fresh_page
 from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import SweptTrial, read_sweep
 from visionsweep.rundir.journal import Journal
+from visionsweep.rundir.layout import JOURNAL, REPORT
 from visionsweep.tracking import sync
 
 ROUNDS = 5
 EXPERIMENT = "visionsweep"
 STUDY = "sweep"
 NUM_ROWS = 15  # fewer than fit into the window
-SETTLE_MS = 1000  # the page goes on drawing the list of experiments
+SETTLE_MS = 1000  # the page still draws the list of experiments
 BARE = "bare"
 BAR = 2.0
 VIEWS = {
     "folded": "workflowType=machine_learning",
-    "sorted": "workflowType=machine_learning&orderByKey=metrics.%60best%2Ff1_macro%60&orderByAsc=false",
+    "sorted": "workflowType=machine_learning&orderByAsc=false"
+    "&orderByKey=metrics.%60best%2Ff1_macro%60",
 }
 # The rows that fit into the window are there, each with its name.
 ROWS = """count => {
@@ -84,7 +89,7 @@ def write_journals(sweep_dir: Path) -> None:
     """Give each trial of a made up sweep the journal of a real run, with the curve that it has."""
     for trial in read_sweep(sweep_dir).trials:
         run_dir = sweep_dir / str(trial.directory)
-        (run_dir / "events.jsonl").unlink()
+        (run_dir / JOURNAL).unlink()
         _write_journal(run_dir, trial)
 
 
@@ -151,7 +156,7 @@ def _metrics(value: float, lr: float) -> dict[str, float]:
 
 
 class Table:
-    """The runs table of one experiment in the browser: how long it takes, and where that time goes."""
+    """The runs table of one experiment in the browser: how long it takes, and why."""
 
     def __init__(self, ui: MlflowUi, experiment_id: str, view: str, num_rows: int) -> None:
         self.home = f"{ui.uri}/#/experiments"
@@ -213,7 +218,7 @@ def measure_tables(
 
 
 def make_bare_runs(database: Path, count: int) -> None:
-    """Add an experiment of finished runs with a name and one metric: the least that a table can show."""
+    """Add an experiment of finished runs with a name and one metric: the least a table shows."""
     client = MlflowClient(f"sqlite:///{database}")
     experiment_id = client.create_experiment(BARE)
     for number in range(count):
@@ -223,8 +228,9 @@ def make_bare_runs(database: Path, count: int) -> None:
 
 
 def measure_report(ui: MlflowUi, browser: Any, experiment_id: str, parent: str) -> float:
-    """Return the seconds until the report's charts are drawn in the frame of the artifacts; no error may be there."""
-    url = f"{ui.uri}/#/experiments/{experiment_id}/runs/{parent}/artifacts/report.html?workflowType=machine_learning"
+    """Return the seconds until the report's charts are drawn in the frame of the artifacts."""
+    run = f"{ui.uri}/#/experiments/{experiment_id}/runs/{parent}"
+    url = f"{run}/artifacts/{REPORT}?workflowType=machine_learning"
     with fresh_page(browser) as (page, errors):
         started = time.perf_counter()
         page.goto(url)
@@ -266,7 +272,7 @@ def main() -> None:
             write_journals(sweep_dir)
             figures["upload"] = upload(sweep_dir, database)
             make_bare_runs(database, arguments.trials)
-        page, record = sweep_dir / "report.html", read_sweep(sweep_dir)
+        page, record = sweep_dir / REPORT, read_sweep(sweep_dir)
         figures["report_made"] = timed(lambda: write_sweep_page(record, page))
         figures["report_megabytes"] = page.stat().st_size / 1e6
         with MlflowUi(database) as ui, chromium() as browser:

@@ -1,21 +1,23 @@
-"""What tracking costs training, and how far MLflow lags: `python benchmarks/tracking.py`. One thread; about 8 minutes.
+"""What tracking costs training, and how far MLflow lags: `python benchmarks/tracking.py`.
 
-In one run, each a part that `--parts` chooses:
-epoch    an epoch of `experiment=fashion_mnist` (48,000 training images, 12,000 for validation), and what the trainer
-         writes at its end: best.pt, last.pt, the journal's record, its fsync. Trained on a part of the images; the
-         training time is scaled up, validation is whole. Always run, but for `--parts dead` alone.
-record   a record of the journal with 5 metrics, and with all those of the epoch, written one after another.
-peers    the epoch's values logged in turn by the journal (record and fsync), by `mlflow.log_metrics` and by Lightning's
-         `MLFlowLogger`, the latter two to an SQLite file (initialized before, journal mode as MLflow leaves it) and
-         through a server on one (one worker, no jobs). Each calls once an epoch; Lightning's Trainer does it twice.
-backlog  8 trainers that only write an epoch's record each second, and one uploader: records that the store lacks.
-         Nothing trains beside it; writers, uploader and server share the cores.
-dead     real runs on the digits with a server that refuses, and one that never answers, against `tracking=none`:
-         time from the first epoch's start to the last one's end. What a user waits for after that is at most
-         `tracking.wait_seconds` (0 here, by default 60).
+One thread; about 8 minutes. `--parts` chooses among:
+epoch    an epoch of `experiment=fashion_mnist` (48,000 training images, 12,000 for validation),
+         and what the trainer writes at its end: best and last checkpoint, the journal's record,
+         its fsync. Trains on some of the images and scales the training time up; validation is
+         complete. Always runs, except for `--parts dead` alone.
+record   a record of the journal with 5 metrics, and one with all those of the epoch.
+peers    the epoch's values logged in turn by the journal (record and fsync), `mlflow.log_metrics`
+         and Lightning's `MLFlowLogger`; the latter two to an initialized SQLite file in MLflow's
+         journal mode, and through a server on one (one worker, no jobs). One call per epoch,
+         though Lightning's Trainer makes two.
+backlog  8 trainers that only write an epoch's record per second, and one uploader: how many records
+         the store lacks. Nothing trains; writers, uploader and server share the cores.
+dead     real runs on the digits with a server that refuses, and one that never answers, against
+         `tracking=none`: time from the start of the first epoch to the end of the last. After
+         that, a user waits at most `tracking.wait_seconds` (0 here, 60 by default).
 
-Prints tables, then one JSON line. Files go to the temporary directory (TMPDIR); in one that is memory, an fsync
-costs nothing. Lightning's logger is needed for its rows: `pip install -e ".[bench]"`.
+Prints tables, then one JSON line. Files go to the temporary directory (TMPDIR); if that is in
+memory, an fsync costs nothing. The rows of Lightning need `pip install -e ".[bench]"`.
 """
 
 import argparse
@@ -46,7 +48,7 @@ from tracking_apps.peers import start_peer
 from tests.mlflow_process import MlflowProcess, on_database
 
 PARTS = ("epoch", "record", "peers", "backlog", "dead")
-RECORD_BAR = 20e-6  # seconds a record
+RECORD_BAR = 20e-6  # seconds per record
 EPOCH_BAR = 0.01  # share of an epoch
 DEAD_BAR = 0.01  # of the training time with tracking=none
 TRAINERS = 8
@@ -65,14 +67,14 @@ def main() -> None:
     )
     parser.add_argument("--epochs", type=int, default=6, help="epochs that are timed")
     parser.add_argument("--calls", type=int, default=200, help="calls of each peer")
-    parser.add_argument("--rate", type=float, default=1.0, help="records a second of each trainer")
+    parser.add_argument("--rate", type=float, default=1.0, help="records per second and trainer")
     parser.add_argument("--seconds", type=float, default=30.0, help="for which trainers write")
     parser.add_argument(
         "--rounds", type=int, default=5, help="runs of each variant, with a dead server and without"
     )
     parser.add_argument("--run-epochs", type=int, default=100, help="epochs of each such run")
     parser.add_argument(
-        "--quick", action="store_true", help="everything once and small: no figure to rely on"
+        "--quick", action="store_true", help="everything once and small: not for real figures"
     )
     arguments = parser.parse_args()
     if arguments.quick:
@@ -103,14 +105,14 @@ def show_epoch(costs: EpochCosts, arguments: argparse.Namespace) -> dict[str, fl
     shares = {name: statistics.median(seconds) / costs.epoch for name, seconds in parts.items()}
     print(
         f"\nepoch of Fashion-MNIST, {costs.num_images:,} training images: {costs.epoch:.2f} s "
-        f"(median of {arguments.epochs}, trained on {arguments.images:,} images and scaled; validation whole)"
+        f"(median of {arguments.epochs}, trained on {arguments.images:,} images and scaled)"
     )
     print(f"{'at its end':32}{'ms, median (min..max)':>28}{'of the epoch':>14}")
     names = {"journal": "record and its fsync", "recorder": "best.pt, last.pt, record, fsync"}
     for name, seconds in parts.items():
         print(f"{names[name]:32}{_spread(seconds):>28}{100 * shares[name]:>12.3f} %")
     start = f"{1000 * costs.start:.0f} ms, {100 * costs.start / costs.epoch:.1f} % of one epoch"
-    print(f"once a run, start of the record (digests of all images): {start}")
+    print(f"once per run, start of the record (digests of all images): {start}")
     print(_bar("share of an epoch, checkpoints included", shares["recorder"], EPOCH_BAR, "{:.2%}"))
     return {
         "seconds": round(costs.epoch, 2),
@@ -175,8 +177,8 @@ def measure_stores(
                     uri, database, values, TRAINERS, arguments.rate, arguments.seconds, place
                 )
             print(
-                f"\nbacklog: {TRAINERS} trainers, {arguments.rate:g} epoch's record a second each for "
-                f"{arguments.seconds:g} s; every point counted in the store: there once"
+                f"\nbacklog: {TRAINERS} trainers, {arguments.rate:g} records per second each for "
+                f"{arguments.seconds:g} s; the store has every point once"
             )
             columns = (
                 "first sent, s",
@@ -234,9 +236,8 @@ def show_peers(
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 peers[name].run(max(1, calls // rounds))
     ours = statistics.median(peers["journal"].seconds)
-    print(
-        f"\n{len(costs.values)} values of an epoch, {len(peers['journal'].seconds)} calls of each, in turn"
-    )
+    num_calls = len(peers["journal"].seconds)
+    print(f"\n{len(costs.values)} values of an epoch, {num_calls} calls of each, in turn")
     print(
         f"{'':30}{'p50, ms':>10}{'p99, ms':>10}{'CPU, ms':>10}{'of the epoch':>14}{'of ours':>10}"
     )
@@ -266,12 +267,12 @@ def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Train with dead servers and without tracking, and print how long it took."""
     measured = measure_trainings(arguments.rounds, arguments.run_epochs, directory)
     print(
-        f"\ntraining with a dead server: digits, {arguments.run_epochs} epochs, {arguments.rounds} runs of each, in "
-        "turn; ratios to tracking=none of the same round (95 % interval)"
+        f"\ntraining with a dead server: digits, {arguments.run_epochs} epochs, "
+        f"{arguments.rounds} runs of each in turn; ratios to tracking=none in the same round (95 % "
+        "interval)"
     )
-    print(
-        f"{'server':16}{'s, median (min..max)':>24}{'seconds':>24}{'median epoch':>24}{'CPU':>24}{'uploader CPU':>14}"
-    )
+    columns = ("s, median (min..max)", "seconds", "median epoch", "CPU")
+    print(f"{'server':16}" + "".join(f"{column:>24}" for column in columns))
     result: dict[str, Any] = {}
     for variant in VARIANTS:
         runs = measured[variant]
@@ -296,19 +297,18 @@ def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
                 if high <= DEAD_BAR
                 else "MISSED"
                 if low > DEAD_BAR
-                else "not settled: more --rounds"
+                else "undecided: use more --rounds"
             )
             found = f"{mean:+.2%} ({low:+.2%} to {high:+.2%}), bar {DEAD_BAR:+.2%}: {verdict}"
             print(f"server that {variant}, {what}: {found}")
         share = result[variant]["uploader_cpu"] / result[variant]["seconds"]
-        print(
-            f"server that {variant}, at most, if the uploader had to share the trainer's core: {share:+.2%}"
-        )
+        print(f"server that {variant}, at most, if uploader and trainer share a core: {share:+.2%}")
     return result
 
 
 def _bar(what: str, value: float, bar: float, form: str) -> str:
-    return f"{what}: {form.format(value)}, bar {form.format(bar)}: {'met' if value <= bar else 'MISSED'}"
+    verdict = "met" if value <= bar else "MISSED"
+    return f"{what}: {form.format(value)}, bar {form.format(bar)}: {verdict}"
 
 
 def _spread(seconds: list[float], scale: float = 1000.0, digits: int = 2) -> str:

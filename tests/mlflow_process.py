@@ -1,4 +1,4 @@
-"""`mlflow server`, `mlflow ui` or `mlflow models serve`, as a user starts it, on a free port of this machine."""
+"""`mlflow server`, `mlflow ui` or `mlflow models serve` as a user starts it, on a free port."""
 
 import contextlib
 import os
@@ -17,12 +17,12 @@ START_SECONDS = 120.0
 
 
 class MlflowProcess:
-    """A command of MLflow's that serves, with the environment of the Makefile's `ui`. A context manager."""
+    """A serving command of MLflow, with the environment of `make ui`. A context manager."""
 
     def __init__(
         self, directory: Path, *command: str, environment: Mapping[str, str] | None = None
     ) -> None:
-        """``directory``: where it works, and writes its log. It is started by `start`, or as a context."""
+        """``directory``: its current directory and that of its log. `start` starts it."""
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.log = directory / f"mlflow-{self.port}.log"
@@ -40,7 +40,7 @@ class MlflowProcess:
         self.kill()
 
     def start(self) -> None:
-        """Start it and wait until it answers; raises RuntimeError with the end of its log if that never happens."""
+        """Start it and wait until it answers. Raises RuntimeError with the end of its log."""
         binaries = Path(sys.executable).parent
         environment = os.environ | {
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",  # it looks for uvicorn there
@@ -51,9 +51,13 @@ class MlflowProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(binaries / "mlflow"), *self._command],
-                cwd=self.log.parent, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                cwd=self.log.parent,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -85,7 +89,7 @@ def on_database(uri: str) -> tuple[str, ...]:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on now, from below those that the system gives to clients' connections."""
+    """Return a port on which nothing listens now, below those of outgoing connections."""
     while True:
         port = random.SystemRandom().randrange(12_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):

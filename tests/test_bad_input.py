@@ -271,14 +271,14 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "used directory": (
         used_directory,
         ["name=first"],
-        "{tmp}/outputs/first is never overwritten: it holds a run already; go on with `python train.py "
-        "resume=outputs/first`, or choose another name",
+        "{tmp}/outputs/first is never overwritten: it holds a run already; resume it with "
+        "`python train.py resume=outputs/first`, or choose another name",
     ),
     "folder that cannot be made": (
         file_for_folder,
         ["name=first"],
-        "{tmp}/outputs/first: cannot be made (Not a directory); start the command where you may write, or give "
-        "hydra.run.dir=DIR",
+        "{tmp}/outputs/first cannot be created (Not a directory); start the command where you may "
+        "write, or set hydra.run.dir=DIR",
     ),
     "no learning rate": (
         nothing,
@@ -305,7 +305,7 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "sweep in the other direction": (
         nothing,
         ["--multirun", "hydra.sweeper.direction=minimize", "study=s"],
-        "hydra.sweeper.direction: the objective is to maximize, got minimize",
+        "hydra.sweeper.direction: expected maximize as in `objective`, got minimize",
     ),
     "tracking into a folder": (
         nothing,

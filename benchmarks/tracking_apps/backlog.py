@@ -1,4 +1,4 @@
-"""How far the uploader of a sweep falls behind: trainers that only write their journals, and the real uploader.
+"""How far a sweep's uploader falls behind trainers that only write their journals.
 
 `python backlog.py RUN_DIR VALUES RECORDS PERIOD DELAY` is one of those trainers.
 """
@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from visionsweep.rundir.journal import Journal, read_journal
-from visionsweep.tracking.ack import count_lines, load_ack, num_behind, run_directories
+from visionsweep.rundir.layout import run_directories
+from visionsweep.tracking.ack import count_lines, load_ack, num_behind
 from visionsweep.tracking.process import start_uploader
 
 from .stores import connect
@@ -27,12 +28,12 @@ WAIT_SECONDS = 120.0
 class Backlog:
     """What one uploader did with the records of all trainers."""
 
-    first_sent: float  # seconds from the uploader's start until the store had a record: imports, the first connection
-    largest: int  # records that the store did not have
-    steady: int  # the largest in the second half of the writing time
-    final: int  # when the last record was written
-    catch_up: float  # seconds from there until the store had all
-    cpu: float  # seconds of the uploader, from its start
+    first_sent: float  # seconds from the uploader's start to the first record in the store
+    largest: int  # most records that the store lacked
+    steady: int  # the same in the second half of the writing time
+    final: int  # the same when the last record was written
+    catch_up: float  # seconds from then until the store had all
+    cpu: float  # CPU seconds of the uploader
     steady_cpu: float  # of a core, in the second half
     records: int
 
@@ -54,9 +55,9 @@ def measure_backlog(
     seconds: float,
     directory: Path,
 ) -> Backlog:
-    """Run trainers that write `rate` records of an epoch a second each; ends the benchmark where points are missing.
+    """Run trainers that write `rate` records per second each; exit if points are missing.
 
-    `database` is the SQLite file that the store of `uri` keeps; the points in it are counted at the end.
+    `database` is the SQLite file behind `uri`; its points are counted at the end.
     """
     records = round(rate * seconds)
     began = time.time()
@@ -75,7 +76,7 @@ def measure_backlog(
     while True:
         is_writing = any(writer.poll() is None for writer in writers)
         runs = run_directories(directory)
-        behind = sum(num_behind(run, uri) for run in runs)
+        behind = num_behind(directory, uri)
         cpu = process.cpu_times()
         samples.append(
             _Sample(time.time(), sum(map(count_lines, runs)), behind, cpu.user + cpu.system)
@@ -112,7 +113,7 @@ def measure_backlog(
 def _check(
     directory: Path, uri: str, database: str, records: int, keys: int, trainers: int
 ) -> None:
-    """End the benchmark unless the store has every point once: a figure of an upload that lost some is none."""
+    """End the benchmark unless the store has every point once."""
     runs = run_directories(directory)
     with connect(database) as connection:
         for run in runs:
@@ -129,7 +130,7 @@ def _check(
 
 
 def main() -> None:
-    """Be a trainer that does not train."""
+    """Write the journal of a trainer without training."""
     run_dir, file = map(Path, sys.argv[1:3])
     records, period, delay = int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
     values = json.loads(file.read_text(encoding="utf-8"))

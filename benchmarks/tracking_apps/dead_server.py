@@ -9,6 +9,7 @@ from scipy import stats
 from sweep_apps.process import run_commands
 
 from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.layout import UPLOADER_LOG
 from visionsweep.rundir.result import read_result
 
 from .stores import refusing_server, silent_server
@@ -33,7 +34,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of a variant to tracking=none in the same round: geometric mean, and its 95 % interval (Student's t)."""
+    """Of a variant to tracking=none in the same round: geometric mean, 95 % interval (Student)."""
 
     mean: float
     low: float
@@ -41,7 +42,7 @@ class Ratio:
 
 
 def measure_trainings(rounds: int, epochs: int, directory: Path) -> dict[str, list[Training]]:
-    """Train once a variant and round, the variants in turn; ends the benchmark where nobody called a dead server."""
+    """Train once per variant and round; exit if no uploader called a dead server."""
     measured: dict[str, list[Training]] = {variant: [] for variant in VARIANTS}
     with refusing_server() as refusing, silent_server() as (silent, connections):
         uris = {NONE: None, REFUSES: refusing, SILENT: silent}
@@ -56,7 +57,7 @@ def measure_trainings(rounds: int, epochs: int, directory: Path) -> dict[str, li
                 calls = {NONE: 1, REFUSES: training.refusals, SILENT: len(connections) - num_before}
                 if not calls[variant]:
                     raise SystemExit(
-                        f"the uploader did not get to call a server that {variant}: more epochs a run"
+                        f"no uploader called the server that {variant}: use more --run-epochs"
                     )
     return measured
 
@@ -88,7 +89,7 @@ def _train(uri: str | None, epochs: int, directory: Path) -> Training:
     ]
     end = epochs_done[-1]["time"] / 1000
     cpu, uploader_cpu = run.cpu_between(end - result["seconds"], end)
-    log = run_dir / "uploader.log"
+    log = run_dir / UPLOADER_LOG
     refusals = log.read_text(errors="replace").count("the store refused") if log.exists() else 0
     speeds = [record["values"]["train/images_per_second"] for record in epochs_done]
     return Training(result["seconds"], 1 / statistics.median(speeds), cpu, uploader_cpu, refusals)

@@ -1,4 +1,4 @@
-"""What recording costs the trainer: a record of the journal, and all that is written at the end of an epoch."""
+"""What recording costs the trainer: a record of the journal, and all that ends an epoch."""
 
 import statistics
 import time
@@ -9,11 +9,11 @@ from typing import Any
 
 import hydra
 import torch
+from visionsweep.run.entry import start_journal
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
 from visionsweep.run.assemble import assemble
 from visionsweep.run.description import resolved_config, write_description
-from visionsweep.run.entry import start_journal
 from visionsweep.run.recorder import Best, Recorder
 from visionsweep.rundir.heartbeat import watched
 from visionsweep.rundir.journal import Journal
@@ -31,13 +31,13 @@ FEW = {
 
 @dataclass(frozen=True)
 class EpochCosts:
-    """Seconds of one epoch of Fashion-MNIST and of what is written at its end, one a trained epoch."""
+    """Seconds of one epoch of Fashion-MNIST, and those of each write at its end."""
 
-    epoch: float  # all training images, and validation; without what the recorder does
+    epoch: float  # all training images, and validation, without the recorder
     record: list[float]  # the journal's record
     sync: list[float]  # its fsync
-    recorder: list[float]  # both, with best.pt and last.pt
-    start: float  # once a run: parameters, tags, data sets (digests of all images), first files
+    recorder: list[float]  # both, and the checkpoints
+    start: float  # once per run: parameters, tags, data sets (digests of all images), first files
     num_images: int  # of the training images, in a whole epoch
     values: dict[str, float]  # the last epoch's metrics
 
@@ -62,9 +62,9 @@ class Timer:
 
 
 def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
-    """Train on the first `images` training images, as `train.py experiment=fashion_mnist` does, one thread.
+    """Train on the first training images as `train.py experiment=fashion_mnist` does, one thread.
 
-    The training time of an epoch is scaled up to all training images; validation is whole.
+    The training time of an epoch is scaled up to all training images; validation is complete.
     """
     torch.set_num_threads(1)
     with hydra.initialize_config_dir(str(CONF)):
@@ -127,7 +127,7 @@ def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
 
 
 def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` records with these values, written one after another."""
+    """Return the seconds of each of `number` records with these values."""
     journal = Journal(run_dir)
     timer = Timer()
     write = timer.around(journal.metrics)
@@ -138,7 +138,7 @@ def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[f
 
 
 def time_syncs(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` flushes to disk, a record before each."""
+    """Return the seconds of each of `number` flushes to disk, one after each record."""
     journal = Journal(run_dir)
     timer = Timer()
     sync = timer.around(journal.sync)

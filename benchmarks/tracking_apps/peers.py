@@ -1,7 +1,7 @@
-"""Logs an epoch's values in one of several ways, timed: the trainer's side of each, in a process of its own.
+"""Logs an epoch's values in one of several ways, timed on the trainer's side, in a new process.
 
-`python peers.py WAY TARGET VALUES`: each number on stdin asks for so many calls; a JSON line on stdout answers, after
-a first one that says that it is ready.
+`python peers.py WAY TARGET VALUES` prints a JSON line when it is ready. Each number on stdin asks
+for that many calls; a JSON line on stdout answers.
 """
 
 import json
@@ -62,7 +62,7 @@ class Peer:
     cpu: float = 0.0  # of all calls, in the process that makes them
 
     def run(self, calls: int) -> None:
-        """Make so many calls."""
+        """Make this many calls."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{calls}\n".encode())
         self.process.stdin.flush()

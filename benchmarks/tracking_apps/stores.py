@@ -17,7 +17,7 @@ def sqlite_uri(directory: Path) -> str:
 
 
 def initialize(uri: str) -> None:
-    """Have MLflow make its tables, in a process of its own: two clients of a fresh file would break it."""
+    """Have MLflow create its tables, in one process: two clients would break a fresh file."""
     subprocess.run(
         [
             sys.executable,
@@ -45,7 +45,7 @@ def refusing_server() -> Iterator[str]:
 
 @contextlib.contextmanager
 def silent_server() -> Iterator[tuple[str, list[socket.socket]]]:
-    """Yield an address that accepts every connection and never answers, and the connections so far."""
+    """Yield an address that accepts connections and never answers, and the connections."""
     accepted: list[socket.socket] = []
 
     def accept() -> None:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\",\]]+")
+# A password may contain what ends a URL elsewhere, such as a comma.
+_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?:(?!://)[^\s@])*@)?[^\s'\",\]]+")
 
 
 def first_line(error: BaseException) -> str:
@@ -95,6 +96,7 @@ def _mask(url: str) -> str:
 
     try:
         parsed = make_url(url)
+        # Rendering would escape an "@" in the path of an SQLite file.
         return url if parsed.password is None else parsed.render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)

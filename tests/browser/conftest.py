@@ -1,6 +1,5 @@
-"""A small sweep, the MLflow page of it, and a browser: what the tests of this directory look at."""
+"""A small sweep, its MLflow page, and a browser."""
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.lock import lock_file
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,18 +47,18 @@ COMMAND = (
 
 @dataclass(frozen=True)
 class Run:
-    """A trial as its own directory tells it: nothing here comes from MLflow."""
+    """A trial as read from its directory, without MLflow."""
 
     number: int
     name: str
     state: str
     best_f1: float | None  # best/f1_macro; a pruned trial has none
-    losses: list[float]  # train/loss, one an epoch
+    losses: list[float]  # train/loss, one per epoch
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A finished sweep: its directory, the MLflow database, its trials in the order of their numbers."""
+    """A finished sweep: its directory, the MLflow database, its trials by number."""
 
     directory: Path
     database: Path
@@ -93,12 +93,11 @@ def read_run(run_dir: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Sweep:
-    """Run the real command, once even where several processes share the tests out."""
+    """Run the real command, once for all workers of pytest-xdist."""
     base = tmp_path_factory.getbasetemp()
     directory = (base if worker_id == "master" else base.parent) / "sweep"
     directory.mkdir(exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(directory / "lock"):
         if not (directory / "done").exists():
             command = [sys.executable, str(ROOT / "train.py"), *COMMAND]
             environment = {
@@ -179,9 +178,9 @@ def view(browser: "Browser") -> Iterator[View]:
 
 @pytest.fixture
 def picture(tmp_path: Path) -> "Callable[[Page, str], None]":
-    """Return a function that writes a picture of the page; also into $VISIONSWEEP_PICTURES where that is set.
+    """Return a function that writes a picture of the page, also into $VISIONSWEEP_PICTURES if set.
 
-    `VISIONSWEEP_PICTURES=docs/pictures python -m pytest -n 0 tests/browser` makes the pictures of the docs.
+    `VISIONSWEEP_PICTURES=docs/pictures pytest -n 0 tests/browser` makes those of the docs.
     """
     from tests.browser.mlflow_ui import take_picture
 

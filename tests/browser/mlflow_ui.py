@@ -25,8 +25,8 @@ FLAGS = (
     "--disable-sync",
 )
 WIDTH, HEIGHT = 1400, 900
-PATIENCE_MS = 90_000  # of every wait: they end as soon as what they wait for is there
-# MLflow opens the panel of its assistant over the page at the first visit; this is what it notes when that is closed.
+PATIENCE_MS = 90_000  # every wait ends as soon as its condition holds
+# At the first visit, MLflow opens the panel of its assistant over the page, unless this is set.
 NO_ASSISTANT = (
     "try { localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true') } catch {}"
 )
@@ -70,7 +70,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextlib.contextmanager
 def fresh_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
-    """Open a page with nothing stored from earlier ones; yield it and the errors of its console and frames."""
+    """Open a page without stored data; yield it and the errors of its console and frames."""
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
     context.add_init_script(NO_ASSISTANT)
     context.set_default_timeout(PATIENCE_MS)
@@ -84,10 +84,10 @@ def fresh_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
 
 
 def _error(message: ConsoleMessage) -> list[str]:
-    """Return an error of the console as a line; none for the two that MLflow 3.17 itself makes on every page.
+    """Return an error of the console as a line, except for two that MLflow 3.17 has on every page.
 
-    Without a login there is no user to ask for (404), and its charts resize while they are being laid out. Both are
-    recognized by address or wording, and only outside the frame in which an HTML artifact is shown (a blob).
+    Without a login there is no user to ask for (404), and its charts resize during layout. Both are
+    known by address or wording, and only outside the frame of an HTML artifact (a blob).
     """
     if message.type != "error":
         return []
@@ -108,6 +108,6 @@ def _error(message: ConsoleMessage) -> list[str]:
 
 
 def take_picture(page: Page, path: Path) -> None:
-    """Write a PNG of what is to be seen, with few colours: small enough for a repository."""
+    """Write a PNG of the page with few colours, small enough for a repository."""
     picture = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -1,6 +1,6 @@
-"""MLflow's page of a finished sweep, looked at in a real browser.
+"""MLflow's page of a finished sweep in a real browser.
 
-`VISIONSWEEP_PICTURES=docs/pictures python -m pytest -n 0 tests/browser` makes the pictures of the docs.
+`VISIONSWEEP_PICTURES=docs/pictures python -m pytest -n 0 tests/browser` makes those of the docs.
 """
 
 import csv
@@ -23,7 +23,7 @@ pytestmark = [
 
 expect.set_options(timeout=PATIENCE_MS)
 
-# The switch at the top left stands on GenAI at the first visit, where runs are "evaluations"; this is its other side.
+# At the first visit, the switch at the top left is on GenAI, where runs are "evaluations".
 MODEL_TRAINING = "workflowType=machine_learning"
 
 
@@ -32,7 +32,8 @@ def runs_url(ui, parent):
 
 
 def run_url(ui, parent, run_id, rest=""):
-    return f"{ui.uri}/#/experiments/{parent['info']['experiment_id']}/runs/{run_id}{rest}?{MODEL_TRAINING}"
+    experiment = f"{ui.uri}/#/experiments/{parent['info']['experiment_id']}"
+    return f"{experiment}/runs/{run_id}{rest}?{MODEL_TRAINING}"
 
 
 def row_of(page: Page, name: str) -> Locator:
@@ -45,7 +46,8 @@ def row_of(page: Page, name: str) -> Locator:
 def shown_names(page: Page) -> list[str]:
     """Return the names of the runs from the top of the table to its end."""
     rows = page.locator(".ag-pinned-left-cols-container .ag-row").evaluate_all(
-        "rows => rows.map(r => [Number(r.getAttribute('row-index')), r.querySelector('a')?.textContent ?? ''])"
+        """rows => rows.map(r => [
+            Number(r.getAttribute('row-index')), r.querySelector('a')?.textContent ?? ''])"""
     )
     return [name for _, name in sorted(rows) if name]
 
@@ -61,7 +63,7 @@ def choose_columns(page: Page, hide: tuple[str, ...], show: tuple[str, ...]) -> 
     page.get_by_role("button", name="Columns").click()
     for column in (*hide, *show):
         page.get_by_placeholder("Search columns").fill(column)
-        # What was searched for is marked within the names, so only a node's whole text tells "loss" from "val/loss".
+        # Only a node's whole text tells "loss" from "val/loss".
         node = page.locator(
             ".du-bois-light-tree-treenode", has_text=re.compile(f"^{re.escape(column)}$")
         )
@@ -69,7 +71,7 @@ def choose_columns(page: Page, hide: tuple[str, ...], show: tuple[str, ...]) -> 
     page.keyboard.press("Escape")
 
 
-def test_the_trials_stand_below_their_sweep(sweep, ui, parent, view, picture):
+def test_trials_are_nested_below_their_sweep(sweep, ui, parent, view, picture):
     page = view.page
     page.goto(runs_url(ui, parent))
     row_of(page, STUDY).wait_for()
@@ -111,8 +113,9 @@ def test_the_table_sorts_by_the_best_f1_of_the_journals(sweep, ui, parent, view,
             len(sweep.runs) + 1
         )
         page.wait_for_function(
-            """name => [...document.querySelectorAll('.ag-pinned-left-cols-container .ag-row')]
-                .some(r => Number(r.getAttribute('row-index')) < 2 && r.textContent.includes(name))""",
+            """name => [
+                ...document.querySelectorAll('.ag-pinned-left-cols-container .ag-row')
+            ].some(r => Number(r.getAttribute('row-index')) < 2 && r.textContent.includes(name))""",
             arg=first_trial,
         )
         trials = [
@@ -159,7 +162,7 @@ def test_three_runs_are_compared_with_their_loss_curves(sweep, ui, parent, view,
     assert view.errors == []
 
 
-def test_the_description_is_a_leaderboard_whose_links_lead_to_the_trials(
+def test_the_leaderboard_in_the_description_links_to_the_trials(
     sweep, ui, parent, children, view, picture
 ):
     page = view.page
@@ -212,10 +215,12 @@ def test_the_report_is_drawn_in_the_frame_of_the_artifacts(sweep, ui, parent, vi
     assert frame.evaluate("() => document.documentElement.dataset.charts") == str(len(charts))
     assert frame.evaluate("() => document.getElementById('problem').textContent") == ""
     layers = ".scatterlayer path, .barlayer path, .heatmaplayer image"
-    empty = "layers => [...document.querySelectorAll('.chart')].filter(c => !c.querySelector(layers)).map(c => c.id)"
+    empty = """layers => [...document.querySelectorAll('.chart')]
+        .filter(c => !c.querySelector(layers)).map(c => c.id)"""
     assert frame.evaluate(empty, layers) == []
     rows = frame.evaluate(
-        "() => [...document.querySelectorAll('#leaderboard tbody tr')].map(r => r.cells[1].textContent)"
+        """() => [...document.querySelectorAll('#leaderboard tbody tr')]
+            .map(r => r.cells[1].textContent)"""
     )
     assert rows[: len(sweep.ranked())] == [f"#{run.number}" for run in sweep.ranked()]
     assert len(rows) == len(sweep.runs)
@@ -223,8 +228,8 @@ def test_the_report_is_drawn_in_the_frame_of_the_artifacts(sweep, ui, parent, vi
     assert view.errors == []
 
 
-def test_what_goes_wrong_in_the_frame_of_the_artifacts_is_seen(sweep, ui, parent, children, view):
-    """The errors that the other tests look for do arrive, from within the sandbox too."""
+def test_errors_in_the_frame_of_the_artifacts_are_seen(sweep, ui, parent, children, view):
+    """The errors that the other tests look for do arrive, even from within the sandbox."""
     pruned = next(run for run in sweep.runs if run.state == "pruned")
     artifacts = sweep.database.parent / "mlartifacts" / children[pruned.number] / "artifacts"
     page = "<script>console.error('said'); window.done = 1; null.thrown</script>"
@@ -248,7 +253,8 @@ def test_the_confusion_matrix_of_a_trial_is_shown(sweep, ui, parent, children, v
     page.wait_for_function("() => document.querySelector(\"img[src^='blob:']\").naturalWidth > 0")
     original = sweep.directory / str(best.number) / "figures" / "confusion_matrix.png"
     content = drawn.evaluate(
-        """async image => Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer()))"""
+        """async image =>
+            Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer()))"""
     )
     assert bytes(content) == original.read_bytes()
     picture(page, "mlflow_confusion_matrix")

@@ -1,4 +1,4 @@
-"""A real MLflow server that can be killed, and a proxy in front of it that disturbs what passes."""
+"""A real MLflow server that can be killed, and a proxy in front of it that injects faults."""
 
 import contextlib
 import http.client
@@ -14,9 +14,9 @@ from typing import Literal
 
 from tests.mlflow_process import MlflowProcess, free_port, on_database
 
-# refused: the connection is closed before the server hears of the request; error: 500, likewise; lost: the server did
-# it, the connection is closed; slow: the server did it, the answer comes after the client gave up; late: the request
-# reaches the server after the client gave up.
+# refused: the connection is closed before the server gets the request; error: 500, likewise; lost:
+# the server gets it, but its answer is lost; slow: the answer comes after the client gave up; late:
+# the request reaches the server after the client gave up.
 Fault = Literal["none", "refused", "error", "lost", "slow", "late"]
 FAULTS: tuple[Fault, ...] = ("refused", "error", "lost", "slow", "late")
 
@@ -26,7 +26,7 @@ _NOT_FORWARDED = {"connection", "transfer-encoding", "keep-alive", "content-leng
 
 
 class Server(MlflowProcess):
-    """`mlflow server` on an SQLite database; it survives `kill_and_start` as a database does."""
+    """`mlflow server` on an SQLite database, which survives `kill_and_start`."""
 
     def __init__(self, directory: Path) -> None:
         self.artifacts = directory / "artifacts"
@@ -38,7 +38,7 @@ class Server(MlflowProcess):
         self._is_kill_due = False
 
     def kill_and_start(self) -> None:
-        """SIGKILL it as soon as nobody is in `undisturbed`, and start it again on the same database."""
+        """Kill it (SIGKILL) once nobody is in `undisturbed`; restart it on the same database."""
         with self._condition:
             self._is_kill_due = True
             self._condition.wait_for(lambda: self._num_undisturbed == 0)
@@ -49,7 +49,7 @@ class Server(MlflowProcess):
 
     @contextlib.contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Keep the server alive for the time of the context."""
+        """Keep the server alive inside the context."""
         with self._condition:
             self._condition.wait_for(lambda: not self._is_kill_due)
             self._num_undisturbed += 1
@@ -71,7 +71,7 @@ class Plan:
         self._lock = threading.Lock()
 
     def draw(self) -> tuple[Fault, float]:
-        """Return a fault, and the seconds that it takes where it takes any."""
+        """Return a fault, and how many seconds it takes."""
         with self._lock:
             is_disturbed = self._random.random() < self._share
             fault, seconds = self._random.choice(self._faults), self._random.uniform(*SLOW_SECONDS)
@@ -82,9 +82,9 @@ NO_FAULTS = Plan(0, 0.0)
 
 
 class Proxy:
-    """Passes HTTP requests to `upstream_port` of this machine, with the faults of `plan`; its port may be dead.
+    """Passes HTTP requests to a local port, with the faults of `plan`; that port may be dead.
 
-    Passes bodies of known length only; requests without one (chunked) are answered with 411.
+    Passes only bodies of known length; chunked requests are answered with 411.
     """
 
     def __init__(self, upstream_port: int, plan: Plan = NO_FAULTS) -> None:
@@ -100,17 +100,17 @@ class Proxy:
 
     @property
     def num_requests(self) -> int:
-        """Requests that came in, whatever became of them."""
+        """Return the number of requests that came in, whatever their fate."""
         return self.seen.total()
 
     def open(self) -> None:
-        """Listen; does nothing where it does already."""
+        """Listen, unless it does already."""
         if self._listener is None:
             self._listener = _Listener(("127.0.0.1", self.port), self._handler())
             threading.Thread(target=self._listener.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Become a port on which nothing listens; what is under way to the server gets there."""
+        """Stop listening; requests on their way to the server still arrive."""
         listener, self._listener = self._listener, None
         if listener is None:
             return
@@ -122,12 +122,12 @@ class Proxy:
                     connection.shutdown(socket.SHUT_RDWR)
 
     def wait_for_requests(self, number: int, seconds: float) -> bool:
-        """Return whether so many requests have come in, at the latest after some seconds."""
+        """Return whether this many requests come in within some seconds."""
         with self._condition:
             return self._condition.wait_for(lambda: self.num_requests >= number, seconds)
 
     def drain(self) -> None:
-        """Wait until the server has everything that is under way to it."""
+        """Wait until every request on its way to the server has arrived."""
         with self._condition:
             assert self._condition.wait_for(lambda: self._num_in_flight == 0, 60)
 
@@ -221,7 +221,8 @@ class Proxy:
                 kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _NOT_FORWARDED]
                 return answer.status, kept, content
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815 - the names that http.server calls
+            # The names that http.server calls.
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815
 
         return Handler
 

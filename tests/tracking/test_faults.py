@@ -1,6 +1,6 @@
-"""Uploaders, trainers and a real MLflow server that fail and are killed at random: nothing is lost, nothing is double.
+"""Uploaders, trainers and an MLflow server die at random, and nothing is lost or doubled.
 
-Each seed is a scenario of its own, and all share one server. `VISIONSWEEP_SEEDS=17` or `100-160` chooses others.
+Each seed is one scenario; all share one server. `VISIONSWEEP_SEEDS=17` or `100-160` chooses others.
 """
 
 import os
@@ -24,14 +24,13 @@ from visionsweep.tracking.sync import main
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning"
-    ),  # raised inside mlflow and its dependencies
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
+    # Raised inside mlflow and its dependencies; connections of its pool.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 TRIALS = Path(__file__).with_name("trials.py")
-AT_ONCE = 10  # scenarios: most of their time is waiting
+NUM_PARALLEL = 10  # scenarios, which mostly wait
 SYNC_PAUSES = (0.05,) * 40
 
 
@@ -45,7 +44,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(server):
-    """A client of the server's database: what it holds, whatever the server says."""
+    """A client of the server's database, without the server in between."""
     from mlflow import MlflowClient
 
     return MlflowClient(server.database)
@@ -58,7 +57,7 @@ def hurry(monkeypatch):
 
 
 class Scenario:
-    """A directory with several trials, its uploaders, and a proxy of its own; all chances follow from the seed."""
+    """A directory with several trials, its uploaders and its proxy; the seed decides everything."""
 
     def __init__(self, seed: int, directory: Path, server: Server) -> None:
         self.seed = seed
@@ -76,7 +75,7 @@ class Scenario:
         )
         self.run_dirs = [self.directory / name for name in names]
 
-    def happen(self) -> None:
+    def play(self) -> None:
         """Train and upload, with faults and kills; return when no process is left."""
         if not self._is_dead_from_the_start:
             self.proxy.open()
@@ -108,13 +107,13 @@ class Scenario:
         self.proxy.plan = NO_FAULTS
 
     def differences(self, client) -> list[str]:
-        """Sync without faults; return what is not as it should be."""
+        """Sync without faults; return what is wrong then."""
         lines = []
         with self.server.undisturbed():
             if self._sync("--verify") != 0:
                 lines.append("sync --verify fails")
             lines += compare(client, self.experiment, self.run_dirs, self.server.artifacts)
-            if self.seed % 5 == 0:  # with another address, so that everything is sent again
+            if self.seed % 5 == 0:  # to another address, so that everything is sent again
                 if self._sync("--verify", uri=self.server.uri) != 0:
                     lines.append("sync --verify to the server itself fails")
                 again = compare(client, self.experiment, self.run_dirs, self.server.artifacts)
@@ -143,16 +142,8 @@ class Scenario:
         return start_uploader(self.directory, self.proxy.uri, self.experiment, wait_seconds=5)
 
     def _sync(self, *options: str, uri: str | None = None) -> int:
-        return main(
-            [
-                str(self.directory),
-                "--uri",
-                uri or self.proxy.uri,
-                "--experiment",
-                self.experiment,
-                *options,
-            ]
-        )
+        place = ["--uri", uri or self.proxy.uri, "--experiment", self.experiment]
+        return main([str(self.directory), *place, *options])
 
 
 def seeds() -> list[int]:
@@ -161,20 +152,20 @@ def seeds() -> list[int]:
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_every_point_arrives_once_whatever_fails_and_whoever_is_killed(server, client, tmp_path):
-    """After `sync` MLflow holds what the journals hold, each point and each run once, and no run is left RUNNING."""
+def test_every_point_arrives_once_whatever_fails(server, client, tmp_path):
+    """After `sync`, MLflow has each run and point of the journals once, and no RUNNING run."""
     seen: Counter[str] = Counter()
 
     def run(seed: int) -> list[str]:
         scenario = Scenario(seed, tmp_path, server)
-        scenario.happen()
+        scenario.play()
         seen.update(scenario.proxy.seen)
         return scenario.differences(client)
 
     rng = random.Random(0)
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(NUM_PARALLEL) as pool:
         scenarios = {seed: pool.submit(run, seed) for seed in seeds()}
-        for _ in range(2 if len(scenarios) > AT_ONCE else 1):
+        for _ in range(2 if len(scenarios) > NUM_PARALLEL else 1):
             time.sleep(rng.uniform(5, 15))
             server.kill_and_start()
         found = {seed: scenario.result() for seed, scenario in scenarios.items()}

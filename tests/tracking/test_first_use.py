@@ -1,6 +1,6 @@
-"""Several processes that open a fresh SQLite database together, while several write journals: MLflow alone breaks it.
+"""Several processes open a fresh SQLite database together: with MLflow alone, that breaks it.
 
-`VISIONSWEEP_REPEATS=20` tries it so often (8 s each on two cores).
+`VISIONSWEEP_REPEATS=20` tries it 20 times (8 s each on two cores).
 """
 
 import os
@@ -18,10 +18,9 @@ from visionsweep.tracking.store import Store
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.filterwarnings(
-        "ignore::DeprecationWarning"
-    ),  # raised inside mlflow and its dependencies
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # connections of its pool
+    # Raised inside mlflow and its dependencies; connections of its pool.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 TRIALS = Path(__file__).with_name("trials.py")
@@ -39,7 +38,7 @@ for number in range(worker, len(directories), num_workers):
     train(Path(directories[number]), seed=1, ending=ENDS[number % len(ENDS)], sleep_seconds=0.005)
 """
 
-# Dies as SIGKILL would have it, amid one of MLflow's migrations: the statement is done, its version not yet written.
+# Dies in the middle of one of MLflow's migrations: the statement is done, its version not written.
 DYING = """
 import os, sys
 import sqlalchemy
@@ -55,7 +54,7 @@ Store(sys.argv[1]).client
 """
 
 
-def test_a_death_while_the_database_is_made_leaves_none(tmp_path):
+def test_a_death_while_the_database_is_created_leaves_none(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     assert subprocess.run([sys.executable, "-c", DYING, uri], check=False).returncode == 9
     assert not (tmp_path / "mlflow.db").exists()
@@ -67,10 +66,10 @@ def test_a_death_while_the_database_is_made_leaves_none(tmp_path):
 
 
 @pytest.mark.parametrize("repeat", range(int(os.environ.get("VISIONSWEEP_REPEATS", "2"))))
-def test_uploaders_and_workers_that_start_together_on_a_fresh_database(repeat, tmp_path):
-    """Four workers write 40 trials of four sweeps, whose four uploaders make the database: nothing is lost."""
+def test_uploaders_share_a_fresh_database(repeat, tmp_path):
+    """Four workers write 40 trials while four uploaders create the database: nothing is lost."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    # Seeds of a trial: the same records as a sweep's, without its page.
+    # Seeds of a trial have the records of a sweep, without its page.
     groups = [tmp_path / "multirun" / "s" / str(number) for number in range(NUM_WORKERS)]
     run_dirs = [groups[number % NUM_WORKERS] / f"seed_{number}" for number in range(NUM_TRIALS)]
     uploaders = [start_uploader(group, uri, "seed 1") for group in groups]

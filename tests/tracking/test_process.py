@@ -8,7 +8,8 @@ import pytest
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.journal import Journal
-from visionsweep.tracking.ack import num_behind, without_password
+from visionsweep.text import mask_passwords
+from visionsweep.tracking.ack import num_behind
 from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -36,23 +37,20 @@ def run_dir(tmp_path):
         ("sqlite:///mlflow.db", "sqlite:////data/dir/mlflow.db"),
         ("sqlite:///sub/a b.db?timeout=1", "sqlite:////data/dir/sub/a b.db?timeout=1"),
         ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("sqlite:///~/m.db", "sqlite:////home/somebody/m.db"),
         ("http://mlflow.lab:5000", "http://mlflow.lab:5000"),
         ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u:p@host/db"),
     ],
 )
-def test_a_uri_means_the_same_from_every_directory(uri, expected, tmp_path):
+def test_a_uri_means_the_same_from_every_directory(uri, expected, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
     assert resolve_uri(uri, tmp_path).replace(str(tmp_path.resolve()), "/data/dir") == expected
 
 
-def test_the_environment_decides_where_the_config_does_not(monkeypatch, tmp_path):
+def test_the_config_wins_over_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
     assert resolve_uri(None, tmp_path) == "http://other"
     assert resolve_uri("http://mine", tmp_path) == "http://mine"
-
-
-def test_the_home_directory_is_expanded(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", "/home/somebody")
-    assert resolve_uri("sqlite:///~/m.db", tmp_path) == "sqlite:////home/somebody/m.db"
 
 
 @pytest.mark.parametrize(
@@ -63,26 +61,37 @@ def test_a_uri_that_mlflow_cannot_use_is_refused(uri, tmp_path):
         resolve_uri(uri, tmp_path)
 
 
-def test_the_command_that_opens_mlflow(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("uri", "command"),
+    [
+        ("sqlite:///{here}/mlflow.db", "mlflow ui --backend-store-uri sqlite:///mlflow.db"),
+        (
+            "sqlite:////else where/m.db",
+            "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'",
+        ),
+        ("sqlite:////a@b/m.db", "mlflow ui --backend-store-uri sqlite:////a@b/m.db"),
+        ("http://me:secret@lab:5000", "http://me:***@lab:5000"),
+    ],
+)
+def test_the_command_that_opens_mlflow(uri, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    here = f"sqlite:///{tmp_path}/mlflow.db"
-    assert ui_command(here) == "mlflow ui --backend-store-uri sqlite:///mlflow.db"
-    assert (
-        ui_command("sqlite:////else where/m.db")
-        == "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'"
-    )
-    assert ui_command("http://me:secret@lab:5000") == "http://me:***@lab:5000"
+    assert ui_command(uri.format(here=tmp_path)) == command
 
 
-def test_passwords_are_masked():
-    assert (
-        without_password("postgresql+psycopg2://u:p/w@host/db")
-        == "postgresql+psycopg2://u:***@host/db"
-    )
-    assert without_password("postgresql://u:pw@host/db") == "postgresql://u:***@host/db"
-    assert without_password("http://host:5000") == "http://host:5000"
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("postgresql+psycopg2://u:p/w@host/db", "postgresql+psycopg2://u:***@host/db"),
+        ("postgresql://u:p,w'x]@host/db", "postgresql://u:***@host/db"),
+        ("[a=http://h:80,b='mysql://u:p@h/d',c=1]", "[a=http://h:80,b='mysql://u:***@h/d',c=1]"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_passwords_are_masked(text, masked):
+    assert mask_passwords(text) == masked
 
 
+@pytest.mark.slow
 def test_a_dead_server_costs_the_wait_and_nothing_else(run_dir):
     uploader = start_uploader(run_dir, DEAD_SERVER, "e")
     assert os.getsid(uploader.pid) != os.getsid(0)  # the terminal's Ctrl-C does not reach it
@@ -97,22 +106,34 @@ def test_a_dead_server_costs_the_wait_and_nothing_else(run_dir):
     assert num_behind(run_dir, DEAD_SERVER) == 3
 
 
+def fake_uploader(run_dir, code, **settings):
+    command = [sys.executable, "-S", "-c", f"import signal, sys, time; {code}"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return UploaderProcess(process, run_dir, DEAD_SERVER, **settings)
+
+
 def test_an_uploader_that_dies_at_once_raises_nothing(run_dir):
-    code = "import sys; print('no JSON'); sys.exit(1)"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    uploader = fake_uploader(run_dir, "print('no JSON'); sys.exit(1)")
+    shown = []
+    assert uploader.finish(30, shown.append) == 3
+    assert shown == [3]
+
+
+def test_each_change_of_the_connection_is_reported_once(run_dir):
+    reports = [("null", 0), ('"refused"', 3), ('"refused again"', 4), ("null", 2)]
+    lines = [f'{{"error": {error}, "behind": {behind}}}' for error, behind in reports]
+    calls = []
+    uploader = fake_uploader(
+        run_dir,
+        f"print({chr(10).join(lines)!r})",
+        on_connection=lambda *report: calls.append(report),
     )
-    assert UploaderProcess(process, run_dir, DEAD_SERVER).finish(5, lambda behind: None) == 3
+    uploader.finish(30, lambda behind: None)
+    assert calls == [("refused", 3), (None, 2)]
 
 
 def test_an_uploader_that_does_not_end_is_killed(run_dir):
-    code = (
-        "import signal, time; signal.signal(15, signal.SIG_IGN); "
-        "print('{\"error\": null}', flush=True); time.sleep(99)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    uploader = UploaderProcess(process, run_dir, DEAD_SERVER, terminate_seconds=0.3)
-    assert uploader.finish(1.0, lambda behind: None) == 3
-    assert process.returncode == -signal.SIGKILL
+    code = "signal.signal(15, signal.SIG_IGN); print('{}', flush=True); time.sleep(99)"
+    uploader = fake_uploader(run_dir, code, terminate_seconds=0.2)
+    assert uploader.finish(0.5, lambda behind: None) == 3
+    assert uploader._process.returncode == -signal.SIGKILL

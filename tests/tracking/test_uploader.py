@@ -53,7 +53,7 @@ def test_two_uploaders_on_a_fresh_database(make_run, tmp_path):
     assert main([str(tmp_path / "one"), str(tmp_path / "sweep"), "--verify"]) == 0
 
 
-def test_an_uploader_that_is_killed_loses_and_doubles_nothing(make_run, tmp_path, uri):
+def test_a_killed_uploader_loses_and_doubles_nothing(make_run, tmp_path, uri):
     journal, run_dir = make_run("cut", state=None)
     for kill_at in (5, 1500):
         uploader = start_uploader(run_dir, uri, "tests")
@@ -70,13 +70,18 @@ def test_an_uploader_that_is_killed_loses_and_doubles_nothing(make_run, tmp_path
     assert statuses(uri)["cut"] == ["FINISHED"]
 
 
-def test_a_killed_trainer_is_marked_by_the_uploader_that_outlives_it(tmp_path, uri):
+def test_the_uploader_outlives_a_killed_trainer_and_marks_its_run(tmp_path, uri):
     run_dir = tmp_path / "orphan"
     code = """
-import os, signal, sys; from pathlib import Path
-from visionsweep.rundir.journal import Journal; from visionsweep.tracking.process import start_uploader
-uploader = start_uploader(Path(sys.argv[1]), sys.argv[2], "tests"); journal = Journal(Path(sys.argv[1]))
-journal.start("orphan", "tests", {}, {}); journal.metrics(1, {"a": 1.0}); print(uploader.pid, flush=True)
+import os, signal, sys
+from pathlib import Path
+from visionsweep.rundir.journal import Journal
+from visionsweep.tracking.process import start_uploader
+uploader = start_uploader(Path(sys.argv[1]), sys.argv[2], "tests")
+journal = Journal(Path(sys.argv[1]))
+journal.start("orphan", "tests", {}, {})
+journal.metrics(1, {"a": 1.0})
+print(uploader.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     trainer = subprocess.run(
@@ -92,12 +97,9 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not _is_running(uploader_pid)
 
 
-@pytest.mark.filterwarnings(
-    "ignore"
-)  # the first import of mlflow.pyfunc, and torch.export, warn a lot
-def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(
-    make_run, tmp_path, monkeypatch, uri
-):
+# The first import of mlflow.pyfunc, and torch.export, warn a lot.
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_model_takes_raw_images_of_any_batch_size(make_run, tmp_path, monkeypatch, uri):
     import types
 
     import mlflow
@@ -132,9 +134,7 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(
     experiment = client.get_experiment_by_name("tests")
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert (champion.version, champion.run_id) == (version.version, model.source_run_id)
-    assert [(metric.key, metric.value) for metric in model.metrics if metric.key == "val/f1"] == [
-        ("val/f1", 2 / 3)
-    ]
+    assert [metric.value for metric in model.metrics if metric.key == "val/f1"] == [2 / 3]
     loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
     for batch_size in (1, 2, 5):
         images = np.random.default_rng(0).integers(0, 256, (batch_size, 3, 8, 6), dtype=np.uint8)
@@ -142,7 +142,7 @@ def test_a_model_is_exported_and_takes_raw_images_of_any_batch_size(
         np.testing.assert_allclose(loaded.predict(images), expected, rtol=1e-6)
 
 
-def test_a_model_that_cannot_be_exported_is_given_up_with_the_reason(
+def test_a_failing_export_is_named_and_holds_up_nothing(
     make_run, tmp_path, monkeypatch, capsys, uri
 ):
     import types
@@ -163,7 +163,7 @@ def test_a_model_that_cannot_be_exported_is_given_up_with_the_reason(
     assert num_behind(run_dir, uri) == 0
 
 
-def test_a_run_that_ends_without_a_record_is_not_waited_for(tmp_path, uri):
+def test_a_run_without_an_end_record_is_not_waited_for(tmp_path, uri):
     uploader = start_uploader(tmp_path / "run", uri, "tests")
     journal = Journal(tmp_path / "run")
     journal.start("run", "tests", {}, {})

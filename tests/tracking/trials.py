@@ -1,6 +1,7 @@
-"""A trainer that writes the journal of a trial and trains nothing, and a comparison of journals with MLflow's store.
+"""A trainer that writes the journal of a trial without training, and a check of what arrived.
 
-`python trials.py RUN_DIR SEED ENDING` is the trainer. The comparison shares no code with `sync --verify`.
+`python trials.py RUN_DIR SEED ENDING` is the trainer. The check compares journals with MLflow's
+store and shares no code with `sync --verify`.
 """
 
 import json
@@ -24,11 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ENDS = ("finished", "pruned", "failed", "stopped")
-KILLS = (
-    "killed",
-    "torn",
-    "stillborn",
-)  # torn: in the middle of a record; stillborn: before the first one
+# torn: in the middle of a record; stillborn: before the first one
+KILLS = ("killed", "torn", "stillborn")
 STATUS = {
     "finished": "FINISHED",
     "pruned": "FINISHED",
@@ -37,7 +35,7 @@ STATUS = {
     "killed": "KILLED",
 }
 EPOCHS = 6
-STEPS = 15  # records of steps an epoch
+STEPS = 15  # records per epoch
 PARAMS = {"optim.lr": 1e-3, "loss": "focal", "augment": None, "größe": [1, "ä"], "long": "x" * 2000}
 PARAMS_IN_MLFLOW = {
     "optim.lr": "0.001",
@@ -133,11 +131,10 @@ def records_of(run_dir: Path) -> list[Record]:
 def compare(
     client: "MlflowClient", experiment: str, run_dirs: list[Path], artifacts: Path
 ) -> list[str]:
-    """Return one line for each thing that MLflow lacks, has twice, has besides or tells wrongly.
+    """Return one line for each thing in MLflow that is missing, doubled, foreign or wrong.
 
-    `client` may be of the server's database: what is there, nothing between. `artifacts` is the server's folder, where
-    one has them.
-    The runs are all those of the experiment, a parent aside.
+    `client` may read the server's database directly. `artifacts` is the folder in which a server
+    keeps the files. The experiment must hold these runs and, for a sweep, their parent.
     """
     from mlflow.entities import ViewType
 

@@ -9,6 +9,8 @@ import math
 import posixpath
 import re
 
+from visionsweep.text import shortened
+
 MAX_KEY = 250  # MLflow's limits, mlflow/utils/validation.py
 MAX_PARAM = 6000
 MAX_TAG = 8000
@@ -17,9 +19,9 @@ _FORBIDDEN = re.compile(r"[^/\w.\- :]")
 
 
 def safe_key(key: str) -> str:
-    """Return a metric, parameter or tag name that MLflow accepts; a legal one comes back unchanged.
+    """Return a metric, parameter or tag name that MLflow accepts; a legal one stays as it is.
 
-    A changed name ends in six hex digits of the original's hash, so two names never become one.
+    A changed name ends in six hex digits of the original's hash, so that names stay distinct.
     """
     readable = _FORBIDDEN.sub("_", key)
     readable = "/".join(part if part.strip(".") else "_" for part in readable.split("/"))
@@ -30,17 +32,15 @@ def safe_key(key: str) -> str:
 
 
 def param_value(value: object) -> str:
-    """Return a parameter as text: strings as they are, the rest as JSON (null, true, [1, 2])."""
+    """Return a parameter as text: strings as they are, the rest as JSON (null, true, [1, 2]).
+
+    Long text loses its middle; `config.yaml` has all of it.
+    """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return shortened(text, MAX_PARAM)
 
 
-def shortened(text: str, limit: int) -> str:
-    """Return the text, or its beginning with `...` for the rest; the full value is in config.yaml."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 def finite_or_nan(value: float | str) -> float:
-    """Return a metric's number; infinities become NaN, since MLflow stores -inf as the best loss of all."""
+    """Return a metric's number; infinities become NaN, or -inf would be MLflow's best loss."""
     number = float(value)
     return number if math.isfinite(number) else math.nan

@@ -23,11 +23,11 @@ CHAMPION = "champion"
 def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> None:
     """Log the model of `record["checkpoint"]` to the run, unless an earlier attempt did.
 
-    The model is a torch.export program of `load_predictor(run_dir)`, which takes (N, C, H, W) uint8 and gives
-    (N, K) float32, with pre-processing inside. Any N works, since the example has a batch of 2 (a batch of 1
-    is frozen into the program).
+    The model is a torch.export program of `load_predictor(run_dir)`, with pre-processing inside:
+    (N, C, H, W) uint8 -> (N, K) float32. Any N works since the example has a batch of 2; a batch
+    of 1 would be frozen into the program.
     """
-    from visionsweep.training.predictor import load_predictor
+    from visionsweep.training.predictor import load_predictor  # torch, which few uploads need
 
     client = store.client
     run = client.get_run(run_id)
@@ -57,7 +57,7 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
 
 
 def _register(store: Store, run_id: str, model_id: str, record: Record) -> None:
-    """Make the model the newest version of the registered model that was asked for, and its champion; once."""
+    """Make the model the newest version of the requested registered model, and its champion."""
     name, client = record.get("register"), store.client
     if name is None:
         return
@@ -105,6 +105,5 @@ def _log(
 
 
 def _release(package: str) -> str:
-    return importlib.metadata.version(package).partition("+")[
-        0
-    ]  # `2.9.1+cpu` is on no public index
+    # "2.9.1+cpu" is on no public index.
+    return importlib.metadata.version(package).partition("+")[0]

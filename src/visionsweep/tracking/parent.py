@@ -1,15 +1,16 @@
 """The MLflow run of a sweep, above those of its trials: who won, why, and how it went.
 
-All of it follows from the sweep's directory, so that a lost database is filled again, and repeating it changes nothing.
+All of it follows from the sweep's directory, so a lost database can be filled again, and sending
+it again changes nothing.
 """
 
-import hashlib
 import json
 import logging
 import shlex
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +21,24 @@ from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
 from visionsweep.report.sweep.summary import space_rows
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.journal import Record
-from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, PRESET, SWEEP, TRIALS
-from visionsweep.text import mask_passwords
-from visionsweep.tracking.ack import exclusive, load_ack, save_ack
+from visionsweep.rundir.layout import (
+    OPTIMIZATION_RESULTS,
+    PRESET,
+    REPORT,
+    SWEEP,
+    SWEEP_UID,
+    TRIALS,
+    UPLOADED_LOCK,
+)
+from visionsweep.rundir.lock import try_lock_file
+from visionsweep.text import first_line, mask_passwords
+from visionsweep.tracking.ack import artifact_record, load_ack, save_ack
 from visionsweep.tracking.store import Store, run_page
 
-SWEEP_UID_NAME = ".sweep_uid"
-PAGE = "report.html"
 TABLE = "leaderboard.json"
-FILES = (SWEEP, TRIALS, OPTIMIZATION_RESULTS, PRESET)  # sent once it is over
+FILES = (SWEEP, TRIALS, OPTIMIZATION_RESULTS, PRESET)  # sent once the sweep is over
 UPDATE_SECONDS = 5.0  # while the sweep runs
-PAGE_SECONDS = 60.0  # making the page takes a second or two of a core, sending it 2 MB
+PAGE_SECONDS = 60.0  # drawing the page takes a core 1 to 2 s, and it has 2 MB
 
 log = logging.getLogger(__name__)
 
@@ -52,32 +60,23 @@ class SweepParent:
         self._experiment = experiment
         self._run_id: str | None = None
         self._state: str | None = None
-        self._seen: object = None  # what the run shows was made of this
-        self._num_points = 0  # ended trials whose numbers were sent by this process
+        self._seen: object = None  # the state of the sweep that the run shows
+        self._num_points = 0  # ended trials whose numbers this process has sent
         self._updated = self._drawn = float("-inf")  # time.monotonic()
 
     def ensure(self, start_ms: int | None = None) -> str | None:
-        """Return the parent's run id; None while another process is creating it. It began when its first run did."""
+        """Return the run's id; creates the run, which began when the sweep's first run did.
+
+        None while another process is creating it.
+        """
         if self._run_id is None:
-            with exclusive(self._directory) as is_mine:
+            with self._locked() as is_mine:
                 if is_mine:
-                    name = self._directory.resolve().name
-                    tags = {
-                        "visionsweep.sweep": name,
-                        "visionsweep.kind": "sweep",
-                        "run_dir": str(self._directory),
-                    }
-                    self._run_id = self._store.ensure_run(
-                        self._experiment, self._uid(), name, start_ms, tags
-                    )
-                    ack = load_ack(self._directory, self._store.uri)
-                    if ack.run_id != self._run_id:  # a new database has nothing of what was sent
-                        ack.run_id, ack.sent = self._run_id, {}
-                        save_ack(self._directory, self._store.uri, ack)
+                    self._run_id = self._find_or_create(start_ms)
         return self._run_id
 
     def forget(self) -> None:
-        """Look again, before the next update, whether the run still exists, and send everything again."""
+        """Before the next update, check whether the run still exists; then send everything."""
         self._run_id, self._state, self._seen, self._num_points = None, None, None, 0
 
     def set_state(self, state: str | None, end_ms: int = 0) -> None:
@@ -94,8 +93,8 @@ class SweepParent:
     def update(self, children: Mapping[str, Child], *, is_over: bool) -> None:
         """Bring the run up to date: description, numbers, table, page and winner.
 
-        ``children``: by the run's directory, relative to the sweep's. Does nothing where nothing is new, and while
-        the sweep runs only now and then.
+        ``children``: by the run's directory, relative to the sweep's. Does nothing if nothing is
+        new or, while the sweep runs, if the last update was a moment ago.
         """
         now = time.monotonic()
         if not is_over and now < self._updated + UPDATE_SECONDS:
@@ -108,21 +107,21 @@ class SweepParent:
         run_id = self.ensure()
         if seen == self._seen or run_id is None:
             return
-        with exclusive(self._directory) as is_mine:
+        with self._locked() as is_mine:
             if not is_mine:
                 return
             record = read_sweep(self._directory)
             self._send_numbers(run_id, record, is_over)
             self._send_description(run_id, record, children)
             if is_over or now > self._drawn + PAGE_SECONDS:
-                self._send_page(run_id, record, is_over)
+                self._send_page(run_id, record)
             if is_over:
                 self._send_files(run_id, FILES)
         self._seen, self._updated = seen, now
 
     def _send_numbers(self, run_id: str, record: SweepRecord, is_over: bool) -> None:
         ended = ended_trials(record)
-        # Once: MLflow keeps a parameter's first value. What a plain grid searched is known only when it is over.
+        # Once, since MLflow keeps a parameter's first value. A grid's space is known at its end.
         is_known = is_over or (self._num_points == 0 and (self._directory / SWEEP).exists())
         points = best_points(record, ended)[self._num_points :]
         if is_known:
@@ -155,19 +154,18 @@ class SweepParent:
         if winner is not None:
             self._store.set_winner(self._experiment, run_id, winner)
 
-    def _send_page(self, run_id: str, record: SweepRecord, is_over: bool) -> None:
+    def _send_page(self, run_id: str, record: SweepRecord) -> None:
         started = time.monotonic()
         try:
-            write_sweep_page(record, self._directory / PAGE)
-        except Exception as error:  # a picture that cannot be drawn holds up no number
-            log.exception("%s: cannot be drawn", self._directory / PAGE)
-            self._store.log(
-                run_id, tags={"visionsweep.page_error": f"{type(error).__name__}: {error}"}
-            )
+            write_sweep_page(record, self._directory / REPORT)
+        except Exception as error:  # an error while drawing costs only the page
+            log.exception("%s: cannot be drawn", self._directory / REPORT)
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self._store.log(run_id, tags={"visionsweep.page_error": reason})
             return
-        log.info("%s: drawn in %.1f s", self._directory / PAGE, time.monotonic() - started)
         self._drawn = time.monotonic()
-        self._send_files(run_id, (PAGE,))
+        log.info("%s: drawn in %.1f s", self._directory / REPORT, self._drawn - started)
+        self._send_files(run_id, (REPORT,))
 
     def _send_files(self, run_id: str, names: tuple[str, ...]) -> None:
         ack = load_ack(self._directory, self._store.uri)
@@ -175,14 +173,31 @@ class SweepParent:
             path = self._directory / name
             if not path.is_file():
                 continue
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            sha256 = artifact_record(self._directory, name)["sha256"]
             if ack.sent.get(name) != sha256:
                 self._store.log_file(run_id, path, str(Path(name).parent) if "/" in name else "")
                 ack.sent[name] = sha256
                 save_ack(self._directory, self._store.uri, ack)
 
+    def _find_or_create(self, start_ms: int | None) -> str:
+        name = self._directory.resolve().name
+        tags = {
+            "visionsweep.sweep": name,
+            "visionsweep.kind": "sweep",
+            "run_dir": str(self._directory),
+        }
+        run_id = self._store.ensure_run(self._experiment, self._uid(), name, start_ms, tags)
+        ack = load_ack(self._directory, self._store.uri)
+        if ack.run_id != run_id:  # a new database has nothing of what was sent
+            ack.run_id, ack.sent = run_id, {}
+            save_ack(self._directory, self._store.uri, ack)
+        return run_id
+
+    def _locked(self) -> AbstractContextManager[bool]:
+        return try_lock_file(self._directory / UPLOADED_LOCK)
+
     def _uid(self) -> str:
-        path = self._directory / SWEEP_UID_NAME
+        path = self._directory / SWEEP_UID
         if not path.exists():
             write_text(path, uuid.uuid4().hex)
         return path.read_text()
@@ -195,9 +210,10 @@ def ended_trials(record: SweepRecord) -> list[SweptTrial]:
 
 
 def best_points(record: SweepRecord, ended: list[SweptTrial]) -> list[Record]:
-    """Return one metrics record an ended trial: the best objective until then, and how many ended how.
+    """Return one metrics record per ended trial: the best objective so far, and counts by state.
 
-    The step is the number of ended trials. The time is the trial's, so that sending it again changes nothing.
+    The step is the number of ended trials. The time is the trial's, so sending a record again
+    changes nothing.
     """
     points: list[Record] = []
     counts = {"complete": 0, "pruned": 0, "failed": 0}
@@ -216,7 +232,7 @@ def best_points(record: SweepRecord, ended: list[SweptTrial]) -> list[Record]:
 
 
 def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
-    """Return the search space and the search's settings as parameters: they stay as they are for the whole sweep."""
+    """Return the search space and the settings of the search as parameters."""
     params: dict[str, object] = {f"space.{key}": text for key, text in space_rows(record.space)}
     if record.metrics:
         params["objective"] = ", ".join(
@@ -232,7 +248,7 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
 
 
 def origin_tags(directory: Path) -> dict[str, str]:
-    """Return what the sweep was started with, and from which commit; none of a plain grid, whose runs say it."""
+    """Return the overrides and the commit of a sweep; the runs of a plain grid have them."""
     stored = yaml_mapping(directory / SWEEP)
     if not stored:
         return {}

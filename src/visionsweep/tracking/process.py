@@ -1,4 +1,4 @@
-"""The trainer's side of the upload: starts the uploader, waits for it at the end. Imports no mlflow."""
+"""The uploader's process as the trainer sees it: start, progress, end. Imports no MLflow."""
 
 import json
 import os
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from visionsweep.errors import ConfigError
-from visionsweep.tracking.ack import num_behind, run_directories, without_password
+from visionsweep.rundir.layout import UPLOADER_LOG
+from visionsweep.text import mask_passwords
+from visionsweep.tracking.ack import num_behind
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 SQLITE = "sqlite:///"
 TERMINATE_SECONDS = 3.0
-PROGRESS_SECONDS = 5.0  # between two lines on what is left to send
+PROGRESS_SECONDS = 5.0  # between two lines about what is left to send
 
 
 class UploaderProcess:
@@ -29,14 +31,14 @@ class UploaderProcess:
         directory: Path,
         uri: str,
         terminate_seconds: float = TERMINATE_SECONDS,
-        on_answer: Callable[[str | None, int], None] | None = None,
+        on_connection: Callable[[str | None, int], None] | None = None,
     ) -> None:
-        """``on_answer`` is told by another thread when the store stops answering (its error) or answers again (None).
+        """``on_connection`` is called by another thread when the store stops answering or resumes.
 
-        The second argument is the number of records that it does not have yet.
+        It gets the store's error, None once it answers again, and the number of records behind.
         """
         self.error: str | None = None  # the store's last error; None while it answers
-        self._on_answer = on_answer
+        self._on_connection = on_connection
         self._process = process
         self._directory = directory
         self._uri = uri
@@ -46,14 +48,14 @@ class UploaderProcess:
 
     @property
     def pid(self) -> int:
-        """Id of the process."""
+        """Return the id of the process."""
         return self._process.pid
 
     def finish(self, wait_seconds: float, on_progress: Callable[[int], None]) -> int:
-        """Say that no more records come, wait for the uploader, and return how many it has not sent.
+        """Tell the uploader that the record is complete, wait for it, return what it did not send.
 
-        `on_progress` gets the records behind at once if there are any, every few seconds if it changes, and at the
-        end. Ctrl-C ends the waiting.
+        `on_progress` gets the number of records behind: at once if there are any, every few
+        seconds if it changed, and at the end. Ctrl-C ends the waiting.
         """
         deadline = time.monotonic() + wait_seconds
         shown, next_look = 0, 0.0
@@ -61,7 +63,10 @@ class UploaderProcess:
             self._close_stdin()
             while self._process.poll() is None and time.monotonic() < deadline:
                 if time.monotonic() >= next_look:
-                    behind, next_look = self._behind(), time.monotonic() + PROGRESS_SECONDS
+                    behind, next_look = (
+                        num_behind(self._directory, self._uri),
+                        time.monotonic() + PROGRESS_SECONDS,
+                    )
                     if behind != shown:
                         on_progress(behind)
                         shown = behind
@@ -69,13 +74,10 @@ class UploaderProcess:
         except KeyboardInterrupt:
             pass  # the records are safe in the run's directory
         self._end()
-        behind = self._behind()
+        behind = num_behind(self._directory, self._uri)
         if behind != shown:
             on_progress(behind)
         return behind
-
-    def _behind(self) -> int:
-        return sum(num_behind(run_dir, self._uri) for run_dir in run_directories(self._directory))
 
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
@@ -89,7 +91,7 @@ class UploaderProcess:
         return True
 
     def _end(self) -> None:
-        """Stop the process if it still runs; it can be cut off anywhere without harm."""
+        """Stop the process if it still runs, which is safe at any point."""
         if self._process.poll() is None:
             self._process.terminate()
             if not self._wait(self._terminate_seconds):
@@ -102,14 +104,14 @@ class UploaderProcess:
         with self._process.stdout as lines:
             for line in lines:
                 try:
-                    told = json.loads(line)
-                    error, behind = told["error"], told["behind"]
-                except (ValueError, KeyError, TypeError):  # not ours; its words are in the log
+                    report = json.loads(line)
+                    error, behind = report["error"], report["behind"]
+                except (ValueError, KeyError, TypeError):  # not from the uploader
                     continue
-                is_news = (error is None) != (self.error is None)
+                has_changed = (error is None) != (self.error is None)
                 self.error = error
-                if is_news and self._on_answer is not None:
-                    self._on_answer(error, behind)
+                if has_changed and self._on_connection is not None:
+                    self._on_connection(error, behind)
 
 
 def start_uploader(
@@ -117,16 +119,17 @@ def start_uploader(
     uri: str,
     experiment: str,
     wait_seconds: float = 60.0,
-    on_answer: Callable[[str | None, int], None] | None = None,
+    on_connection: Callable[[str | None, int], None] | None = None,
 ) -> UploaderProcess:
-    """Start the uploader of a run's or a sweep's directory, in a session of its own (Ctrl-C is not for it).
+    """Start the uploader of a run's or a sweep's directory; in a new session, so without Ctrl-C.
 
-    `uri` is absolute (`resolve_uri`). `wait_seconds` is how long it goes on by itself if this process dies.
+    `uri` is absolute (`resolve_uri`). If this process dies, the uploader continues for up to
+    `wait_seconds`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "visionsweep.tracking.uploader", str(directory)]
     command += ["--uri", uri, "--experiment", experiment, "--wait", str(wait_seconds)]
-    with (directory / "uploader.log").open("ab") as log:
+    with (directory / UPLOADER_LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -134,20 +137,21 @@ def start_uploader(
             stderr=log,
             start_new_session=True,
         )
-    return UploaderProcess(process, directory, uri, on_answer=on_answer)
+    return UploaderProcess(process, directory, uri, on_connection=on_connection)
 
 
 def resolve_uri(uri: str | None, cwd: Path) -> str:
-    """Return the tracking URI that means the same from every directory.
+    """Return the tracking URI with an absolute path.
 
-    None: `MLFLOW_TRACKING_URI`, else `mlflow.db` in `cwd`. Raises ConfigError for what MLflow cannot use.
+    None stands for `MLFLOW_TRACKING_URI`, or else for `mlflow.db` in `cwd`. Raises `ConfigError`
+    if MLflow cannot use it.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     scheme = re.split(r"[+:]", uri)[0]
     if scheme not in SCHEMES or (scheme == "sqlite" and not uri.startswith(SQLITE)):
         raise ConfigError(
-            f"tracking.uri: {without_password(uri)!r} is no database or server (MLflow 3.13 and later refuse "
-            f"folders); use sqlite:///mlflow.db or http://HOST:5000"
+            f"tracking.uri: {mask_passwords(uri)!r} is no database or server (MLflow 3.13 and "
+            "later refuse folders); use sqlite:///mlflow.db or http://HOST:5000"
         )
     if scheme != "sqlite":
         return uri
@@ -160,9 +164,9 @@ def resolve_uri(uri: str | None, cwd: Path) -> str:
 def ui_command(uri: str) -> str:
     """Return what opens MLflow's page for `uri`: a command, or the address of a server."""
     if uri.startswith("http"):
-        return without_password(uri)
+        return mask_passwords(uri)
     if uri.startswith(SQLITE):
         path = Path(uri.removeprefix(SQLITE))
         if path.is_relative_to(Path.cwd()):
             uri = f"{SQLITE}{path.relative_to(Path.cwd())}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(without_password(uri))}"
+    return f"mlflow ui --backend-store-uri {shlex.quote(mask_passwords(uri))}"

@@ -1,15 +1,12 @@
-"""A tracking store, through MlflowClient: every MLflow call but the export of a model is made here.
+"""A tracking store, through MlflowClient: every MLflow call is here, but for the export of a model.
 
-Each method may be repeated: a second call with the same arguments changes nothing. Errors of MLflow pass
-through; the caller waits and tries again.
+Every method may be repeated: a second call with the same arguments changes nothing. Errors of
+MLflow pass through; the caller waits and tries again.
 """
 
 import contextlib
-import fcntl
 import json
-import logging
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,13 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from visionsweep.rundir.journal import Record
-from visionsweep.tracking.ack import without_password
-from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key, shortened
+from visionsweep.text import first_line, mask_passwords, shortened
+from visionsweep.tracking.database import initialized, sqlite_file
+from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key
 
 UID_TAG = "visionsweep.uid"
 STATE_TAG = "visionsweep.state"
 WINNER_TAG = "visionsweep.winner"
-SQLITE = "sqlite:///"
-
-log = logging.getLogger(__name__)
 
 
 class RunDeletedError(Exception):
@@ -36,11 +31,11 @@ class RunDeletedError(Exception):
 
 
 class RunMissingError(Exception):
-    """The store does not know the run: another database stands behind the same address."""
+    """The store does not know the run: the database behind the address is another one."""
 
 
 class Store:
-    """One tracking URI; the connection is made at the first use, so before that the server may be away."""
+    """One tracking URI. It connects at the first use, so the server may be down before that."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -51,14 +46,14 @@ class Store:
     def client(self) -> MlflowClient:
         """The MLflow client, connected."""
         if self._client is None:
-            with _first_touch(self.uri):  # the constructor opens the database already
+            with initialized(self.uri):  # the constructor opens the database already
                 client = MlflowClient(self.uri, registry_uri=self.uri)
                 client.search_experiments(max_results=1)
             self._client = client
         return self._client
 
     def forget(self) -> None:
-        """Ask again for what was learned before a failure: the server may have another database now."""
+        """Drop what is cached: after a failure, the server may have another database."""
         self._experiments.clear()
 
     def experiment_id(self, name: str) -> str:
@@ -84,7 +79,7 @@ class Store:
     ) -> str:
         """Return the id of the run tagged with `uid`; creates it if there is none.
 
-        The search makes up for a `create_run` whose answer was lost. Raises RunDeletedError.
+        So a `create_run` whose answer was lost makes no second run. Raises RunDeletedError.
         """
         experiment_id = self.experiment_id(experiment)
         found = self.client.search_runs(
@@ -123,7 +118,7 @@ class Store:
     ) -> list[str]:
         """Send metrics records, parameters and tags; return what the store refused, one line each.
 
-        A refused value (a parameter that has another value there) costs itself only, not its batch.
+        A refused value, such as a parameter that has another value there, costs only itself.
         """
         points = [
             Metric(safe_key(key), finite_or_nan(value), record["time"], record["step"])
@@ -144,7 +139,7 @@ class Store:
         return refused
 
     def log_datasets(self, run_id: str, datasets: Sequence[Record]) -> None:
-        """Name what the run reads: data set, digest, and whether it trained, validated or tested with it."""
+        """Log the data sets of the run, each with its digest and split."""
         inputs = [
             DatasetInput(
                 Dataset(
@@ -163,26 +158,25 @@ class Store:
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page on a tracking server."""
         experiment_id = self.client.get_run(run_id).info.experiment_id
-        return f"{without_password(self.uri).rstrip('/')}/{run_page(experiment_id, run_id)}"
+        return f"{mask_passwords(self.uri).rstrip('/')}/{run_page(experiment_id, run_id)}"
 
     def set_running(self, run_id: str) -> None:
-        """Mark a run that goes on."""
+        """Mark a resumed run."""
         self.client.update_run(run_id, status="RUNNING")
         self.client.set_tag(run_id, STATE_TAG, "running")
 
     def set_ended(self, run_id: str, state: str, end_ms: int) -> None:
-        """Mark a run that ended; MLflow has no state for a pruned run: a tag tells it from a finished one."""
-        status = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}.get(
-            state, "KILLED"
-        )
+        """Mark a run that ended; a tag has the exact state, since MLflow knows no pruned runs."""
+        statuses = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
         self.client.set_tag(run_id, STATE_TAG, state)
+        status = statuses.get(state, "KILLED")
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
 
     def log_file(self, run_id: str, path: Path, folder: str, *, may_link: bool = False) -> None:
         """Upload one file, replacing an earlier one of the same name.
 
-        ``may_link``: the file is only ever replaced as a whole, so where the artifacts lie on its file system a hard
-        link does, which takes no room.
+        ``may_link``: the file is only ever replaced as a whole, so a hard link will do if the
+        artifacts lie on the same file system; it takes no space.
         """
         if not (may_link and self._link(run_id, path, folder)):
             self.client.log_artifact(run_id, str(path), folder or None)
@@ -193,21 +187,17 @@ class Store:
 
     def set_winner(self, experiment: str, parent_run_id: str, run_id: str) -> None:
         """Tag the best run of a sweep, and only that one."""
-        same_sweep = (
-            f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`{WINNER_TAG}` = 'true'"
-        )
-        found = {
-            run.info.run_id
-            for run in self.client.search_runs([self.experiment_id(experiment)], same_sweep)
-        }
-        if run_id not in found:
+        query = f"tags.`mlflow.parentRunId` = '{parent_run_id}' AND tags.`{WINNER_TAG}` = 'true'"
+        runs = self.client.search_runs([self.experiment_id(experiment)], query)
+        winners = {run.info.run_id for run in runs}
+        if run_id not in winners:
             self.client.set_tag(run_id, WINNER_TAG, "true")
-        for loser in found - {run_id}:
+        for loser in winners - {run_id}:
             self.client.delete_tag(loser, WINNER_TAG)
 
     def _link(self, run_id: str, path: Path, folder: str) -> bool:
         root = urlsplit(self.client.get_run(run_id).info.artifact_uri)
-        if root.scheme != "file":  # the server or a cloud has them
+        if root.scheme != "file":  # a server or a cloud has the artifacts
             return False
         directory = Path(unquote(root.path)) / folder
         temporary = directory / f".{path.name}.link"
@@ -216,16 +206,18 @@ class Store:
             temporary.unlink(missing_ok=True)
             os.link(path, temporary)
             os.replace(temporary, directory / path.name)
-            temporary.unlink(
-                missing_ok=True
-            )  # rename does nothing where both are the same file already
+            # `os.replace` does nothing if both are the same file already.
+            temporary.unlink(missing_ok=True)
         except OSError:  # another file system, or one without links
             return False
         return True
 
 
 def run_page(experiment_id: str, run_id: str) -> str:
-    """Return the place of a run's page, relative to the server; without the mode MLflow 3 opens its one for prompts."""
+    """Return the address of a run's page, relative to the server.
+
+    Without the workflow type, MLflow 3 opens its page for prompts.
+    """
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
@@ -238,7 +230,7 @@ def _send(items: Sequence[Any], send: Callable[[Sequence[Any]], object]) -> list
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
         if len(items) == 1:
-            return [f"{items[0].key}: {str(error)[:300]}"]
+            return [f"{items[0].key}: {shortened(first_line(error), 300)}"]
         middle = len(items) // 2
         return _send(items[:middle], send) + _send(items[middle:], send)
     return []
@@ -256,54 +248,9 @@ def _check_active(run: Any) -> None:
 
 
 def _artifact_location(uri: str) -> str | None:
-    """Beside an SQLite database; elsewhere the server decides."""
-    if not uri.startswith(SQLITE):
-        return None
-    return (_database_path(uri).parent / "mlartifacts").as_uri()
-
-
-def _database_path(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0])
-
-
-@contextlib.contextmanager
-def _first_touch(uri: str) -> Iterator[None]:
-    """Let one process at a time initialize an SQLite database, and turn its write-ahead log on.
-
-    MLflow creates its tables without a lock: two processes that open a fresh file together leave it broken for good
-    (mlflow 3.17). So does a death while it does: its migrations commit each statement, and the version only after
-    that. So the file is made under another name. The log halves the cost of a write, and readers no longer stop the
-    writer.
-    """
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    database = _database_path(uri)
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(database.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not database.exists():
-            _make(database)
-        with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:  # in use by a reader: slower, but right
-                log.warning("%s stays without a write-ahead log: %s", database, error)
-        yield
-
-
-def _make(database: Path) -> None:
-    """Have MLflow make its tables under another name, which becomes `database` when it is whole."""
-    temporary = database.with_name(f".{database.name}.new")
-    for suffix in ("", "-journal"):  # of one that died
-        temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
-    MlflowClient(f"{SQLITE}{temporary}", registry_uri=f"{SQLITE}{temporary}").search_experiments(
-        max_results=1
-    )
-    if database.exists():  # `mlflow ui` was faster: it does not know the lock
-        temporary.unlink()
-    else:
-        os.replace(temporary, database)
+    """Return the folder beside an SQLite database; elsewhere the server decides."""
+    database = sqlite_file(uri)
+    return None if database is None else (database.parent / "mlartifacts").as_uri()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`sync`: sends what MLflow does not have yet of finished, interrupted or still running runs."""
+"""`sync`: sends to MLflow what it does not have yet of finished, interrupted or running runs."""
 
 import argparse
 import logging
@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
+from visionsweep.text import first_line
 from visionsweep.tracking.ack import (
+    are_pictures_due,
     count_lines,
-    holds_sweep,
     known_uris,
     load_ack,
     num_behind,
-    run_directories,
 )
 from visionsweep.tracking.process import resolve_uri
-from visionsweep.tracking.uploader import first_line, prepare_environment
+from visionsweep.tracking.uploader import prepare_environment
 
 if TYPE_CHECKING:
     from visionsweep.tracking.directory import DirectoryReplay
@@ -27,17 +28,17 @@ PAUSES = (1.0, 2.0, 4.0)  # seconds between attempts while the store does not an
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Send, print a line a run, and return 0 if everything is there, else 1."""
+    """Send, print one line per run, and return 0 if everything is there, else 1."""
     parser = argparse.ArgumentParser(prog="sync.py", description=__doc__)
     parser.add_argument(
         "directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's"
     )
-    parser.add_argument("--uri", help="MLflow tracking URI; default: where the run was meant to go")
+    parser.add_argument("--uri", help="MLflow tracking URI; default: the run's own")
     parser.add_argument("--experiment", help="MLflow experiment; default: the one in the record")
     parser.add_argument(
         "--verify", action="store_true", help="compare every value with what MLflow gives back"
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what is missing")
+    parser.add_argument("--dry-run", action="store_true", help="only show what is missing")
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s")
     prepare_environment()
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def sync(
     directory: Path, uri: str | None, experiment: str | None, verify: bool, dry_run: bool
 ) -> int:
-    """Bring one directory up to date; raises DataError without a run, ConfigError without one clear URI."""
+    """Send one directory. Raises `DataError` without a run, `ConfigError` if the URI is unclear."""
     run_dirs = run_directories(directory)
     if not run_dirs:
         raise DataError(_no_run(directory))
@@ -78,37 +79,31 @@ def sync(
             is_complete &= _print_differences(differences(store, run_dir))
     if holds_sweep(directory):
         is_over = all(load_ack(run_dir, uri).state is not None for run_dir in run_dirs)
-        if (
-            verify and is_over and load_ack(directory, uri).run_id is not None
-        ):  # while it runs, its numbers change
+        # While the sweep runs, its numbers change.
+        if verify and is_over and load_ack(directory, uri).run_id is not None:
             sys.stdout.write(f"{directory}: the sweep's own run\n")
             is_complete &= _print_differences(sweep_differences(store, directory))
     run_id = load_ack(directory, uri).run_id
     if uri.startswith("http") and run_id is not None and is_complete:
         try:
             sys.stdout.write(f"{directory}: {store.page_of(run_id)}\n")
-        except Exception as error:  # everything is there: the address is a courtesy
+        except Exception as error:  # everything is there, with or without the address
             sys.stderr.write(f"{first_line(error)}\n")
     return 0 if is_complete else 1
 
 
 def _no_run(directory: Path) -> str:
+    hint = "give the directory of a run or a sweep"
     if not directory.is_dir():
-        return f"{directory}: no such directory; give a run's or a sweep's"
-    below = next(
-        (path for path in sorted(directory.iterdir()) if path.is_dir() and run_directories(path)),
-        None,
-    )
-    hint = (
-        "give a run's or a sweep's directory"
-        if below is None
-        else f"give what is in it, such as {below}"
-    )
-    return f"{directory}: no run (events.jsonl) there; {hint}"
+        return f"{directory} does not exist; {hint}"
+    below = (path for path in sorted(directory.iterdir()) if path.is_dir())
+    example = next((path for path in below if run_directories(path)), None)
+    hint = hint if example is None else f"give one of its directories, such as {example}"
+    return f"{directory} holds no run (no {JOURNAL}); {hint}"
 
 
 def _print_differences(lines: list[str]) -> bool:
-    """Print them; return whether there are none."""
+    """Print the differences; return whether there are none."""
     for line in lines:
         sys.stdout.write(f"  differs: {line}\n")
     if not lines:
@@ -117,7 +112,7 @@ def _print_differences(lines: list[str]) -> bool:
 
 
 def _send(replay: "DirectoryReplay") -> bool:
-    """Send until nothing is left, or the store has not answered four times in a row."""
+    """Send until nothing is left, or until the store has failed to answer four times in a row."""
     failures = 0
     is_checked = False
     while True:
@@ -140,24 +135,25 @@ def _choose_uri(run_dirs: list[Path], uri: str | None) -> str:
     if uri is None:
         known = sorted({name for run_dir in run_dirs for name in known_uris(run_dir)})
         if len(known) > 1 or any(":***@" in name for name in known):
-            raise ConfigError(f"--uri: choose where to send to; the runs know {', '.join(known)}")
+            raise ConfigError(f"choose a store with --uri; the runs know {', '.join(known)}")
         uri = next(iter(known), None)
     return resolve_uri(uri, Path.cwd())
 
 
 def _print_run(run_dir: Path, uri: str) -> bool:
-    """Print state and counts of a run; return whether the store has all of it."""
+    """Print the state of a run and how much was sent; return whether the store has all of it."""
     ack = load_ack(run_dir, uri)
     total, behind = count_lines(run_dir), num_behind(run_dir, uri)
     state = ack.state or next(
         (r["state"] for r in reversed(read_journal(run_dir)) if r["type"] == "end"), "running"
     )
-    line = f"{run_dir}: {state}, {max(0, total - behind)}/{total} records sent"
-    if ack.is_deleted:
-        line += ", deleted in MLflow"
+    lacks_pictures = not ack.is_deleted and are_pictures_due(run_dir, ack)
+    num_sent = max(0, total - behind + lacks_pictures)
+    line = f"{run_dir}: {state}, {num_sent}/{total} records sent"
+    line += ", deleted in MLflow" if ack.is_deleted else ", pictures missing" * lacks_pictures
     sys.stdout.write(line + "\n")
     for path in ack.removed:
-        sys.stdout.write(f"  removed before it was sent: {path}\n")
+        sys.stdout.write(f"  deleted before it was sent: {path}\n")
     for reason in ack.lost:
         sys.stdout.write(f"  not sent: {reason}\n")
     return behind == 0 and not ack.is_deleted and not ack.lost

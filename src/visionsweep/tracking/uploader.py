@@ -1,7 +1,8 @@
-"""The process that sends a run or a sweep to MLflow: `python -m visionsweep.tracking.uploader DIR --uri URI`.
+"""The process that sends a run or sweep to MLflow: `python -m visionsweep.tracking.uploader DIR`.
 
-Its parent holds the other end of stdin: the upload ends when that closes and everything is sent. Progress
-goes to stdout as JSON lines. Only this process and `sync` import mlflow, through `directory`.
+Its parent holds the other end of stdin: the upload ends when stdin is closed and everything is
+sent. Progress goes to stdout as JSON lines. Only this process and `sync` import MLflow, through
+`directory`.
 """
 
 import argparse
@@ -17,6 +18,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from visionsweep.text import first_line
+from visionsweep.tracking.ack import num_behind
+
 if TYPE_CHECKING:
     from visionsweep.tracking.directory import DirectoryReplay
 
@@ -24,22 +28,23 @@ POLL_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
 MAX_CLOSING_PAUSE_SECONDS = 5.0  # somebody waits
 
-Report = Callable[[int, str | None], None]
+Report = Callable[[int, str | None], None]  # records behind, error
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Send until stdin closes and all is there (0), `--wait` seconds passed after it (1), or SIGTERM."""
+    """Send until stdin is closed and all is sent (0), `--wait` seconds later (1), or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m visionsweep.tracking.uploader")
     parser.add_argument("directory", type=Path, help="a run's directory, or a sweep's")
     parser.add_argument("--uri", required=True, help="MLflow tracking URI")
     parser.add_argument("--experiment", help="MLflow experiment; default: the one in the journal")
     parser.add_argument(
-        "--wait", type=float, default=60.0, help="seconds to go on after stdin closed"
+        "--wait", type=float, default=60.0, help="seconds to continue after stdin is closed"
     )
     args = parser.parse_args(argv)
-    # Training first: without this, the import of mlflow took half the speed of the first epochs on two cores.
+    # Training first: without this, the import of mlflow halved the speed of the first epochs on
+    # two cores.
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
@@ -50,15 +55,14 @@ def main(argv: list[str] | None = None) -> int:
     from visionsweep.tracking.directory import DirectoryReplay
     from visionsweep.tracking.store import Store
 
-    return watch(
-        DirectoryReplay(args.directory, Store(args.uri), args.experiment), args.wait, report
-    )
+    replay = DirectoryReplay(args.directory, Store(args.uri), args.experiment)
+    return upload(replay, args.wait, report)
 
 
 def prepare_environment() -> None:
     """Make MLflow fail fast and keep quiet; call it before the first `import mlflow`.
 
-    With its defaults one call to a dead server blocks for 245 s. What the user has set stays.
+    With its defaults, one call to a dead server blocks for 245 s. The user's settings win.
     """
     settings = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -71,8 +75,8 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int:
-    """Send whatever appears, with pauses that grow while the store does not answer."""
+def upload(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int:
+    """Send whatever appears, with growing pauses while the store does not answer."""
     deadline: float | None = None
     pause = POLL_SECONDS
     replay.hold_checkpoints(True)
@@ -85,8 +89,8 @@ def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int
                 return 0
             pause = POLL_SECONDS
         except Exception as error:
-            log.exception("the store refused; the next attempt follows")
-            report(replay.behind_offline, first_line(error))
+            log.exception("the store refused; trying again")
+            report(num_behind(replay.directory, replay.store.uri), first_line(error))
             pause = max(1.0, min(2 * pause, MAX_PAUSE_SECONDS))
         if deadline is None:
             if _is_closed_within(pause):
@@ -99,20 +103,15 @@ def watch(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int
             time.sleep(min(pause, MAX_CLOSING_PAUSE_SECONDS))
 
 
-def first_line(error: Exception) -> str:
-    """Return an error as one line."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:500]}"
-
-
 def _is_closed_within(seconds: float) -> bool:
-    """Wait for the parent to close stdin; what it writes there is dropped."""
+    """Return whether the parent closes stdin in time; drops what it writes there."""
     stdin = 0
     readable, _, _ = select.select([stdin], [], [], seconds)
     return bool(readable) and os.read(stdin, 4096) == b""
 
 
 def _claim_stdout() -> int:
-    """Return a descriptor of stdout; what libraries print goes to stderr, the log."""
+    """Return a descriptor of stdout; what libraries print now goes to stderr, the log."""
     mine = os.dup(1)
     os.dup2(2, 1)
     return mine

@@ -6,34 +6,36 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from visionsweep.report.sweep.record import read_sweep
-from visionsweep.rundir.journal import CHECKPOINT_FOLDER, Record, read_journal
-from visionsweep.tracking.ack import load_ack
+from visionsweep.rundir.journal import Record, read_journal
+from visionsweep.rundir.layout import CHECKPOINTS, REPORT
+from visionsweep.tracking.ack import artifact_record, load_ack
 from visionsweep.tracking.entities import finite_or_nan, param_value, safe_key
-from visionsweep.tracking.parent import FILES, PAGE, best_points, ended_trials, search_params
+from visionsweep.tracking.parent import FILES, best_points, ended_trials, search_params
 from visionsweep.tracking.store import Store
 
-Point = tuple[
-    int, int, float | str
-]  # step, time in ms, value; NaN as text, since it differs from itself
+# Step, time in ms, value; NaN as text, since it differs from itself.
+Point = tuple[int, int, float | str]
 
 
 def differences(store: Store, run_dir: Path) -> list[str]:
     """Return one line for each metric, parameter and file that is missing, doubled or different.
 
-    A checkpoint that is neither in the store nor in the run's directory is no difference: a sweep removes those of
-    all but its best runs.
+    A checkpoint that neither the store nor the run's directory has is no difference: a sweep
+    deletes those of all but its best runs.
     """
-    run_id = str(load_ack(run_dir, store.uri).run_id)
+    ack = load_ack(run_dir, store.uri)
+    run_id = str(ack.run_id)
     stored = store.client.get_run(run_id).data
-    params: dict[str, str] = {}
-    files: dict[str, Record] = {}
     records = read_journal(run_dir)
+    params: dict[str, str] = {}
     for record in records:
         for key, value in record.get("params", {}).items():
             params[safe_key(key)] = param_value(value)
-        if record["type"] == "artifact":
-            files[str(PurePosixPath(record["folder"]) / Path(record["path"]).name)] = record
-
+    artifacts = [record for record in records if record["type"] == "artifact"] + ack.pictures
+    files = {
+        str(PurePosixPath(record["folder"]) / Path(record["path"]).name): record
+        for record in artifacts
+    }
     lines = [
         f"parameter {key}: {stored.params.get(key)!r}, expected {value!r}"
         for key, value in params.items()
@@ -45,9 +47,10 @@ def differences(store: Store, run_dir: Path) -> list[str]:
 
 
 def sweep_differences(store: Store, sweep_dir: Path) -> list[str]:
-    """Return one line for each metric, parameter and file that a sweep's own run lacks or has otherwise.
+    """Return one line for each metric, parameter and file of a sweep's own run that differs.
 
-    Of a parameter only the name is compared: the space of a study may be extended, and MLflow keeps the first value.
+    Of a parameter only the name is compared: the space of a study may be extended, while MLflow
+    keeps the first value.
     """
     run_id = str(load_ack(sweep_dir, store.uri).run_id)
     stored = store.client.get_run(run_id).data
@@ -55,11 +58,8 @@ def sweep_differences(store: Store, sweep_dir: Path) -> list[str]:
     params = map(safe_key, search_params(sweep_dir, record))
     lines = [f"parameter {key}: missing" for key in params if key not in stored.params]
     lines += _wrong_metrics(store, run_id, best_points(record, ended_trials(record)))
-    files: dict[str, Record] = {
-        name: {"path": name, "folder": "", "size": (sweep_dir / name).stat().st_size}
-        for name in (PAGE, *FILES)
-        if (sweep_dir / name).is_file()
-    }
+    names = [name for name in (REPORT, *FILES) if (sweep_dir / name).is_file()]
+    files = {name: artifact_record(sweep_dir, name) for name in names}
     return lines + _wrong_files(store, sweep_dir, run_id, files)
 
 
@@ -78,9 +78,8 @@ def _wrong_metrics(store: Store, run_id: str, records: Iterable[Record]) -> list
         missing, doubled = len(expected - found.keys()), found.total() - len(found)
         foreign = len(found.keys() - expected)
         if missing or doubled or foreign:
-            lines.append(
-                f"metric {key}: {missing} points missing, {doubled} doubled, {foreign} not in the record"
-            )
+            counts = f"{missing} points missing, {doubled} doubled, {foreign} not in the record"
+            lines.append(f"metric {key}: {counts}")
     return lines
 
 
@@ -92,7 +91,7 @@ def _wrong_files(store: Store, run_dir: Path, run_id: str, files: dict[str, Reco
 
     def was_removed(path: str, record: Record) -> bool:
         is_gone = path not in found and not (run_dir / record["path"]).exists()
-        return is_gone and record["folder"] == CHECKPOINT_FOLDER
+        return is_gone and record["folder"] == CHECKPOINTS
 
     return [
         f"file {path}: size {found.get(path)}, expected {record['size']}"
