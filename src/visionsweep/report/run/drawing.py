@@ -1,44 +1,29 @@
-"""What the pictures of a run share: colours, figures, the text of names, the PNG file.
+"""Colours, names and the PNG files of a run's pictures.
 
-Uses matplotlib's objects with the Agg canvas, never pyplot, so there is no global state and no display. The
-pictures are drawn at the end of every trial, so they are laid out for speed: margins are computed from the
-widths of the texts, a figure is drawn once (the constrained layout draws it twice, a tight box once more), and ticks
-are lines and texts of our own: matplotlib's axes with ticks take 22 ms, without them 4 ms (3.11, one CPU core).
+The pictures use matplotlib's objects and never pyplot: no window system, no figures left open.
 """
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from visionsweep.rundir.atomic import atomic_write
-from visionsweep.text import shortened as cut
+from visionsweep.text import shortened
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 110
-MAX_NAME_LENGTH = 20
-# Told apart also by the colour-blind: Okabe and Ito's palette, a little darker, without its yellow.
-BLUE, ORANGE, GREEN, PURPLE, SKY, GRAY = (
-    "#2a6fbb",
-    "#d9731a",
-    "#12876a",
-    "#b0568f",
-    "#4fb0e0",
-    "#8a8a8a",
-)
-DARK = "#333333"
+# Okabe and Ito's palette, which the colour-blind can tell apart, a little darker, without yellow.
+BLUE, ORANGE, GREEN, PURPLE, SKY = "#2a6fbb", "#d9731a", "#12876a", "#b0568f", "#4fb0e0"
+GRAY, DARK = "#8a8a8a", "#333333"
 
-_PLAIN_FONT = (
-    "DejaVu Sans"  # comes with matplotlib; Latin, Greek, Cyrillic, and much more, but no CJK
-)
-_OTHER_FONTS = (
+_MAX_NAME_LENGTH = 20
+# DejaVu Sans comes with matplotlib. It has Latin, Greek, Cyrillic and much more, but no CJK.
+_FONT = "DejaVu Sans"
+_FALLBACK_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
     "Noto Sans CJK KR",
@@ -56,185 +41,56 @@ _OTHER_FONTS = (
 )
 
 
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty white figure of `width` x `height` inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@contextlib.contextmanager
+def drawing_style(names: Iterable[str]) -> Iterator[None]:
+    """Set fonts that have the characters of `names`, and matplotlib's defaults for our pictures.
 
-    figure = Figure(figsize=(width, height), dpi=DPI)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
-    """Add axes at a place in inches from the lower left corner."""
-    total_width, total_height = figure.get_size_inches()
-    return figure.add_axes(
-        (left / total_width, bottom / total_height, width / total_width, height / total_height)
-    )
-
-
-def add_plot(
-    figure: "Figure",
-    box: tuple[float, float, float, float],
-    *,
-    x: tuple[float, float],
-    y: tuple[float, float],
-    xticks: Sequence[float],
-    yticks: Sequence[float],
-    xlabel: str = "",
-    ylabel: str = "",
-    has_grid: bool = False,
-) -> "Axes":
-    """Add axes with a left and a lower line, ticks and labels; without ``xlabel`` the numbers below are left out too.
-
-    ``box``: left, bottom, width and height in inches; ``x``, ``y``: the limits. Room for numbers and labels outside
-    the box is the caller's: 0.65 inches at the left, 0.5 below.
+    A "$" in a name is no mathematics. A character that no installed font has becomes a box.
     """
-    from matplotlib.collections import LineCollection
+    from matplotlib import rc_context
 
-    axes = add_axes(figure, *box)
-    axes.axis("off")
-    axes.set(xlim=x, ylim=y)
-    _, _, width, height = box
-    across, up = _fractions(xticks, x), _fractions(yticks, y)
-    grid = [((at, 0.0), (at, 1.0)) for at in across] + [((0.0, at), (1.0, at)) for at in up]
-    frame = [((0.0, 1.0), (0.0, 0.0)), ((0.0, 0.0), (1.0, 0.0))]
-    frame += [((at, 0.0), (at, -0.05 / height)) for at in across] + [
-        ((0.0, at), (-0.05 / width, at)) for at in up
-    ]
-    for segments, color, order in ((grid if has_grid else [], "#e6e6e6", 0.5), (frame, DARK, 3.0)):
-        lines = LineCollection(
-            segments,
-            colors=color,
-            linewidths=0.8,
-            transform=axes.transAxes,
-            clip_on=False,
-            zorder=order,
-        )
-        axes.add_collection(lines, autolim=False)
-    style: dict[str, Any] = {"transform": axes.transAxes, "color": DARK}
-    for at, tick in zip(up, yticks, strict=True):
-        axes.text(-0.09 / width, at, f"{tick:g}", ha="right", va="center", fontsize=9, **style)
-    axes.text(
-        -0.55 / width, 0.5, ylabel, ha="center", va="center", rotation=90, fontsize=10, **style
-    )
-    if xlabel:
-        for at, tick in zip(across, xticks, strict=True):
-            axes.text(at, -0.09 / height, f"{tick:g}", ha="center", va="top", fontsize=9, **style)
-        axes.text(0.5, -0.28 / height, xlabel, ha="center", va="top", fontsize=10, **style)
-    return axes
-
-
-def ticks_within(low: float, high: float, count: int, *, is_integer: bool = False) -> list[float]:
-    """Return about `count` round numbers in [low, high]."""
-    from matplotlib.ticker import MaxNLocator
-
-    ticks = MaxNLocator(nbins=count, integer=is_integer, min_n_ticks=1).tick_values(low, high)
-    return [float(tick) for tick in ticks if low <= tick <= high]
-
-
-def add_title(axes: "Axes", title: str, above: float = 0.1) -> None:
-    """Write a title at the left, `above` inches over the axes."""
-    height = axes.get_position().height * axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
-    axes.text(0, 1 + above / height, title, fontsize=11, color=DARK, transform=axes.transAxes)
-
-
-def save_png(
-    figure: "Figure", path: Path, pictures: Iterable[tuple[int, int, NDArray[np.uint8]]] = ()
-) -> None:
-    """Draw the figure once and write it, atomically.
-
-    ``pictures``: top, left (in pixels from the upper left corner) and (h, w, 3) RGB; they are copied over the figure,
-    pixel by pixel.
-    """
-    from PIL import Image
-
-    canvas: Any = figure.canvas  # matplotlib's own types are incomplete here
-    with _without_glyph_warnings():
-        canvas.draw()
-    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
-    for top, left, picture in pictures:
-        pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    image = Image.fromarray(pixels)
-    with atomic_write(path) as file:
-        image.save(file, format="png", compress_level=3)
-
-
-def shortened(name: str, max_length: int = MAX_NAME_LENGTH) -> str:
-    """Cut a long name in its middle: what tells names apart is often at their end. What cannot be drawn becomes "?"."""
-    drawable = "".join(character if character.isprintable() else "?" for character in name)
-    return cut(drawable, max_length)
-
-
-def name_style(names: Iterable[str], size: float) -> dict[str, Any]:
-    """Return the properties of a matplotlib text for users' names: a font that has them, and no mathematics in "$"."""
-    return {"fontsize": size, "fontfamily": _families(names), "parse_math": False}
-
-
-def text_width(texts: Sequence[str], size: float) -> float:
-    """Return the width in inches of the widest text at a font size in points; 0 without texts.
-
-    It is the sum of the widths of the characters: a few percent too much where a script joins them.
-    """
-    return max((sum(map(_advance, text)) for text in texts), default=0.0) * size / 72
-
-
-def fitted(text: str, size: float, width: float) -> str:
-    """Cut a text in its middle until it is no wider than `width` inches."""
-    result = shortened(text, max(8, len(text)))
-    for length in range(len(result) - 1, 7, -1):
-        if text_width([result], size) <= width:
-            break
-        result = shortened(text, length)
-    return result
-
-
-def _families(texts: Iterable[str]) -> list[str]:
-    return (
-        [_PLAIN_FONT]
-        if all(text.isascii() for text in texts)
-        else [_PLAIN_FONT, *_installed_other_fonts()]
-    )
+    is_ascii = all(name.isascii() for name in names)
+    style: dict[Any, Any] = {
+        "font.family": [_FONT] if is_ascii else [_FONT, *_installed_fallback_fonts()],
+        "font.size": 9,
+        "text.parse_math": False,
+        "axes.titlesize": 11,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "grid.color": "#e6e6e6",
+        "figure.constrained_layout.w_pad": 0.1,
+        "figure.constrained_layout.h_pad": 0.1,
+    }
+    with rc_context(style), warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield
 
 
 @functools.cache
-def _installed_other_fonts() -> tuple[str, ...]:
-    # matplotlib logs a warning for each family that it does not find.
+def _installed_fallback_fonts() -> tuple[str, ...]:
+    # matplotlib logs a warning for each family that it does not find
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}
-    return tuple(name for name in _OTHER_FONTS if name in installed)
+    return tuple(name for name in _FALLBACK_FONTS if name in installed)
 
 
-@functools.cache
-def _ruler() -> Any:
-    from matplotlib.backends.backend_agg import RendererAgg
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of `width` x `height` inches that makes room for all its texts."""
+    from matplotlib.figure import Figure
 
-    make: Any = RendererAgg
-    return make(1, 1, dpi=72)  # where a point is a pixel
-
-
-@functools.cache
-def _advance(character: str) -> float:
-    """Return the width of a character as a share of the font size."""
-    from matplotlib.font_manager import FontProperties
-
-    font = FontProperties(family=_families([character]), size=100)
-    with _without_glyph_warnings():
-        # Between two others: alone it would be measured without the space around it.
-        around, alone = (
-            _ruler().get_text_width_height_descent(text, font, ismath=False)[0]
-            for text in (f"x{character}x", "xx")
-        )
-    return float(around - alone) / 100
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _fractions(ticks: Sequence[float], limits: tuple[float, float]) -> list[float]:
-    low, high = limits
-    return [(tick - low) / (high - low) for tick in ticks]
+def save_png(figure: "Figure", path: Path) -> None:
+    """Write the figure atomically; the same figure gives the same bytes."""
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
 
 
-def _without_glyph_warnings() -> warnings.catch_warnings:
-    """A character that no font of the machine has is drawn as a box; a warning for each is no help."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+def short_name(name: str, limit: int = _MAX_NAME_LENGTH) -> str:
+    """Return a name of at most `limit` characters, with "?" for what cannot be printed."""
+    printable = "".join(character if character.isprintable() else "?" for character in name)
+    return shortened(printable, limit)

@@ -1,63 +1,67 @@
-"""The pictures and the table of a run's best checkpoint, from its predictions on the validation images."""
+"""The pictures of a run and the table of its classes, drawn from the run's files alone.
 
-from collections.abc import Mapping, Sequence
+Whoever shows them draws them: the uploader after the run has ended, and `visionsweep report`.
+Imports no torch.
+"""
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
-from visionsweep.report.run.confusion_matrix import confusion_matrix_png
-from visionsweep.report.run.learning_curves import curves_png
-from visionsweep.report.run.mistakes import mistakes_png, worst_mistakes
-from visionsweep.report.run.per_class import per_class_csv
-from visionsweep.report.run.pr_curves import pr_curves_png
-from visionsweep.report.run.reliability import reliability_png
-from visionsweep.run.assemble import Experiment
-from visionsweep.training.loop import predict_probabilities
+from visionsweep.report.run.confusion_matrix import confusion_matrix, draw_confusion_matrix
+from visionsweep.report.run.drawing import drawing_style
+from visionsweep.report.run.learning_curves import draw_learning_curves, read_curves
+from visionsweep.report.run.mistakes import draw_mistakes
+from visionsweep.report.run.per_class import write_per_class
+from visionsweep.report.run.pr_curves import draw_pr_curves
+from visionsweep.report.run.reliability import draw_reliability
+from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.layout import CONFIG, FIGURES
+from visionsweep.rundir.predictions import read_predictions
+from visionsweep.rundir.result import read_result
 
-FIGURES = "figures"  # the folder, in the run's directory and in MLflow
+CONFUSION_MATRIX = f"{FIGURES}/confusion_matrix.png"
+CURVES = f"{FIGURES}/curves.png"
+PER_CLASS = f"{FIGURES}/per_class.csv"
+PR_CURVES = f"{FIGURES}/pr_curves.png"
+RELIABILITY = f"{FIGURES}/reliability.png"
+MISTAKES = f"{FIGURES}/mistakes.png"
 
 
-def draw(
-    run_dir: Path,
-    experiment: Experiment,
-    matrix: np.ndarray,
-    history: Sequence[Mapping[str, float]],
-    best_epoch: int,
-) -> list[str]:
-    """Write all of them for the model as it stands; return their paths, relative to the run's directory.
+def draw(run_dir: Path) -> list[str]:
+    """Draw the pictures of a finished run; return their paths relative to `run_dir`.
 
-    ``matrix``: (K, K) int64, the best epoch's confusion matrix; ``best_epoch``: counted from 1.
+    They show the best checkpoint on the validation images. Raises `DataError` if the run has no
+    predictions.
     """
-    names, data = experiment.settings.class_names, experiment.dataset.train
-    probabilities = predict_probabilities(
-        experiment.state.evaluated_model(), experiment.val, experiment.settings
-    ).numpy()
-    targets = data.targets.numpy()[experiment.val_indices]
-    folder = run_dir / FIGURES
-    confusion_matrix_png(matrix, names, folder / "confusion_matrix.png")
-    curves_png(history, folder / "curves.png", best_epoch=best_epoch)
-    per_class_csv(matrix, names, folder / "per_class.csv", experiment.settings.absent_classes)
-    pr_curves_png(probabilities, targets, names, folder / "pr_curves.png")
-    reliability_png(probabilities, targets, folder / "reliability.png")
-    worst = worst_mistakes(probabilities, targets)
-    rows = experiment.val_indices[worst]
-    predicted = probabilities[worst].argmax(axis=1)
-    mistakes_png(
-        np.stack([data.images[row].numpy() for row in rows.tolist()])
-        if len(rows)
-        else np.zeros((0, 1, 1, 1), np.uint8),
-        [names[target] for target in targets[worst]],
-        [names[k] for k in predicted],
-        probabilities[worst, predicted],
-        [data.ids[row] for row in rows.tolist()],
-        folder / "mistakes.png",
-    )
-    written = (
-        "confusion_matrix.png",
-        "curves.png",
-        "per_class.csv",
-        "pr_curves.png",
-        "reliability.png",
-        "mistakes.png",
-    )
-    return [f"{FIGURES}/{name}" for name in written]
+    predictions = read_predictions(run_dir)
+    names, val = predictions.class_names, predictions.val
+    # a network that overflowed still gets its pictures
+    probabilities = np.nan_to_num(val.probabilities())
+    preds = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(preds, val.targets, len(names))
+    result = read_result(run_dir) or {}
+    worst = predictions.mistakes
+    with drawing_style([*names, *val.ids[worst]]):
+        draw_confusion_matrix(matrix, names, run_dir / CONFUSION_MATRIX)
+        curves = read_curves(read_journal(run_dir))
+        draw_learning_curves(curves, run_dir / CURVES, best_epoch=result.get("best_epoch"))
+        write_per_class(matrix, names, run_dir / PER_CLASS, _absent_classes(run_dir))
+        draw_pr_curves(probabilities, val.targets, names, run_dir / PR_CURVES)
+        draw_reliability(probabilities, val.targets, run_dir / RELIABILITY)
+        draw_mistakes(
+            predictions.mistake_images,
+            [names[k] for k in val.targets[worst]],
+            [names[k] for k in preds[worst]],
+            probabilities[worst, preds[worst]],
+            val.ids[worst].tolist(),
+            run_dir / MISTAKES,
+        )
+    return [CONFUSION_MATRIX, CURVES, PER_CLASS, PR_CURVES, RELIABILITY, MISTAKES]
+
+
+def _absent_classes(run_dir: Path) -> Any:
+    config = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
+    return config["metrics"]["absent_classes"]

@@ -1,6 +1,6 @@
-"""The single files of a sweep's directory and of its runs. A missing or half-written one gives nothing.
+"""Readers of the files of a sweep and its runs, for which a missing or half-written file is empty.
 
-Knows no trials: `sweep_record` puts them together.
+`record` makes trials of them.
 """
 
 import contextlib
@@ -13,17 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from visionsweep.rundir.journal import read_journal
+from visionsweep.rundir.layout import ENVIRONMENT, HYDRA_OVERRIDES
 from visionsweep.rundir.result import read_result
-
-CONFIG = "config.yaml"
-ENVIRONMENT = "environment.json"
-HYDRA_OVERRIDES = ".hydra/overrides.yaml"  # Hydra writes it before the app starts
 
 Record = Mapping[str, Any]
 
 
 def yaml_mapping(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, an empty one if there is none."""
+    """Return the mapping in a YAML file, or an empty one."""
     contents = _yaml(path)
     return contents if isinstance(contents, dict) else {}
 
@@ -38,7 +35,7 @@ def _yaml(path: Path) -> Any:
 
 
 def table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Return the columns and rows of a CSV file; a row that is cut off has empty cells at its end."""
+    """Return the columns and rows of a CSV file; a row that is cut off ends in empty cells."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         reader = csv.DictReader(text.splitlines(keepends=True), restval="")
@@ -49,7 +46,7 @@ def table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def result(run_dir: Path) -> dict[str, Any]:
-    """Return `result.json` of a run, an empty mapping if it has none."""
+    """Return the result of a run, or an empty mapping."""
     with contextlib.suppress(OSError, ValueError):
         contents: Any = read_result(run_dir)
         return contents if isinstance(contents, dict) else {}
@@ -57,14 +54,14 @@ def result(run_dir: Path) -> dict[str, Any]:
 
 
 def journal(run_dir: Path) -> Sequence[Record]:
-    """Return the records of a run, none if it has no journal."""
+    """Return the records of a run's journal, or none."""
     with contextlib.suppress(OSError):
         return read_journal(run_dir)
     return []
 
 
 def overrides(run_dir: Path) -> list[str]:
-    """Return the overrides that a run was started with."""
+    """Return the overrides that a run was started with; Hydra writes them before the app starts."""
     found: Any = None
     with contextlib.suppress(OSError, ValueError, AttributeError):
         found = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8")).get("overrides")
@@ -74,7 +71,7 @@ def overrides(run_dir: Path) -> list[str]:
 
 
 def curve(records: Iterable[Record], metric: str) -> tuple[tuple[int, float], ...]:
-    """Return (step, value) of a metric, by step; values that are not finite are left out."""
+    """Return (step, value) of a metric by step, without NaN and infinities."""
     points: dict[int, float] = {}
     for record in records:
         values = record.get("values")
@@ -86,7 +83,7 @@ def curve(records: Iterable[Record], metric: str) -> tuple[tuple[int, float], ..
 
 
 def end_state(records: Iterable[Record]) -> str | None:
-    """Return how a run ended by its journal, None while it runs (or was killed)."""
+    """Return how a run ended by its journal; None while it runs or if it was killed."""
     state = None
     for record in records:
         if record.get("type") == "end":
@@ -105,7 +102,7 @@ def times(records: Sequence[Record]) -> tuple[float | None, float | None]:
 
 
 def number(value: Any) -> float | None:
-    """Return a number from a cell or a JSON value (NaN and infinities too), None if it is none."""
+    """Return a number (maybe NaN or infinite) from a cell or a JSON value, or None."""
     if isinstance(value, bool):
         return None
     try:
@@ -115,7 +112,7 @@ def number(value: Any) -> float | None:
 
 
 def seconds_since_1970(text: str) -> float | None:
-    """Return the time that an ISO 8601 text says, None if it says none."""
+    """Return the time of an ISO 8601 text, or None."""
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):

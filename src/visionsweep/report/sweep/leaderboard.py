@@ -1,7 +1,7 @@
-"""The leaderboard of a sweep: as rows, as MLflow's table, and as the Markdown of the parent run's description."""
+"""The leaderboard of a sweep: as rows, as a table for MLflow, and in Markdown."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +18,21 @@ from visionsweep.report.sweep.summary import (
     why_sentence,
     won_sentence,
 )
-from visionsweep.report.sweep.values import duration_text, short_text
-from visionsweep.text import shortened
+from visionsweep.text import counted, duration_text, short_value, shortened
 
 MAX_DESCRIPTION = 8000  # characters of an MLflow tag
+_LATER_COLUMNS = ("epochs", "seconds", "link", "directory", "duplicate_of", "error")
 
 
 @dataclass(frozen=True)
 class LeaderboardRow(SweptTrial):
     """One trial on the leaderboard."""
 
-    rank: int | None = None  # from 1; None: it is not complete
+    rank: int | None = None  # from 1; None if not complete
 
 
 def leaderboard_rows(record: SweepRecord, limit: int | None = None) -> list[LeaderboardRow]:
-    """Return the first `limit` trials: the complete ones best first, then running, pruned (best first), failed ones."""
+    """Return trials by state (complete, running, pruned, failed), the best first within a state."""
     ranked = record.ranked()
     ranks = {trial.number: rank for rank, trial in enumerate(ranked, start=1)}
 
@@ -51,9 +51,9 @@ def leaderboard_rows(record: SweepRecord, limit: int | None = None) -> list[Lead
 
 
 def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str, Any]:
-    """Return all trials in the JSON form of `mlflow.log_table`: `columns` and `data`, a row a trial.
+    """Return all trials in the JSON form of `mlflow.log_table`: `columns`, and one row per trial.
 
-    `links` maps a trial's number to the URL of its run. What a trial does not have is None, as is NaN.
+    `links` maps a trial's number to the URL of its run. NaN and what a trial lacks are None.
     """
     rows = leaderboard_rows(record)
     columns: dict[str, list[Any]] = {
@@ -64,14 +64,10 @@ def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str
     for i, metric in enumerate(record.metrics):
         columns[metric] = [_finite(row.values[i]) if i < len(row.values) else None for row in rows]
     columns |= _used("seed_std", [_finite(row.seed_std) for row in rows])
+    taken = {*columns, *_LATER_COLUMNS}
     for key in record.space:
-        name = (
-            key
-            if key
-            not in (*columns, "epochs", "seconds", "link", "directory", "duplicate_of", "error")
-            else ""
-        )
-        columns[name or f"params.{key}"] = [_cell(row.params.get(key)) for row in rows]
+        name = f"params.{key}" if key in taken else key
+        columns[name] = [_cell(row.params.get(key)) for row in rows]
     columns["epochs"] = [row.epochs for row in rows]
     columns["seconds"] = [_finite(row.seconds) for row in rows]
     columns |= _used("link", [links.get(row.number) for row in rows])
@@ -95,12 +91,12 @@ def _finite(value: float | None) -> float | None:
 def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return _finite(value)
-    return value if value is None or isinstance(value, bool | int | str) else short_text(value)
+    return value if value is None or isinstance(value, bool | int | str) else short_value(value)
 
 
 @dataclass(frozen=True)
 class _Room:
-    """How much of each part the description has."""
+    """The size of each part of the description."""
 
     rows: int
     params: int  # columns of the table, and lines of the comparison
@@ -118,10 +114,11 @@ _ROOMS = (
 
 
 def description_markdown(record: SweepRecord, links: Mapping[int, str]) -> str:
-    """Return the parent run's description (`mlflow.note.content`): who won, why, the best ten, the search space.
+    """Return the description of a sweep's run in MLflow (`mlflow.note.content`).
 
-    Never longer than MLflow's 8000 characters: parts are shortened until they fit, and the text says so. `links` maps
-    a trial's number to the URL of its run.
+    Who won and why, the best ten trials, the search space. Parts are shortened until they fit
+    into MLflow's 8000 characters, and the text says so. `links` maps a trial's number to the URL
+    of its run.
     """
     summary = summarize(record)
     for room in _ROOMS:
@@ -136,11 +133,8 @@ def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str
     head = [won_sentence(summary, md.MARKUP), why_sentence(summary, md.MARKUP)]
     num_running = summary.record.counts().get("running", 0)
     if num_running:
-        head.append(
-            md.plain(
-                f"The sweep is not over: {num_running} trial{'s' * (num_running > 1)} running."
-            )
-        )
+        running = f"The sweep is not over: {counted(num_running, 'trial')} running."
+        head.append(md.plain(running))
     head.append(md.plain(counts_sentence(summary)))
     parts = [line for line in head if line]
     parts += _top(summary, links, room)
@@ -151,10 +145,9 @@ def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str
 
 def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
     record = summary.record
-    # A trial that took another's value would only repeat its row.
-    rows = [
-        row for row in leaderboard_rows(record) if row.rank is not None and row.duplicate_of is None
-    ]
+    # a trial that took another's value would repeat its row
+    complete = (row for row in leaderboard_rows(record) if row.rank is not None)
+    rows = [row for row in complete if row.duplicate_of is None]
     shown = rows[: room.rows]
     if not shown:
         return []
@@ -178,16 +171,15 @@ def _top(summary: Summary, links: Mapping[int, str], room: _Room) -> list[str]:
         left_out.append(f"the best {len(shown)} of {len(rows)} complete trials")
     if len(keys) > len(columns):
         left_out.append(f"{len(columns)} of {len(keys)} parameters, those that mattered most first")
-    note = [
-        md.plain(
-            f"Shown: {'; '.join(left_out)}. The table and the page among the artifacts have all."
-        )
-    ]
-    return ["### Leaderboard", md.table(lines), *(note if left_out else [])]
+    parts = ["### Leaderboard", md.table(lines)]
+    if left_out:
+        all_of_it = "The table and the page among the artifacts have all."
+        parts.append(md.plain(f"Shown: {'; '.join(left_out)}. {all_of_it}"))
+    return parts
 
 
 def _param_cell(params: Mapping[str, Any], key: str, width: int) -> str:
-    return md.plain(short_text(params[key], limit=width)) if key in params else ""
+    return md.plain(short_value(params[key], limit=width)) if key in params else ""
 
 
 def _comparison(summary: Summary, room: _Room) -> list[str]:
@@ -214,14 +206,11 @@ def _space(summary: Summary, room: _Room) -> list[str]:
     shown = rows[: room.space]
     if not shown:
         return []
-    lines: Sequence[Sequence[str]] = [
-        ["parameter", "drawn from"],
-        *[
-            [md.plain(shortened(key, 2 * room.width)), md.plain(shortened(text, 4 * room.width))]
-            for key, text in shown
-        ],
-    ]
-    more = (
-        [md.plain(f"{len(rows) - len(shown)} more parameters.")] if len(rows) > len(shown) else []
-    )
-    return ["### Search space", md.table(lines), *more]
+    lines = [["parameter", "drawn from"]]
+    for key, text in shown:
+        cells = shortened(key, 2 * room.width), shortened(text, 4 * room.width)
+        lines.append([md.plain(cell) for cell in cells])
+    parts = ["### Search space", md.table(lines)]
+    if len(rows) > len(shown):
+        parts.append(md.plain(f"{len(rows) - len(shown)} more parameters."))
+    return parts

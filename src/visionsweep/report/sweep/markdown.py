@@ -1,4 +1,4 @@
-"""Text as Markdown (with GitHub's tables) that shows as it is, whatever characters it has."""
+"""Text as Markdown with GitHub's tables, escaped so that it shows as it is."""
 
 import html
 import re
@@ -7,18 +7,17 @@ from urllib.parse import quote
 
 from visionsweep.report.sweep.summary import Markup
 
-# What MLflow's renderer (Showdown) and GitHub's rules both let a backslash escape. Without square brackets and angle
-# brackets there is no link, picture or element, so the other characters mean nothing within a line.
+# What a backslash escapes both for MLflow's renderer (Showdown) and by GitHub's rules. Without
+# brackets there is no link, picture or element, so no other character means anything in a line.
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 GAP = "&emsp;"
 _URL_SAFE = "%/:?#@!$&'+,;=-._~"
 
 
 def plain(text: str) -> str:
-    """Return text with every character escaped that Markdown gives a meaning; line breaks become spaces."""
-    text = html.escape(
-        re.sub(r"\s+", " ", text), quote=False
-    )  # an angle bracket takes no backslash there
+    """Return text with its Markdown escaped and its line breaks as spaces."""
+    # an angle bracket takes no backslash in Showdown
+    text = html.escape(re.sub(r"\s+", " ", text), quote=False)
     return _SPECIAL.sub(r"\\\1", text)
 
 
@@ -28,7 +27,7 @@ def strong(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Return text in a code span; not for a table's cell, which a `|` would end."""
+    """Return text in a code span. Not for a table, where a `|` would end the cell."""
     text = re.sub(r"\s+", " ", text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * (longest + 1)
@@ -37,13 +36,16 @@ def code(text: str) -> str:
 
 
 def link(text: str, url: str | None) -> str:
-    """Return a link, plain text without a URL."""
-    # In an address, brackets and spaces end it and a pipe ends a table's cell.
+    """Return a link, or plain text without a URL."""
+    # brackets and spaces end an address, and a pipe ends the cell of a table
     return plain(text) if not url else f"[{plain(text)}]({quote(url, safe=_URL_SAFE)})"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of Markdown cells, the first row its head. MLflow sets cells without a gap: each ends in one."""
+    """Return a table of Markdown cells; the first row is its head.
+
+    MLflow's page has no space between cells, so each ends in one.
+    """
     head, *body = ([f"{cell}{GAP}" for cell in row] for row in rows)
     lines = [head, [":---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

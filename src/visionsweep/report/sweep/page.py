@@ -1,6 +1,6 @@
-"""The page of a sweep: one HTML file that needs nothing else, neither a network nor a server.
+"""The page of a sweep: one HTML file that needs no network, no server and no other file.
 
-MLflow shows it in `<iframe sandbox="allow-scripts">`: no storage, no other files, no pop-ups.
+MLflow shows it in `<iframe sandbox="allow-scripts">`: no storage, no pop-ups.
 """
 
 import base64
@@ -10,23 +10,17 @@ import html
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from visionsweep.errors import UserError
-from visionsweep.report.sweep.axes import Chart, text
-from visionsweep.report.sweep.figures import (
-    history,
-    importance_bars,
-    learning_curves,
-    objective_axis,
-    pareto_charts,
-)
+from visionsweep.report.sweep.axes import objective_range, text
+from visionsweep.report.sweep.chart import Chart
+from visionsweep.report.sweep.charts import make_charts
 from visionsweep.report.sweep.leaderboard import LeaderboardRow, leaderboard_rows
-from visionsweep.report.sweep.param_figures import interaction, parallel, slices
 from visionsweep.report.sweep.record import SweepRecord
 from visionsweep.report.sweep.summary import (
     Markup,
@@ -40,10 +34,9 @@ from visionsweep.report.sweep.summary import (
     why_sentence,
     won_sentence,
 )
-from visionsweep.report.sweep.timeline import timeline
-from visionsweep.report.sweep.values import duration_text, short_text
 from visionsweep.rundir.atomic import write_text
-from visionsweep.text import shortened
+from visionsweep.rundir.layout import TRIALS
+from visionsweep.text import duration_text, short_value, shortened
 
 TEMPLATE = "page.html"
 MAX_ROWS = 1000  # of the leaderboard
@@ -58,12 +51,12 @@ _MARKUP = Markup(
 
 
 def write_sweep_page(record: SweepRecord, path: Path) -> None:
-    """Write the page of a sweep to `path`, atomically; `UserError` where plotly, whose code it holds, is missing."""
+    """Write the page of a sweep to `path`, atomically. Raises `UserError` if plotly is missing."""
     write_text(path, sweep_page(record))
 
 
 def sweep_page(record: SweepRecord) -> str:
-    """Return the page of a sweep as HTML, about 2 MB of which nearly all is plotly's drawing code, compressed."""
+    """Return the page of a sweep as HTML: 2 to 3 MB, most of it plotly's code, compressed."""
     summary = summarize(record)
     charts = make_charts(summary)
     parts = {
@@ -76,34 +69,25 @@ def sweep_page(record: SweepRecord) -> str:
         "slices": _slices(summary, [chart for chart in charts if chart.width == "third"]),
         "space": _space(record),
         "time": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(_time(record))),
-        "content": _json({"charts": [_drawn(c) for c in charts], "trials": _hover(summary)}),
+        "content": _json(
+            {
+                "charts": [_drawn(chart) for chart in charts],
+                "trials": _hover(summary),
+                "winner": None if summary.winner is None else summary.winner.number,
+            }
+        ),
         "plotly": plotly_base64() if charts else "",
     }
     template = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    # One pass: what stands in a part is never taken for a place.
+    # in one pass: braces in a name are no placeholder
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
 
 
 def _time(record: SweepRecord) -> float:
-    """Return what the page is as of, in seconds since 1970: of a sweep that is over its end, always the same."""
+    """Return the time that the page shows: now, or the end of a sweep that is over."""
     ends = [trial.end for trial in record.trials]
     known = [end for end in ends if end is not None]
     return max(known) if known and len(known) == len(ends) else time.time()
-
-
-def make_charts(summary: Summary) -> list[Chart]:
-    """Return the charts that the sweep has something for, in the page's order."""
-    found = [
-        history(summary),
-        importance_bars(summary),
-        *pareto_charts(summary),
-        learning_curves(summary),
-        timeline(summary),
-        parallel(summary),
-        interaction(summary),
-        *slices(summary),
-    ]
-    return [chart for chart in found if chart is not None]
 
 
 @functools.cache
@@ -112,23 +96,22 @@ def plotly_base64() -> str:
     spec = find_spec("plotly")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("the page of a sweep needs plotly: pip install plotly")
-    # Its file and not `plotly.offline`, whose import takes longer than all the rest.
     code = Path(spec.submodule_search_locations[0], "package_data", "plotly.min.js").read_bytes()
     return base64.b64encode(gzip.compress(code, 9, mtime=0)).decode("ascii")
 
 
 def _json(content: Any) -> str:
-    """Return JSON that stands in a script element: no `<` can end it."""
+    """Return JSON for a script element: no `<` can end it."""
     encoded = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return encoded.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _drawn(chart: Chart) -> dict[str, Any]:
-    return {"id": chart.id, "data": chart.data, "layout": chart.layout, "select": chart.select}
+    return {"id": chart.id, "data": chart.data, "layout": chart.layout}
 
 
 def _hover(summary: Summary) -> dict[int, list[str]]:
-    """Return for each trial its head and its parameters, for the charts (which read a subset of HTML)."""
+    """Return the lines that the charts show of each trial, as plotly's HTML."""
     lines = {}
     for trial in summary.record.trials:
         values = [
@@ -137,7 +120,7 @@ def _hover(summary: Summary) -> dict[int, list[str]]:
             if value_text(trial, i)
         ]
         params = [
-            f"{shortened(key, 40)}={short_text(value, limit=40)}"
+            f"{shortened(key, 40)}={short_value(value, limit=40)}"
             for key, value in summary.params_of(trial).items()
         ]
         if len(params) > _HOVER_LINES:
@@ -175,10 +158,12 @@ def _comparison(summary: Summary) -> str:
     assert summary.winner is not None
     assert summary.runner_up is not None
     rows = "".join(
-        f"<tr><td><code>{_escape(key)}</code></td><td>{_escape(mine)}</td><td>{_escape(theirs)}</td></tr>"
+        f"<tr><td><code>{_escape(key)}</code></td>"
+        f"<td>{_escape(mine)}</td><td>{_escape(theirs)}</td></tr>"
         for key, mine, theirs in differences(summary)
     )
-    head = f"<tr><th>differs in</th><th>#{summary.winner.number}</th><th>#{summary.runner_up.number}</th></tr>"
+    numbers = f"<th>#{summary.winner.number}</th><th>#{summary.runner_up.number}</th>"
+    head = f"<tr><th>differs in</th>{numbers}</tr>"
     table = f"<table>{head}{rows}</table>" if rows else ""
     return f'<div class="half"><h3>Winner and runner-up</h3><p>{gap}</p>{table}</div>'
 
@@ -188,51 +173,41 @@ def _leaderboard(summary: Summary) -> str:
     rows = leaderboard_rows(record, MAX_ROWS)
     if not rows:
         return ""
-    columns: list[tuple[str, Callable[[LeaderboardRow], tuple[str, Any]]]] = [
-        ("rank", lambda row: _cell("" if row.rank is None else str(row.rank), row.rank)),
-        ("trial", lambda row: _cell(f"#{row.number}", row.number)),
-        ("state", lambda row: _cell(_state(row), row.state)),
-    ]
-    columns += [(name, _objective_cell(i)) for i, name in enumerate(record.metrics)]
-    columns += [(key, _param_cell(key)) for key in summary.ordered_keys()]
-    columns += [
-        ("epochs", lambda row: _cell("" if row.epochs is None else str(row.epochs), row.epochs)),
-        (
-            "time",
-            lambda row: _cell(
-                "" if row.seconds is None else duration_text(row.seconds), row.seconds
-            ),
-        ),
-        ("directory", lambda row: _cell(row.directory, row.number)),
-    ]
+    keys = summary.ordered_keys()
+    names = ["rank", "trial", "state", *record.metrics, *keys, "epochs", "time", "directory"]
     head = "".join(
-        f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>'
-        for name, _ in columns
+        f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>' for name in names
     )
-    body = "\n".join(_table_row(row, [make(row) for _, make in columns]) for row in rows)
+    body = "\n".join(_table_row(row, _cells(row, len(record.metrics), keys)) for row in rows)
     more = len(record.trials) - len(rows)
-    note = f"<p class='note'>{more} more trials are in trials.csv.</p>" if more else ""
+    note = f"<p class='note'>{more} more trials are in {TRIALS}.</p>" if more else ""
     table = f'<table id="leaderboard"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="scroll">{table}</div>{note}'
 
 
+def _cells(row: LeaderboardRow, num_objectives: int, keys: Sequence[str]) -> list[tuple[str, Any]]:
+    """Return the text of each cell, and what its column is sorted by (None: last)."""
+    return [
+        ("" if row.rank is None else str(row.rank), row.rank),
+        (f"#{row.number}", row.number),
+        (_state(row), row.state),
+        *(
+            (value_text(row, i), row.values[i] if i < len(row.values) else None)
+            for i in range(num_objectives)
+        ),
+        *(
+            (short_value(row.params[k]), row.params[k]) if k in row.params else ("", "")
+            for k in keys
+        ),
+        ("" if row.epochs is None else str(row.epochs), row.epochs),
+        ("" if row.seconds is None else duration_text(row.seconds), row.seconds),
+        (row.directory, row.number),
+    ]
+
+
 def _breakable(name: str) -> str:
-    """Return a column's name that may be broken after its dots, on paper."""
+    """Return a column's name that may break after its dots, on paper."""
     return re.sub(r"([./])", r"\1<wbr>", _escape(shortened(name, 28)))
-
-
-def _cell(shown: str, sorted_by: Any) -> tuple[str, Any]:
-    return shown, "" if sorted_by is None else sorted_by
-
-
-def _objective_cell(i: int) -> Callable[[LeaderboardRow], tuple[str, Any]]:
-    return lambda row: _cell(value_text(row, i), row.values[i] if i < len(row.values) else None)
-
-
-def _param_cell(key: str) -> Callable[[LeaderboardRow], tuple[str, Any]]:
-    return lambda row: (
-        _cell(short_text(row.params[key]), row.params[key]) if key in row.params else ("", "")
-    )
 
 
 def _state(row: LeaderboardRow) -> str:
@@ -244,11 +219,12 @@ def _state(row: LeaderboardRow) -> str:
 def _table_row(row: LeaderboardRow, cells: Sequence[tuple[str, Any]]) -> str:
     made = "".join(
         f"<td>{_escape(shown)}</td>"
-        if shown == str(key)
+        if shown == str(key) or (shown == "" and key is None)
         else f'<td data-key="{_escape(str(key))}">{_escape(shown)}</td>'
         for shown, key in cells
     )
-    return f'<tr data-trial="{row.number}" class="{row.state}{" first" if row.rank == 1 else ""}">{made}</tr>'
+    classes = f"{row.state}{' first' if row.rank == 1 else ''}"
+    return f'<tr data-trial="{row.number}" class="{classes}">{made}</tr>'
 
 
 def _frames(charts: Sequence[Chart]) -> str:
@@ -263,13 +239,12 @@ def _frames(charts: Sequence[Chart]) -> str:
 def _slices(summary: Summary, charts: Sequence[Chart]) -> str:
     if not charts:
         return ""
-    notes = [
-        "The values of each parameter against the objective; a bar is the median of the complete trials."
-    ]
+    notes = [f"The values of each parameter against {summary.record.metrics[0]}."]
     if len(charts) < len(summary.record.space):
-        notes.append(f"Shown: {len(charts)} of {len(summary.record.space)} parameters.")
-    notes.append(objective_axis(summary.record)[1])
-    return f'<h2>Slices</h2><p class="note">{_escape(" ".join(notes))}</p><div class="charts">{_frames(charts)}</div>'
+        notes.append(f"{len(charts)} of {len(summary.record.space)} parameters.")
+    notes.append(objective_range(summary.record, reach=1.6)[1])
+    note = f'<p class="note">{_escape(" ".join(notes))}</p>'
+    return f'<h2>Slices</h2>{note}<div class="charts">{_frames(charts)}</div>'
 
 
 def _space(record: SweepRecord) -> str:

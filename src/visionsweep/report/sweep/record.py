@@ -1,4 +1,4 @@
-"""What a sweep's directory says of it: trials, their curves, the space. Read from its files, while it runs or later."""
+"""A sweep as its files tell it: trials, their curves, the search space. Also while it runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args
 
 from visionsweep.report.sweep import files
 from visionsweep.report.sweep.values import parse_value, seen_distribution
-from visionsweep.rundir.layout import SWEEP, TRIALS
+from visionsweep.rundir.layout import CONFIG, SWEEP, TRIALS, run_place
 from visionsweep.sweep import ranking
 from visionsweep.text import param_text
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
 
-_PARAM = "params."  # begins a parameter's column in trials.csv
+_PARAM = "params."  # prefix of the parameters' columns in the sweep's table
 _STATES: dict[str | None, TrialState] = {
     "finished": "complete",
     "pruned": "pruned",
@@ -30,31 +30,27 @@ class SweptTrial:
 
     number: int
     state: TrialState
-    values: tuple[
-        float, ...
-    ]  # the objectives; of a pruned trial the last one reported; empty: there is none
+    # the objectives; of a pruned trial the last one reported; empty if there is none
+    values: tuple[float, ...]
     params: dict[str, Any]  # the searched ones that are active, in their own types
     start: float | None  # seconds since 1970
     end: float | None
     epochs: int | None  # with several seeds their sum
-    directory: (
-        str  # relative to the sweep's: "7", or with several seeds that of the first, "7/seed_0"
-    )
-    curve: tuple[
-        tuple[int, float], ...
-    ] = ()  # (epoch, objective of that epoch), of the first seed, finite ones
+    directory: str  # relative to the sweep's; with several seeds that of the first
+    # (epoch, objective of that epoch) of the first seed, without NaN and infinities
+    curve: tuple[tuple[int, float], ...] = ()
     seed_std: float | None = None
     duplicate_of: int | None = None
     error: str | None = None  # one line
 
     @property
     def value(self) -> float | None:
-        """The objective that ranks, None where it is missing or no finite number."""
+        """The first objective, by which trials are ranked; None if missing, NaN or infinite."""
         return self.values[0] if self.values and math.isfinite(self.values[0]) else None
 
     @property
     def seconds(self) -> float | None:
-        """From its start to its end, None while one of them is missing."""
+        """The time from start to end, None if one of them is missing."""
         return None if self.start is None or self.end is None else max(0.0, self.end - self.start)
 
 
@@ -63,41 +59,35 @@ class SweepRecord:
     """A sweep: `trials` by number."""
 
     name: str
-    metrics: tuple[
-        str, ...
-    ]  # the objectives' names, the first is the one that ranks: ("val/f1_macro",)
+    metrics: tuple[str, ...]  # the objectives' names; the first ranks the trials
     directions: tuple[Direction, ...]
-    space: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # key -> distribution, as sweep.yaml has it
+    # parameter -> distribution, as stored by the sweep
+    space: dict[str, dict[str, Any]] = field(default_factory=dict)
     trials: Sequence[SweptTrial] = ()
-    run_epochs: int | None = None  # of a run that is not pruned; None: not known
-    num_seeds: int = 1  # runs a trial
+    run_epochs: int | None = None  # of a run that is not pruned, if known
+    num_seeds: int = 1  # runs per trial
 
     def ranked(self) -> list[SweptTrial]:
-        """Return the complete trials, best first; equal ones by number; NaN and infinities are no values.
-
-        With several objectives the Pareto set comes before all others; within both the first objective ranks.
-        """
+        """Return the complete trials, best first; see `sweep.ranking.ranked`."""
         return ranking.ranked(self._comparable(), self.directions)
 
     def pareto(self) -> list[SweptTrial]:
-        """Return the complete trials that no other one beats in an objective without losing in another, best first."""
+        """Return the Pareto set of the complete trials, best first in the first objective."""
         front = {trial.number for trial in ranking.pareto(self._comparable(), self.directions)}
         return [trial for trial in self.ranked() if trial.number in front]
 
     def counts(self) -> dict[TrialState, int]:
-        """Return the number of trials by state, without states that no trial has."""
+        """Return the number of trials by state, without states that have none."""
         states: tuple[TrialState, ...] = get_args(TrialState)
         counted = {state: sum(trial.state == state for trial in self.trials) for state in states}
         return {state: count for state, count in counted.items() if count}
 
     def cost(self, value: float) -> float:
-        """Return a value of the first objective with the sign that makes lower better."""
+        """Return a value of the first objective, negated if it is maximized: lower is better."""
         return -value if self.directions[0] == "maximize" else value
 
     def epochs_saved(self) -> int | None:
-        """Return how many epochs the pruned trials were spared; None if nothing says how long they would have been."""
+        """Return the epochs that pruning saved; None if the length of a whole run is unknown."""
         saved = 0
         for trial in self.trials:
             if trial.state == "pruned":
@@ -108,24 +98,24 @@ class SweepRecord:
         return saved
 
     def _comparable(self) -> list[SweptTrial]:
-        """Leave out trials whose row was cut off, so that they lack an objective."""
+        """Return the trials that have every objective: a row of the table may be cut off."""
         return [trial for trial in self.trials if len(trial.values) == len(self.directions)]
 
 
 def read_sweep(sweep_dir: Path) -> SweepRecord:
-    """Read a sweep's directory. Never raises for a file that is missing or half of a sweep: what is known is returned.
+    """Read a sweep's directory. Missing, half-written and damaged files count as empty.
 
-    Trials come from `trials.csv` and the space from `sweep.yaml`; in the directory of another sweeper (a plain grid)
-    from the runs themselves: `result.json`, `environment.json` (overrides), the journal. Where nothing gives the space,
-    it is what the trials' values look like.
+    The trials come from the sweep's table and the space from its stored settings. For another
+    sweeper (a plain grid) both come from the runs: result, overrides, journal. An unknown space is
+    derived from the trials' values.
     """
     stored = files.yaml_mapping(sweep_dir / SWEEP)
     columns, rows = files.table(sweep_dir / TRIALS)
     runs = [] if stored or rows else _plain_runs(sweep_dir)
     config = _mapping(stored.get("config"))
     if not config:
-        first = next((run for run in runs if (run / files.CONFIG).exists()), sweep_dir / "0")
-        config = files.yaml_mapping(first / files.CONFIG)
+        first = next((run for run in runs if (run / CONFIG).exists()), sweep_dir / run_place(0))
+        config = files.yaml_mapping(first / CONFIG)
     search = _mapping(stored.get("search"))
     num_values = sum(column == "value" or column.startswith("value_") for column in columns)
     metrics, directions = _objectives(
@@ -168,7 +158,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 def _objectives(
     objective: Mapping[str, Any], given: object, num_values: int
 ) -> tuple[tuple[str, ...], tuple[Direction, ...]]:
-    """Return names and directions; where the config has no objective (another app), they are called `value`."""
+    """Return names and directions; the objective of another app is named `value`."""
     others = _mapping(objective.get("others"))
     known = given if isinstance(given, list) else [given] if isinstance(given, str) else None
     if known is None:
@@ -188,7 +178,7 @@ def _objectives(
 def _table_trial(
     sweep_dir: Path, row: Mapping[str, str], space: Mapping[str, dict[str, Any]], metric: str
 ) -> SweptTrial | None:
-    """Return the trial of a row of `trials.csv`, None if the row is no trial."""
+    """Return the trial in a row of the sweep's table, None if the row holds none."""
     number, state = row.get("number", ""), row.get("state", "")
     if not number.isdecimal() or state not in get_args(TrialState):
         return None
@@ -197,13 +187,14 @@ def _table_trial(
     ]
     values = [value for cell in cells if (value := files.number(cell)) is not None]
     directory = row.get("directory") or number
-    if (sweep_dir / directory / "seed_0").is_dir():
-        directory += "/seed_0"
-    # A trial that took another's value has no run of its own.
+    first_seed = run_place(int(number), 0)
+    if (sweep_dir / first_seed).is_dir():
+        directory = first_seed
+    # a trial that took another's value has no run
     curve = files.curve(files.journal(sweep_dir / directory), metric)
     epochs, duplicate_of = files.number(row.get("epochs")), row.get("duplicate_of", "")
     if epochs is None and curve:
-        epochs = curve[-1][0]  # it still runs
+        epochs = curve[-1][0]  # still running
     columns = {
         column.removeprefix(_PARAM): cell
         for column, cell in row.items()
@@ -236,7 +227,7 @@ def _plain_runs(sweep_dir: Path) -> list[Path]:
 
 
 def _plain_trials(runs: Sequence[Path], metrics: Sequence[str]) -> list[SweptTrial]:
-    """Return the runs of a plain grid: what differs between their overrides is what was searched."""
+    """Return the runs of a plain grid; the overrides that differ were searched."""
     given = [dict(_split(override) for override in files.overrides(run)) for run in runs]
     keys = dict.fromkeys(key for overrides in given for key in overrides)
     differing = [
@@ -257,7 +248,7 @@ def _split(override: str) -> tuple[str, str]:
 def _plain_trial(run: Path, params: dict[str, Any], metrics: Sequence[str]) -> SweptTrial:
     result, records = files.result(run), files.journal(run)
     ended = result.get("state") or files.end_state(records)
-    # A run that the user stopped has no result to be ranked by.
+    # a run that the user stopped has no result to rank it by
     state: TrialState = _STATES.get(ended, "failed")
     objective, others = _mapping(result.get("objective")), _mapping(result.get("others"))
     values = [files.number(value) for value in (objective.get("value"), *others.values())][

@@ -6,14 +6,8 @@ from typing import Any
 
 from visionsweep.report.sweep.importances import MIN_TRIALS, importances
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
-from visionsweep.report.sweep.values import (
-    describe,
-    duration_text,
-    objective_text,
-    share_text,
-    short_text,
-)
-from visionsweep.text import shortened
+from visionsweep.report.sweep.values import describe, share_text
+from visionsweep.text import counted, duration_text, objective_text, short_value, shortened
 
 _MAX_NAMED_PARAMS = 8  # in a sentence
 _MAX_NAME = 80  # characters
@@ -22,7 +16,7 @@ _ROUGH = 30  # complete trials under which shares are called rough
 
 @dataclass(frozen=True)
 class Markup:
-    """How a sentence marks what is no plain text; each function also escapes its text."""
+    """How sentences are marked up; each function escapes its text."""
 
     plain: Callable[[str], str]
     code: Callable[[str], str]
@@ -31,7 +25,7 @@ class Markup:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is said of a sweep, worked out once."""
+    """The results that the sentences and charts share."""
 
     record: SweepRecord
     shares: dict[str, float]  # importances, the largest first
@@ -44,7 +38,7 @@ class Summary:
 
     @property
     def runner_up(self) -> SweptTrial | None:
-        """The best of the others that had a run of its own."""
+        """The second best trial, without those that took another's value."""
         return next((trial for trial in self.ranked[1:] if trial.duplicate_of is None), None)
 
     def ordered_keys(self) -> list[str]:
@@ -62,17 +56,17 @@ def summarize(record: SweepRecord) -> Summary:
 
 
 def value_text(trial: SweptTrial, position: int = 0) -> str:
-    """Return an objective of a trial, the first with its spread over seeds: `0.9972 ± 0.0011`."""
+    """Return an objective of a trial; the first with its spread: `0.9972 ± 0.0011`."""
     if position >= len(trial.values):
         return ""
     text = objective_text(trial.values[position])
     if position == 0 and trial.seed_std is not None:
-        text += f" ± {short_text(trial.seed_std, 2)}"
+        text += f" ± {short_value(trial.seed_std, 2)}"
     return text
 
 
 def won_sentence(summary: Summary, markup: Markup) -> str:
-    """Return who won with what; who leads, while trials run."""
+    """Return who won with which parameters; while trials run, who leads."""
     record, winner = summary.record, summary.winner
     num_running = record.counts().get("running", 0)
     if winner is None:
@@ -87,7 +81,7 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     if record.num_seeds > 1:
         text += markup.plain(f" ({record.num_seeds} seeds)")
     params = [
-        markup.code(f"{_name(key)}={short_text(value)}")
+        markup.code(f"{_name(key)}={short_value(value)}")
         for key, value in summary.params_of(winner).items()
     ]
     if params:
@@ -97,15 +91,13 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     for name, position in zip(record.metrics[1:], range(1, len(winner.values)), strict=False):
         text += markup.plain(f"; {_name(name)} {value_text(winner, position)}")
     if len(record.metrics) > 1:
-        text += markup.plain(
-            f". {len(record.pareto())} trials are Pareto-optimal; this one is the best of the first"
-        )
-        text += markup.plain(" objective")
+        text += markup.plain(f". {len(record.pareto())} trials are Pareto-optimal; ")
+        text += markup.plain("this one is the best in the first objective")
     return text + markup.plain(".")
 
 
 def why_sentence(summary: Summary, markup: Markup) -> str:
-    """Return which parameters mattered most, or why that cannot be told; empty with nothing to choose from."""
+    """Return which parameters mattered most, or why that is unknown; empty without a choice."""
     record, shares = summary.record, summary.shares
     own = [trial for trial in summary.ranked if trial.duplicate_of is None]
     if len(record.space) < 2 or not record.trials:
@@ -116,7 +108,8 @@ def why_sentence(summary: Summary, markup: Markup) -> str:
             return markup.plain(f"Too few trials to tell which parameter mattered ({have}).")
         return markup.plain("No parameter tells the best trials from the others.")
     (first, share), *others = shares.items()
-    text = f"{markup.code(_name(first))}{markup.plain(f' mattered most: {share_text(share)} of the importance')}"
+    text = markup.code(_name(first))
+    text += markup.plain(f" mattered most: {share_text(share)} of the importance")
     named = [
         f"{markup.code(_name(key))}{markup.plain(f' ({share_text(other)})')}"
         for key, other in others[:2]
@@ -131,15 +124,12 @@ def why_sentence(summary: Summary, markup: Markup) -> str:
 
 
 def counts_sentence(summary: Summary) -> str:
-    """Return the counts by state, the epochs that were spent and saved, and the time, in plain text."""
+    """Return the trials by state, the epochs trained and saved, and the time, as plain text."""
     record = summary.record
-    counts = record.counts()
-    num = len(record.trials)
-    parts = [
-        f"{num} trial{'' if num == 1 else 's'}: {', '.join(f'{n} {state}' for state, n in counts.items())}"
-    ]
-    if not num:
+    if not record.trials:
         return ""
+    states = ", ".join(f"{num} {state}" for state, num in record.counts().items())
+    parts = [f"{counted(len(record.trials), 'trial')}: {states}"]
     spent = sum(trial.epochs or 0 for trial in record.trials)
     saved = record.epochs_saved()
     if spent:
@@ -153,7 +143,7 @@ def counts_sentence(summary: Summary) -> str:
 
 
 def elapsed_seconds(record: SweepRecord) -> float | None:
-    """Return the time from the first start to the last start or end, None if no trial has a time."""
+    """Return the time from the first start to the last start or end, if any is known."""
     starts = [trial.start for trial in record.trials if trial.start is not None]
     ends = [trial.end for trial in record.trials if trial.end is not None]
     return max(starts + ends) - min(starts) if starts else None
@@ -164,7 +154,7 @@ def _name(key: str) -> str:
 
 
 def gap_sentence(summary: Summary, markup: Markup) -> str:
-    """Return how far the runner-up is behind, empty if there is none."""
+    """Return how far the runner-up is behind; empty without one."""
     winner, second = summary.winner, summary.runner_up
     if winner is None or second is None:
         return ""
@@ -174,22 +164,22 @@ def gap_sentence(summary: Summary, markup: Markup) -> str:
         return markup.plain(f"{text}: the same value, and #{winner.number} was first.")
     if gap < 0:
         return markup.plain(f"{text}, better in this objective but beaten in all of them together.")
-    text += f", {short_text(gap, 2)} behind"
+    text += f", {short_value(gap, 2)} behind"
     spread = max(winner.seed_std or 0.0, second.seed_std or 0.0)
     if spread > gap:
-        text += f", which is less than the spread over seeds ({short_text(spread, 2)}): the order may be chance"
+        text += f", less than the spread over seeds ({short_value(spread, 2)}): maybe chance"
     return markup.plain(f"{text}.")
 
 
 def differences(summary: Summary) -> list[tuple[str, str, str]]:
-    """Return (parameter, the winner's value, the runner-up's) where they differ; `-` where it is not active."""
+    """Return (parameter, winner's value, runner-up's) where they differ; `-`: not active."""
     winner, second = summary.winner, summary.runner_up
     if winner is None or second is None:
         return []
     found = []
     for key in summary.ordered_keys():
         mine, theirs = (
-            short_text(t.params[key]) if key in t.params else "-" for t in (winner, second)
+            short_value(t.params[key], 4) if key in t.params else "-" for t in (winner, second)
         )
         if winner.params.get(key) != second.params.get(key) or mine != theirs:
             found.append((key, mine, theirs))
@@ -197,7 +187,7 @@ def differences(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def space_rows(space: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return (parameter, what it is drawn from and when)."""
+    """Return each parameter with its distribution and conditions."""
     rows = []
     for key, distribution in space.items():
         when = " and ".join(map(str, distribution.get("when") or ()))
