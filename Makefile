@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train sweep test test-all lint types check ui clean
+.PHONY: train sweep test test-all lint types check docs ui clean
 
 train: .venv/ready          ## train on the bundled digits
 	$(BIN)/python train.py
@@ -19,11 +19,15 @@ test-all: .venv/ready       ## also the end-to-end tests: kills, sweeps, MLflow,
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: .venv/ready
 	$(BIN)/mypy
 
 check: lint types test-all  ## what CI runs
+
+docs: .venv/ready           ## docs/errors.md, from the table that the tests use
+	$(BIN)/python -m tests.errors > docs/errors.md
 
 ui: .venv/ready             ## the MLflow page, on http://127.0.0.1:5000
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true PATH="$(CURDIR)/$(BIN):$$PATH" \

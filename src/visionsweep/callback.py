@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.schema import directions
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.program import command, fail
 from visionsweep.rundir.lock import locked
 from visionsweep.sweep.stored import FILE as STORED_SWEEP
 from visionsweep.sweep.stored import continue_command, merge, read_stored
@@ -38,12 +39,6 @@ _LEFT_BY_A_FAILED_START = {
     *(".hydra", "train.log", "uploader.log", "sweep.log", ".lock"),
     *("result.json", "split.csv", "config.yaml", "environment.json"),
 }
-
-
-def fail(message: str) -> NoReturn:
-    """End the command with one line and exit code 1."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
-    raise SystemExit(1)
 
 
 @contextlib.contextmanager
@@ -83,7 +78,7 @@ class RunCallback(Callback):
             if config.resume is None:
                 _refuse_used(
                     run_dir,
-                    f"a run already; go on with `python train.py resume={config.hydra.run.dir}`, "
+                    f"a run already; resume it with `{command('train')} resume={config.hydra.run.dir}`, "
                     "or choose another name",
                 )
             else:
@@ -188,10 +183,11 @@ class RunCallback(Callback):
         shown_uri = without_password(uri)
         if behind:
             log.warning(
-                "MLflow: %d records did not arrive at %s; they are safe in %s. Send them: python sync.py %s --uri %s",
+                "MLflow: %d records did not arrive at %s; they are safe in %s. Send them: %s %s --uri %s",
                 behind,
                 shown_uri,
                 directory,
+                command("sync"),
                 directory,
                 shown_uri,
             )

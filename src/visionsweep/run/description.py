@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema, also for a notebook
-from visionsweep.config.paths import difference, resolve_paths, shown
+from visionsweep.config.difference import difference
+from visionsweep.config.paths import resolve_paths, shown
 from visionsweep.data.splits import read_split, split_rows, write_split
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.run.assemble import Experiment

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.config.paths import from_directory, shown
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.program import command
 from visionsweep.run.assemble import Experiment, assemble
 from visionsweep.run.description import (
     CONFIG,
@@ -53,7 +54,7 @@ class Stopped(TrialStopped):
     """The user ended the run; its directory can be resumed."""
 
     def __init__(self, run_dir: Path, signal_number: int) -> None:
-        super().__init__(f"stopped; go on with: python train.py resume={shown(run_dir)}")
+        super().__init__(f"stopped; resume with: {command('train')} resume={shown(run_dir)}")
         self.signal_number = signal_number
 
 

@@ -12,6 +12,7 @@ from optuna.trial import Trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.program import program
 from visionsweep.sweep.command import LOG, Sweep, create_engine, load_history
 from visionsweep.sweep.controller import Controller, require_trials
 from visionsweep.sweep.display import make_display, summary
@@ -21,7 +22,7 @@ from visionsweep.sweep.ranking import best
 from visionsweep.sweep.results import TrialRecord, command_of, write_results
 from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
-from visionsweep.sweep.stored import differences, program, without_password
+from visionsweep.sweep.stored import differences, without_password
 from visionsweep.sweep.study import SweepStudy, open_storage, past_trials
 from visionsweep.text import first_line
 

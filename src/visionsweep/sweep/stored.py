@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +13,13 @@ from typing import Any
 import yaml
 
 from visionsweep.errors import ConfigError
+from visionsweep.program import program
 from visionsweep.rundir.atomic import write_text
 from visionsweep.text import first_line
 
 FILE = "sweep.yaml"
 _HEADER = "# What this sweep was started with. `--multirun` with the same study takes it up; do not edit.\n"
 _MISSING = "(not set)"
-_CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")  # Hydra's
 
 
 @dataclass(frozen=True)
@@ -122,20 +121,6 @@ def _difference(stored: Any, now: Any, key: str = "") -> dict[str, tuple[Any, An
 
 def _shown(value: Any) -> str:
     return value if value == _MISSING else without_password(repr(value))
-
-
-def program() -> str:
-    """Return what started this process, as one types it, with Hydra's flags that say which config it reads."""
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    if main is not None and main.origin == sys.argv[0]:
-        words = ["-m", main.name.removesuffix(".__main__")]
-    else:
-        words = [os.path.relpath(sys.argv[0]) if sys.argv[0] else "app.py"]
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
-        name, has_value, _ = word.partition("=")
-        if name in _CONFIG_FLAGS:
-            words += [word] if has_value else [word, following]
-    return " ".join(["python", *map(shlex.quote, words)])
 
 
 def continue_command(sweep_dir: Path, hydra_overrides: Sequence[str], study_key: str | None) -> str:
