@@ -20,14 +20,14 @@ from visionsweep.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 
-# One thread: two differ from one in the last bits, and shared machines slow down tenfold with two.
+# One thread: two differ from one in the last bits, and are ten times slower on shared machines.
 torch.set_num_threads(1)
 
 QUICK = ["tracking=none", "trainer.epochs=2", "trainer.threads=1"]
 
 
 def one_fast(cases: Mapping[str, Any], fast: str) -> list[Any]:
-    """Return the cases as parameters with their names as ids; all but one run with the slow tests."""
+    """Return the cases as parameters, their names as ids; all but one are slow."""
     return [
         pytest.param(case, id=name, marks=() if name == fast else pytest.mark.slow)
         for name, case in cases.items()

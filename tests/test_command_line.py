@@ -22,6 +22,7 @@ from visionsweep.rundir.layout import (
     RESULT,
     RUN_LOG,
     SPLIT,
+    UPLOADER_LOG,
 )
 from visionsweep.training import checkpoint
 
@@ -138,6 +139,9 @@ def test_a_run_prints_plain_lines_and_leaves_a_complete_directory(
         assert (run_dir / name).stat().st_size > 0, name
     assert checkpoint.load(run_dir / BEST)["epoch"] == result["best_epoch"]
     assert oct((run_dir / RESULT).stat().st_mode & 0o777) == "0o644"
+
+    assert not list(tmp_path.glob("mlflow*"))  # tracking=none
+    assert not (run_dir / UPLOADER_LOG).exists()
 
     outcome = command_line("resume=outputs/first")
     assert outcome.code == 0
