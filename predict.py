@@ -1,4 +1,4 @@
-"""Predict with trained runs: `python predict.py run=outputs/NAME data.predict=FOLDER out=x.csv`. See README.md."""
+"""Predict with trained runs: `python predict.py run=outputs/NAME data.predict=FOLDER out=x.csv`."""
 
 import sys
 

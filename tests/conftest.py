@@ -1,7 +1,6 @@
-"""Shared fixtures: a small run in a temporary directory, composed as the command line composes it."""
+"""Shared fixtures: a small run in a temporary directory, composed as the command line does it."""
 
 import logging
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,17 +16,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
+from visionsweep.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 
-# One thread: two differ from one in the last bits, and shared machines slow down tenfold with two.
+# One thread: two differ from one in the last bits, and are ten times slower on shared machines.
 torch.set_num_threads(1)
 
 QUICK = ["tracking=none", "trainer.epochs=2", "trainer.threads=1"]
 
 
 def one_fast(cases: Mapping[str, Any], fast: str) -> list[Any]:
-    """Return the cases as parameters with their names as ids; all but one run with the slow tests."""
+    """Return the cases as parameters, their names as ids; all but one are slow."""
     return [
         pytest.param(case, id=name, marks=() if name == fast else pytest.mark.slow)
         for name, case in cases.items()
@@ -39,7 +39,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def train(tmp_path: Path) -> Command:
-    """Return a function that runs `python train.py ARGUMENTS` in the temporary directory, as a user would."""
+    """Return a function that runs `python train.py ARGUMENTS` in the temporary directory."""
 
     def run(*arguments: str, script: str = "train.py") -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, str(ROOT / script), *arguments]
@@ -55,7 +55,7 @@ Compose = Callable[..., DictConfig]
 
 @pytest.fixture
 def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose]:
-    """Return a function that composes the config in process, for runs that write below the temporary directory."""
+    """Return a function that composes the config of a run below the temporary directory."""
     monkeypatch.chdir(tmp_path)
     with hydra.initialize_config_dir(str(ROOT / "conf")):
         yield lambda *overrides, **keywords: hydra.compose(
@@ -65,7 +65,7 @@ def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a user sees of a command."""
+    """The end of a command, as a user sees it."""
 
     code: int
     stdout: str
@@ -83,16 +83,20 @@ CommandLine = Callable[..., Outcome]
 def command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> CommandLine:
-    """Return a function that runs `train.py ARGUMENTS` in process (seconds faster than a new one), with its own cwd."""
+    """Return a function that runs `visionsweep train ARGUMENTS` in process, in an empty directory.
+
+    Seconds faster than a process of its own.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def run(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        monkeypatch.setattr(sys, "argv", ["visionsweep", "train", *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
         handlers = logging.getLogger().handlers[:]
         code = 0
         try:
-            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+            code = main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
         finally:

@@ -1,163 +1,56 @@
-"""The layout's promises: who imports whom, and what starts without torch."""
+"""What a command imports, in a process of its own. The rules for modules are import-linter's."""
 
-import ast
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+SCRIPT = """
+import io, sys
+from contextlib import redirect_stdout
+import hydra
+from visionsweep.callback import RunCallback
+from visionsweep.cli.main import main
+from visionsweep.sweep.stored import Stored
 
-SOURCE = Path(__file__).parent.parent / "src" / "visionsweep"
-PLUGINS = SOURCE.parent / "hydra_plugins"
-COMPONENTS = ("losses", "optim", "schedulers", "models", "data")
+HEAVY = {"mlflow", "sklearn", "timm", "torchvision", "matplotlib", "optuna", "PIL"}
 
+def look(*arguments):
+    sys.argv = ["visionsweep", *arguments]
+    with redirect_stdout(io.StringIO()) as output:
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+    assert not code, arguments
+    assert "usage: visionsweep" in output.getvalue() or "_target_: " in output.getvalue()
+    heavy = (HEAVY | {"torch", "numpy"}) & set(sys.modules)
+    assert not heavy, (arguments, heavy)
 
-def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Return the modules that a file imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    found: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+look("--help")
+look("train", "--help")
+look("train", "--cfg", "job")
+look("predict", "--help")
 
+# The controller runs the callback from the first check of the directory to the export of the best.
+from pathlib import Path
+Stored(id="x", study_name="s", task_overrides=[], hydra_overrides=[], search={}, config={}, seed=0,
+       git_commit=None).write(Path("multirun/s"))
+with hydra.initialize_config_module("visionsweep.conf"):
+    overrides = ["study=s", "tracking=none"]
+    config = hydra.compose("config", overrides, return_hydra_config=True)
+    callback = RunCallback()
+    callback.on_multirun_start(config=config)
+    callback.on_multirun_end(config=config)
+heavy = (HEAVY - {"optuna"} | {"torch", "numpy"}) & set(sys.modules)
+assert not heavy, ("callback", heavy)
 
-def files(folder: str) -> list[Path]:
-    return sorted((SOURCE / folder).rglob("*.py"))
-
-
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_components_do_not_import_each_other(component: str) -> None:
-    others = tuple(f"visionsweep.{name}" for name in COMPONENTS if name != component)
-    for path in files(component):
-        assert not [name for name in imports_of(path) if name.startswith(others)], path
-
-
-def test_only_the_composition_layer_and_the_sweep_know_hydra() -> None:
-    allowed = {
-        SOURCE / f"{name}.py"
-        for name in ("config", "description", "entry", "run", "cli", "callback", "hydra_errors")
-    }
-    for path in files("."):
-        if path not in allowed and not path.is_relative_to(SOURCE / "sweep"):
-            assert not [n for n in imports_of(path) if n.split(".")[0] in ("hydra", "omegaconf")], (
-                path
-            )
-
-
-def test_only_the_uploader_knows_mlflow() -> None:
-    for path in files("."):
-        if path.parent.name != "tracking":
-            assert not [n for n in imports_of(path) if n.split(".")[0] == "mlflow"], path
-    for name in ("journal.py", "process.py"):
-        assert "mlflow" not in {n.split(".")[0] for n in imports_of(SOURCE / "tracking" / name)}
+import visionsweep.run
+heavy = HEAVY & set(sys.modules)
+assert not heavy, ("run", heavy)
+"""
 
 
-def test_the_sweep_knows_nothing_of_images() -> None:
-    allowed = (
-        "visionsweep.rundir.atomic",
-        "visionsweep.errors",
-        "visionsweep.config.hydra_errors",
-        "visionsweep.sweep",
-    )
-    for path in (*files("sweep"), *PLUGINS.rglob("*.py")):
-        for name in imports_of(path):
-            if name.split(".")[0] == "visionsweep":
-                assert name.startswith(allowed), (path, name)
-            assert name.split(".")[0] not in ("torch", "torchvision", "timm", "mlflow"), (
-                path,
-                name,
-            )
-
-
-def test_plugin_modules_import_nothing_heavy_of_their_own() -> None:
-    """Hydra imports them at every start."""
-    light = ("hydra", "omegaconf", "hydra_plugins", *sys.stdlib_module_names)
-    for path in PLUGINS.rglob("*.py"):
-        assert not [
-            n for n in imports_of(path, top_level_only=True) if n.split(".")[0] not in light
-        ], path
-
-
-def test_the_callback_of_a_sweep_imports_neither_torch_nor_mlflow(tmp_path: Path) -> None:
-    """The controller runs it: from the first check of the directory to the export of the best model."""
-    run_dir = tmp_path / "multirun/s/0"
-    (run_dir / "checkpoints").mkdir(parents=True)
-    (run_dir / "checkpoints/best.pt").touch()
-    objective = {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
-    (run_dir / "result.json").write_text(
-        json.dumps({"state": "finished", "objective": objective, "best_epoch": 1})
-    )
-    script = (
-        "import sys, hydra\n"
-        "from pathlib import Path\n"
-        "from visionsweep.callback import RunCallback\n"
-        "from visionsweep.sweep.stored import Stored\n"
-        "Stored(id='x', study_name='s', task_overrides=[], hydra_overrides=[], search={}, config={}, seed=0,\n"
-        "       git_commit=None).write(Path('multirun/s'))\n"
-        f"with hydra.initialize_config_dir({str(SOURCE.parent.parent / 'conf')!r}):\n"
-        "    config = hydra.compose('config', ['study=s', 'tracking=none'], return_hydra_config=True)\n"
-        "    callback = RunCallback()\n"
-        "    callback.on_multirun_start(config=config)\n"
-        "    callback.on_multirun_end(config=config)\n"
-        "heavy = {'torch', 'mlflow', 'numpy', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert '"type":"model"' in (run_dir / "events.jsonl").read_text()
-
-
-def test_the_training_loop_knows_no_files_and_no_tracking() -> None:
-    for name in ("training.py", "accumulation.py", "metrics.py"):
-        assert not [
-            n
-            for n in imports_of(SOURCE / name)
-            if n.startswith(
-                (
-                    "visionsweep.tracking",
-                    "visionsweep.training.checkpoint",
-                    "visionsweep.run",
-                    "json",
-                    "pathlib",
-                )
-            )
-        ]
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--info", "config"]])
-def test_looking_at_the_config_imports_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys, runpy\n"
-        f"sys.argv = ['train.py', *{arguments!r}]\n"
-        "try:\n    runpy.run_path('train.py', run_name='__main__')\n"
-        "except SystemExit as end:\n    assert not end.code, end.code\n"
-        "heavy = {'torch', 'mlflow', 'sklearn', 'timm', 'torchvision', 'matplotlib', 'optuna'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=SOURCE.parent.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_a_run_imports_only_what_it_uses() -> None:
-    script = (
-        "import sys\nimport visionsweep.run\n"
-        "heavy = {'mlflow', 'sklearn', 'timm', 'torchvision', 'matplotlib', 'optuna', 'PIL'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+def test_commands_import_only_what_they_use(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""`python train.py` as a process of its own: signals, kills, and what is left on disk."""
+"""`train` from outside: signals, kills, and what is left on disk."""
 
 import json
 import os
@@ -13,6 +13,17 @@ import pytest
 
 from tests.conftest import QUICK, ROOT, CommandLine
 from tests.run.test_resume import assert_same_bytes
+from visionsweep.rundir.layout import (
+    BEST,
+    CONFIG,
+    ENVIRONMENT,
+    JOURNAL,
+    LAST,
+    RESULT,
+    RUN_LOG,
+    SPLIT,
+    UPLOADER_LOG,
+)
 from visionsweep.training import checkpoint
 
 LONG = [*QUICK, "trainer.epochs=40", "augment=basic", "optim=adamp"]
@@ -32,12 +43,12 @@ def wait_until(
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
-        time.sleep(0.01)  # polls another process; the condition decides, not the time
+        time.sleep(0.01)  # between two looks at another process
 
 
 def finished_epochs(run_dir: Path) -> int:
     try:
-        return (run_dir / "events.jsonl").read_text().count('"type":"metrics"')
+        return (run_dir / JOURNAL).read_text().count('"type":"metrics"')
     except FileNotFoundError:
         return 0
 
@@ -52,7 +63,7 @@ def resume(directory: Path, *arguments: str) -> None:
     ("number", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_signal_ends_the_run_after_the_batch_and_names_the_command_that_goes_on(
+def test_a_signal_ends_the_run_after_the_batch_and_names_the_resume_command(
     tmp_path: Path, number: int, code: int
 ) -> None:
     process = start(tmp_path, *LONG, "trainer.epochs=4000", "name=first")
@@ -60,16 +71,17 @@ def test_a_signal_ends_the_run_after_the_batch_and_names_the_command_that_goes_o
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code, out + err
-    assert "go on with: python train.py resume=outputs/first" in out
+    train = os.path.relpath(ROOT / "train.py", tmp_path)
+    assert f"resume with: python {train} resume=outputs/first" in out
     assert "Traceback" not in out + err
-    result = json.loads((tmp_path / "outputs/first/result.json").read_text())
+    result = json.loads((tmp_path / "outputs/first" / RESULT).read_text())
     assert result["state"] == "stopped"
     assert result["best_epoch"] >= 1
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL after different epochs, again and again, until the run gets to its end."""
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL after different epochs, until the run reaches its end."""
     whole = start(tmp_path, *LONG, "name=whole")
     out, err = whole.communicate(timeout=240)
     assert whole.returncode == 0, out + err
@@ -84,8 +96,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(tmp_path: Path) -> 
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert kills == 7
-    assert_same_bytes(tmp_path / "outputs/whole", tmp_path / "outputs/first", "last.pt")
-    assert_same_bytes(tmp_path / "outputs/whole", tmp_path / "outputs/first", "best.pt")
+    assert_same_bytes(tmp_path / "outputs/whole", tmp_path / "outputs/first", Path(LAST).name)
+    assert_same_bytes(tmp_path / "outputs/whole", tmp_path / "outputs/first", Path(BEST).name)
 
 
 @pytest.mark.slow
@@ -103,76 +115,34 @@ def test_a_directory_in_use_names_its_process(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_plain_lines_where_there_is_no_terminal(command_line: CommandLine) -> None:
-    outcome = command_line(*QUICK, "name=first")
+def test_a_run_prints_plain_lines_and_leaves_a_complete_directory(
+    tmp_path: Path, command_line: CommandLine
+) -> None:
+    run_dir = tmp_path / "outputs/first"
+    run_dir.mkdir(parents=True)
+    (run_dir / SPLIT).touch()  # left by a run that failed before it started: nothing to lose
+    outcome = command_line(*QUICK, "name=first", "loss=focal", "optim=adamp")
     lines = [line for line in outcome.stdout.splitlines() if line.startswith("epoch")]
     assert len(lines) == 2
     for word in ("train loss", "val loss", "F1", "lr", "images/s"):
         assert word in lines[0]
-    assert "\x1b" not in outcome.text
-    assert "best epoch" in outcome.stdout
-    assert "run: outputs/first" in outcome.stdout
-    assert "device=cpu (no GPU found)" in outcome.stdout
+    assert "\x1b" not in outcome.text  # no terminal, no progress bar
+    for text in ("best epoch", "run: outputs/first", "device=cpu (no GPU found)"):
+        assert text in outcome.stdout
 
-
-def test_the_run_directory_is_complete(tmp_path: Path, command_line: CommandLine) -> None:
-    command_line(*QUICK, "name=first", "loss=focal", "optim=adamp")
-    run_dir = tmp_path / "outputs/first"
-    result = json.loads((run_dir / "result.json").read_text())
-    assert set(result) == {
-        *(
-            "state",
-            "objective",
-            "others",
-            "best_epoch",
-            "epochs",
-            "metrics",
-            "test",
-            "seconds",
-            "images_per_second",
-        )
-    }
+    result = json.loads((run_dir / RESULT).read_text())
+    assert {"state", "objective", "best_epoch", "epochs", "metrics", "seconds"} <= set(result)
     assert result["objective"]["metric"] == "val/f1_macro"
-    assert result["objective"]["direction"] == "maximize"
     assert result["objective"]["value"] == result["metrics"]["val/f1_macro"]
     assert result["test"] is None
-    for name in ("config.yaml", "environment.json", "split.csv", "events.jsonl", "train.log"):
+    for name in (CONFIG, ENVIRONMENT, SPLIT, JOURNAL, RUN_LOG, LAST):
         assert (run_dir / name).stat().st_size > 0, name
-    for name in ("confusion_matrix.png", "curves.png"):
-        assert (run_dir / "figures" / name).read_bytes().startswith(b"\x89PNG")
-    best = checkpoint.load(run_dir / "checkpoints/best.pt")
-    assert best["epoch"] == result["best_epoch"]
-    assert oct(os.stat(run_dir / "result.json").st_mode & 0o777) == "0o644"
+    assert checkpoint.load(run_dir / BEST)["epoch"] == result["best_epoch"]
+    assert oct((run_dir / RESULT).stat().st_mode & 0o777) == "0o644"
 
+    assert not list(tmp_path.glob("mlflow*"))  # tracking=none
+    assert not (run_dir / UPLOADER_LOG).exists()
 
-def test_an_official_test_split_is_evaluated_once_with_the_best_checkpoint(
-    tmp_path: Path, command_line: CommandLine
-) -> None:
-    from tests.images import make_folder
-
-    make_folder(tmp_path / "photos/train", per_class=20)
-    for path in make_folder(tmp_path / "other", per_class=26).rglob("*.png"):
-        if int(path.stem) >= 20:
-            target = tmp_path / "photos/test" / path.parent.name / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-    outcome = command_line(
-        *QUICK,
-        "data=image_folder",
-        "data.root=photos",
-        "data.image_size=12",
-        "trainer.batch_size=8",
-        "name=first",
-    )
-    assert outcome.code == 0, outcome.text
-    result = json.loads((tmp_path / "outputs/first/result.json").read_text())
-    assert 0 <= result["test"]["test/f1_macro"] <= 1
-    assert "test/f1_macro" in outcome.stdout
-    steps = [
-        record["step"]
-        for record in map(
-            json.loads, (tmp_path / "outputs/first/events.jsonl").read_text().splitlines()
-        )
-        if record["type"] == "metrics" and "test/f1_macro" in record["values"]
-    ]
-    assert len(steps) == 1
+    outcome = command_line("resume=outputs/first")
+    assert outcome.code == 0
+    assert "outputs/first is already finished" in outcome.stdout

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.schema import TrackingConfig, directions
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.program import command, fail
 from visionsweep.rundir.layout import LEFT_BY_A_FAILED_START, SWEEP
 from visionsweep.rundir.lock import locked
 from visionsweep.sweep.stored import merge, read_stored
@@ -32,12 +33,6 @@ log = logging.getLogger(__name__)
 # The only sweeper that resumes in a used directory, under a lock; the others overwrite it.
 _RESUMING_SWEEPER = "hydra_plugins.visionsweep_sweep.sweeper.OptunaAsyncSweeper"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def fail(message: str) -> NoReturn:
-    """End the command with one line and exit code 1."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
-    raise SystemExit(1)
 
 
 @contextlib.contextmanager
@@ -68,7 +63,7 @@ class RunCallback(Callback):
                 _refuse_used(
                     run_dir,
                     "a run already; resume it with "
-                    f"`python train.py resume={config.hydra.run.dir}`, or choose another name",
+                    f"`{command('train')} resume={config.hydra.run.dir}`, or choose another name",
                 )
             else:
                 from visionsweep.run.description import refuse_difference, resolved_config

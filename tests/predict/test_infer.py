@@ -10,31 +10,30 @@ from PIL import Image
 from tests.predict.untrained_run import expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.predict.arguments import TTA
 from visionsweep.predict.infer import check_runs, decoded_batches, predict
-from visionsweep.training.devices import choose_device
 from visionsweep.training.predictor import load_predictor
 
 NAMES = ("e.png", "a.png", "d.png", "b.png", "c.png")
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
+def probabilities_of(
+    folder: Path, run_dirs: list[Path], batch_size: int = 2, tta: TTA = "none"
+) -> np.ndarray:
+    paths = [folder / name for name in NAMES]
+    predictors = [load_predictor(run_dir) for run_dir in run_dirs]
+    return predict(paths, predictors, batch_size=batch_size, tta=tta, device="cpu").numpy()
+
+
 def test_rows_are_in_the_order_of_the_paths(
-    batch_size: int, tmp_path: Path, pixels: np.ndarray, write_images: Callable[..., Path]
+    tmp_path: Path, pixels: np.ndarray, write_images: Callable[..., Path]
 ) -> None:
-    model = make_run(tmp_path / "run")
+    expected = expected_probabilities(make_run(tmp_path / "run"), pixels)
     folder = write_images(tmp_path / "images", *NAMES)
-    probabilities = predict(
-        [folder / name for name in NAMES],
-        [load_predictor(tmp_path / "run")],
-        batch_size=batch_size,
-        tta="none",
-        device="cpu",
-    )
-    expected = expected_probabilities(model, pixels)
-    assert len({tuple(row) for row in expected.round(3)}) == len(
-        expected
-    )  # a wrong order would show
-    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
+    assert len({tuple(row) for row in expected.round(3)}) == len(expected)
+    for batch_size in (1, 2, 5, 100):
+        probabilities = probabilities_of(folder, [tmp_path / "run"], batch_size)
+        np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
 def test_flip_is_the_mean_of_image_and_mirror_image(
@@ -42,18 +41,10 @@ def test_flip_is_the_mean_of_image_and_mirror_image(
 ) -> None:
     model = make_run(tmp_path / "run")
     folder = write_images(tmp_path / "images", *NAMES)
-    probabilities = predict(
-        [folder / name for name in NAMES],
-        [load_predictor(tmp_path / "run")],
-        batch_size=2,
-        tta="flip",
-        device="cpu",
-    )
-    plain, mirrored = (
-        expected_probabilities(model, image) for image in (pixels, pixels[..., ::-1])
-    )
+    plain, mirrored = (expected_probabilities(model, x) for x in (pixels, pixels[..., ::-1]))
     assert np.abs(plain - mirrored).max() > 0.01
-    np.testing.assert_allclose(probabilities.numpy(), (plain + mirrored) / 2, atol=1e-6)
+    probabilities = probabilities_of(folder, [tmp_path / "run"], tta="flip")
+    np.testing.assert_allclose(probabilities, (plain + mirrored) / 2, atol=1e-6)
 
 
 def test_mean_of_runs_with_images_of_different_sizes(
@@ -62,10 +53,7 @@ def test_mean_of_runs_with_images_of_different_sizes(
     sizes = [(8, 10), (16, 20), (8, 10)]
     models = [make_run(tmp_path / str(i), seed=i, image_size=size) for i, size in enumerate(sizes)]
     folder = write_images(tmp_path / "images", *NAMES)
-    predictors = [load_predictor(tmp_path / str(i)) for i in range(3)]
-    probabilities = predict(
-        [folder / name for name in NAMES], predictors, batch_size=2, tta="none", device="cpu"
-    )
+    probabilities = probabilities_of(folder, [tmp_path / str(i) for i in range(3)])
     enlarged = [
         Image.fromarray(image.transpose(1, 2, 0)).resize((20, 16), Image.Resampling.BILINEAR)
         for image in pixels
@@ -76,7 +64,7 @@ def test_mean_of_runs_with_images_of_different_sizes(
         pixels,
     ]
     expected = sum(expected_probabilities(m, x) for m, x in zip(models, inputs, strict=True)) / 3
-    np.testing.assert_allclose(probabilities.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
 def test_unreadable_images_are_counted_and_none_is_skipped(
@@ -93,7 +81,7 @@ def test_unreadable_images_are_counted_and_none_is_skipped(
     assert "\n" not in str(caught.value)
 
 
-def test_classes_must_agree(tmp_path: Path) -> None:
+def test_runs_of_different_classes_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", class_names=("cat", "owl", "dog"))
     run_dirs = [tmp_path / "a", tmp_path / "b"]
@@ -111,9 +99,3 @@ def test_flip_must_be_allowed_by_every_run(tmp_path: Path) -> None:
     check_runs(run_dirs, predictors, "none")
     with pytest.raises(ConfigError, match=r"tta: flip is not allowed for .*/b: "):
         check_runs(run_dirs, predictors, "flip")
-
-
-@pytest.mark.parametrize("wanted", ["gpu", "cuda:99"])
-def test_device_that_is_not_there(wanted: str) -> None:
-    with pytest.raises(ConfigError, match=r"^device: "):
-        choose_device(wanted, key="device")

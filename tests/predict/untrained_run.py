@@ -1,4 +1,4 @@
-"""Directories of runs made without training, and the probabilities that their networks give."""
+"""Runs that were never trained, and the probabilities that their networks give."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from visionsweep.models.cnn import CNN
+from visionsweep.rundir.layout import BEST, CONFIG
 from visionsweep.training import checkpoint
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
-CONFIG = """
+MODEL = """
 model:
   _target_: visionsweep.models.cnn.CNN
   widths: [4]
@@ -45,13 +46,13 @@ def make_run(
     }
     contents = {"model": model.state_dict(), "epoch": 0, "metrics": {}, "inference": inference}
     directory.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(contents, directory / "checkpoints" / "best.pt")
-    (directory / "config.yaml").write_text(CONFIG)
+    checkpoint.save(contents, directory / BEST)
+    (directory / CONFIG).write_text(MODEL)
     return model.eval()
 
 
 def expected_probabilities(model: CNN, pixels: np.ndarray) -> np.ndarray:
-    """(N, K) by the textbook: ((x / 255) - mean) / std, logits, exp / sum, in float64 where it is ours."""
+    """Return (N, K) by the textbook: ((x / 255) - mean) / std, logits, exp / sum in float64."""
     mean, std = (np.array(values).reshape(1, 3, 1, 1) for values in (MEAN, STD))
     images = ((pixels / 255 - mean) / std).astype(np.float32)
     with torch.no_grad():

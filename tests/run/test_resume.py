@@ -199,7 +199,7 @@ def stop_at(compose: Compose, overrides: list[str], update: int) -> None:
         patch.setattr(
             run_module, "stop_requests", lambda *_, **__: contextlib.nullcontext(LateSignal(update))
         )
-        with pytest.raises(run_module.Stopped, match=r"python train\.py resume=outputs/killed"):
+        with pytest.raises(run_module.Stopped, match="visionsweep train resume=outputs/killed"):
             run(compose(*overrides, "name=killed"))
 
 

@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 import visionsweep.run.train as run_module
 from tests.conftest import Compose, one_fast
 from tests.run.test_resume import TIMES, Killed, assert_same_bytes, kill_in
-from visionsweep import cli
+from visionsweep.cli.arguments import prepare_arguments
+from visionsweep.cli.train import run_experiment
 from visionsweep.config.schema import directions
 from visionsweep.data import memo
 from visionsweep.errors import ConfigError, UserError
@@ -237,7 +238,7 @@ class TestPruned:
         with pytest.raises(TrialPruned):
             job(FakeTrial(prune_at=1), *SMALL)
         with pytest.raises(SystemExit) as end:
-            cli.prepare_arguments([f"resume={RUN_DIR}"])
+            prepare_arguments([f"resume={RUN_DIR}"])
         assert end.value.code == 0
         assert "was pruned by its sweep: nothing to resume" in capsys.readouterr().out
 
@@ -277,9 +278,9 @@ class TestStopped:
 
     def test_a_worker_gets_the_exception_and_no_exit(self, job: JobRunner) -> None:
         with pytest.raises(Stopped):
-            job(FakeTrial(stop_at=1), *SMALL, function=cli.run_experiment)
+            job(FakeTrial(stop_at=1), *SMALL, function=run_experiment)
         with pytest.raises(ConfigError):
-            job(FakeTrial(), "trainer.epochs=0", function=cli.run_experiment, directory="8")
+            job(FakeTrial(), "trainer.epochs=0", function=run_experiment, directory="8")
 
 
 MOMENTS = {

@@ -1,6 +1,5 @@
 """Hydra's and OmegaConf's errors as one line: what is wrong, and what there is instead."""
 
-import difflib
 import itertools
 from collections.abc import Iterator
 
@@ -8,11 +7,13 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from visionsweep.text import did_you_mean, nearest
+
 _MAX_OPTIONS = 40
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error of Hydra's or OmegaConf's says, with the names that the user may have meant."""
+    """Return the message of Hydra's or OmegaConf's error, with the names that may be meant."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     cause = error.__cause__
     if not lines:
@@ -25,25 +26,21 @@ def one_line(error: BaseException) -> str:
     if isinstance(cause, OmegaConfBaseException) and first.startswith("Error merging override "):
         return f"{first.removeprefix('Error merging override ')}: {one_line(cause)}"
     if isinstance(error, OverrideParseException):
-        said = [
-            line for line in lines if not line.startswith(("Error when parsing index", "See https"))
-        ]
-        return f"{error.override}: not an override that Hydra understands: {'; '.join(said)}; quote the value"
+        noise = ("Error when parsing index", "See https")
+        reasons = "; ".join(line for line in lines if not line.startswith(noise))
+        return f"{error.override}: Hydra cannot parse this override: {reasons}; quote the value"
     if isinstance(error, OmegaConfBaseException):  # what follows names types of ours
         return first
     lines = list(itertools.takewhile(lambda line: not line.startswith("Config search path"), lines))
     heads = [i for i, line in enumerate(lines) if line.startswith("Available options in")]
-    if heads:
-        wanted = first.rpartition("'")[0].rpartition("/")[2]
-        return "; ".join([first, *lines[1 : heads[0]], _proposal(wanted, lines[heads[0] + 1 :])])
-    return "; ".join([first, *lines[1:]])
-
-
-def _proposal(wanted: str, options: list[str]) -> str:
-    near = difflib.get_close_matches(wanted, options, 1)
-    meant = f"did you mean {near[0]}? " if near else ""
+    if not heads:
+        return "; ".join([first, *lines[1:]])
+    wanted, options = first.rpartition("'")[0].rpartition("/")[2], lines[heads[0] + 1 :]
     more = ", ..." if len(options) > _MAX_OPTIONS else ""
-    return f"{meant}choose one of {', '.join(options[:_MAX_OPTIONS])}{more}"
+    return (
+        f"{'; '.join([first, *lines[1 : heads[0]]])}{did_you_mean(wanted, options) or ';'} "
+        f"choose one of {', '.join(options[:_MAX_OPTIONS])}{more}"
+    )
 
 
 def _unknown_key(error: ConfigKeyError | ConfigAttributeError, advice: list[str]) -> str:
@@ -53,23 +50,21 @@ def _unknown_key(error: ConfigKeyError | ConfigAttributeError, advice: list[str]
     where = full_key.removesuffix(key)
     names = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
     names = [name for name in names if not name.startswith("_")]
-    near = [where + name for name in difflib.get_close_matches(key, names, 1)]
-    if (
-        not near and not where and isinstance(parent, DictConfig)
-    ):  # epochs=2, where it is trainer.epochs
+    near = []
+    if not where and isinstance(parent, DictConfig):  # epochs=2 instead of trainer.epochs=2
         near = [path for path in _paths(parent) if path.rpartition(".")[2] == key]
+    found = nearest(key, names)
+    if not near and found is not None:
+        near = [where + found]
     if near:
         hint = f"did you mean {' or '.join(near[:3])}?"
     else:
-        hint = f"{where.rstrip('.') or 'the config'} has {', '.join(name for name in names if name != 'hydra')}"
-    added = [
-        line.partition(" use ")[2]
-        for line in advice
-        if line.startswith("To append to your config use ")
-    ]
-    return f"{full_key}: no such key; {hint}" + (
-        f" (a new key is added with {added[0]})" if added else ""
-    )
+        known = ", ".join(name for name in names if name != "hydra")
+        hint = f"{where.rstrip('.') or 'the config'} has {known}"
+    add = "To append to your config use "
+    added = [line.removeprefix(add) for line in advice if line.startswith(add)]
+    hint += f" (add a new key with {added[0]})" if added else ""
+    return f"{full_key}: no such key; {hint}"
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:

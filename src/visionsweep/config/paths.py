@@ -1,4 +1,4 @@
-"""Keys that hold paths: how they are quoted for Hydra's grammar, and how they become absolute."""
+"""Keys that hold paths: quoted for Hydra's grammar, made absolute in the config."""
 
 import os
 import re
@@ -21,10 +21,10 @@ _WORDS = ("null", "true", "false", "none")  # `none`: data.cache_dir=none
 
 
 def quote_path_override(argument: str, *, is_multirun: bool = False) -> str:
-    """Return the command-line argument with its path quoted, so that `data.root=~/my photos (old)` works.
+    """Return the command-line argument with its path quoted: `data.root=~/my photos (old)` works.
 
-    Arguments of other keys, quoted values and interpolations are returned as they are, and so is a list of paths to
-    sweep over (unless it is the name of one file).
+    Arguments of other keys, quoted values and interpolations are returned unchanged, and so is a
+    list of paths to sweep over (unless one file has that name).
     """
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+~") not in PATH_KEYS or value[:1] in ("'", '"') or "${" in value:
@@ -64,18 +64,3 @@ def resolve_paths(config: dict[str, Any], directory: Path) -> None:
         value = node.get(name)
         if isinstance(value, str) and value not in _WORDS:
             node[name] = from_directory(value, directory)  # type: ignore[index]
-
-
-def difference(stored: Any, composed: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """Return ``{dotted key: (stored value, composed value)}`` for every leaf in which two configs differ."""
-    if isinstance(stored, Mapping) and isinstance(composed, Mapping):
-        found: dict[str, tuple[Any, Any]] = {}
-        for name in [*stored, *(n for n in composed if n not in stored)]:
-            below = f"{key}.{name}" if key else str(name)
-            found |= difference(
-                stored.get(name, "(not set)"), composed.get(name, "(not set)"), below
-            )
-        return found
-    return (
-        {} if stored == composed and type(stored) is type(composed) else {key: (stored, composed)}
-    )

@@ -1,161 +1,132 @@
-"""The `key=value` arguments of predict.py: a schema dataclass and its parser. No Hydra: nothing is composed."""
+"""The `key=value` arguments of `predict`: their schema and their parser. No config is composed."""
+
+# ruff: noqa: RUF009 - _key returns dataclasses.field(...)
 
 import csv
 import dataclasses
-import difflib
-import re
-import types
 import typing
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
+
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.data.paths import absolute
 from visionsweep.errors import ConfigError
+from visionsweep.program import command
+from visionsweep.text import did_you_mean, first_line
 
 Labels = Literal["names", "indices"]
 TTA = Literal["none", "flip"]
 
 
-@dataclass(frozen=True)
-class Key:
-    """How the command line calls an argument, and what `--help` says about it."""
-
-    name: str
-    meaning: str
+def _key(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"help": meaning})
 
 
-@dataclass(frozen=True)
+@dataclass
+class DataArguments:
+    """The images to predict."""
+
+    predict: Path = _key(MISSING, "folder of images, or CSV file with a column of their paths")
+    image: str | None = _key(None, "CSV column of the paths; default: path, image, file, ...")
+    root: Path | None = _key(None, "folder that the paths start from; default: the CSV file's")
+
+
+@dataclass
 class Arguments:
-    """What predict.py is asked to do; those without a default are required. Paths that the user gave are absolute."""
+    """The arguments of `predict`. Paths that the user gave are absolute."""
 
-    runs: Annotated[
-        tuple[Path, ...],
-        Key("run", "directory of a run, or several: [outputs/a,outputs/b] is their mean"),
-    ]
-    images: Annotated[
-        Path, Key("data.predict", "folder of images, or CSV file with a column of their paths")
-    ]
-    image_column: Annotated[
-        str | None, Key("data.image", "CSV column of the paths; default: path, image, file, ...")
-    ] = None
-    root: Annotated[
-        Path | None, Key("data.root", "folder that they start from; default: the CSV file's")
-    ] = None
-    out: Annotated[Path, Key("out", "CSV file to write")] = Path("submission.csv")
-    sample: Annotated[
-        Path | None, Key("sample", "sample submission: its rows, order and header are kept")
-    ] = None
-    id_column: Annotated[
-        str | None, Key("id_column", "default: the sample's first column, or id")
-    ] = None
-    label_column: Annotated[
-        str | None, Key("label_column", "default: the sample's second column, or label")
-    ] = None
-    labels: Annotated[Labels, Key("labels", "what the label column holds: names or indices")] = (
-        "names"
-    )
-    probabilities: Annotated[
-        bool, Key("probabilities", "true adds a column prob_CLASS for each class")
-    ] = False
-    tta: Annotated[
-        TTA, Key("tta", "flip: the mean over each image and its mirror image; or none")
-    ] = "none"
-    batch_size: Annotated[int, Key("batch_size", "images at a time")] = 128
-    device: Annotated[str, Key("device", "auto, cpu, cuda, cuda:N or mps")] = "auto"
+    run: list[Path] = _key(MISSING, "directory of a run; [outputs/a,outputs/b] is their mean")
+    data: DataArguments = field(default_factory=DataArguments)
+    out: Path = _key(Path("submission.csv"), "CSV file to write")
+    sample: Path | None = _key(None, "sample submission; its rows, order and header are kept")
+    id_column: str | None = _key(None, "default: the sample's first column, or id")
+    label_column: str | None = _key(None, "default: the sample's second column, or label")
+    labels: Labels = _key("names", "what the label column holds: names or indices")
+    probabilities: bool = _key(False, "true adds a column prob_CLASS for each class")
+    tta: TTA = _key("none", "flip: the mean over each image and its mirror image; or none")
+    batch_size: int = _key(128, "images per batch")
+    device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
 
 
-@dataclass(frozen=True)
-class _Argument:
-    key: Key
-    field: str
-    hint: Any
-    default: Any
-
-    @property
-    def is_required(self) -> bool:
-        return self.default is dataclasses.MISSING
-
-
-def _schema() -> dict[str, _Argument]:
-    hints = typing.get_type_hints(Arguments, include_extras=True)
-    arguments = {}
-    for field in dataclasses.fields(Arguments):
-        hint, key = typing.get_args(hints[field.name])
-        arguments[key.name] = _Argument(key, field.name, hint, field.default)
-    return arguments
+def _fields(schema: type = Arguments, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each key, such as ``data.predict``, and its dataclass field."""
+    for item in dataclasses.fields(schema):
+        if item.type is DataArguments:
+            yield from _fields(DataArguments, f"{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", item
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
-    """Return the arguments in `argv`. Raises `ConfigError` for an unknown, repeated, missing or wrong one."""
-    schema = _schema()
-    values: dict[str, Any] = {}
+    """Return the arguments in `argv`.
+
+    Raises `ConfigError` if one is unknown, repeated, missing or wrong.
+    """
+    config = OmegaConf.structured(Arguments)
+    fields = dict(_fields())
+    keys = ", ".join(fields)
+    given = set()
     for text in argv:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"{text}: expected key=value, with a key of {', '.join(schema)}")
-        if name not in schema:
-            near = difflib.get_close_matches(name, schema, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"{name}: unknown; {hint}(keys: {', '.join(schema)})")
-        argument = schema[name]
-        if argument.field in values:
-            raise ConfigError(f"{name}: given twice; give it once")
-        values[argument.field] = _convert(name, value, argument.hint)
-    for name, argument in schema.items():
-        if argument.is_required and argument.field not in values:
-            raise ConfigError(f"{name}: not set; expected {name}=... ({argument.key.meaning})")
-    return Arguments(**values)
+        key, has_value, value = text.partition("=")
+        if not has_value:
+            raise ConfigError(f"{text}: expected key=value (keys: {keys})")
+        if key not in fields:
+            raise ConfigError(f"{key}: no such key{did_you_mean(key, fields)} (keys: {keys})")
+        if key in given:
+            raise ConfigError(f"{key}: given twice; give it once")
+        given.add(key)
+        try:
+            # Not from_dotlist, which reads values as YAML: a path may hold any character.
+            OmegaConf.update(config, key, _value(key, value, fields[key].type))
+            OmegaConf.select(config, key)  # fails now if it is an interpolation of nothing
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{text}: {first_line(error)}") from error
+    for key in fields:
+        if key in OmegaConf.missing_keys(config):
+            meaning = fields[key].metadata["help"]
+            raise ConfigError(f"{key}: not set; give {key}=... ({meaning})")
+    if config.batch_size < 1:
+        raise ConfigError(f"batch_size: expected at least 1, got {config.batch_size}")
+    arguments: Arguments = OmegaConf.to_object(config)  # type: ignore[assignment]
+    return arguments
 
 
 def describe_arguments() -> str:
-    """Return what `--help` shows: one line a key."""
-    lines = ["python predict.py run=outputs/NAME data.predict=FOLDER [key=value ...]", ""]
-    for name, argument in _schema().items():
-        note = ""
-        if argument.is_required:
-            note = " (required)"
-        elif argument.default is not None:
-            note = f" (default: {str(argument.default).lower()})"
-        lines.append(f"  {name:<15}{argument.key.meaning}{note}")
+    """Return what `--help` shows: one line per key."""
+    lines = [
+        f"usage: {command('predict')} run=outputs/NAME data.predict=FOLDER [key=value ...]",
+        "",
+    ]
+    for key, item in _fields():
+        note = "" if item.default is None else f" (default: {str(item.default).lower()})"
+        note = " (required)" if item.default == MISSING else note
+        lines.append(f"  {key:<15}{item.metadata['help']}{note}")
     return "\n".join(lines)
 
 
-def _convert(name: str, text: str, hint: Any) -> Any:
-    """Return `text` as a value of the type `hint`."""
+def _value(key: str, text: str, kind: Any) -> Any:
+    """Return what OmegaConf turns into a value of the annotation ``kind``."""
     if not text:
-        raise ConfigError(f"{name}: got nothing after '='; leave the key out for its default")
-    origin, options = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if text == "null" else _convert(name, text, options[0])
-    if origin is Literal:
-        if text not in options:
-            raise ConfigError(f"{name}: expected {' or '.join(options)}, got '{text}'")
-        return text
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{name}: expected true or false, got '{text}'")
-        return text.lower() == "true"
-    if hint is int:
-        if not re.fullmatch("[1-9][0-9]*", text):
-            raise ConfigError(f"{name}: expected a whole number from 1 up, got '{text}'")
-        return int(text)
-    if hint is Path:
-        return absolute(name, text)
-    if hint is str:
-        return text
-    assert hint == tuple[Path, ...], f"no conversion to {hint}"
-    return tuple(absolute(name, item) for item in _items(name, text))
+        raise ConfigError(f"{key}: got nothing after '='; leave the key out for its default")
+    options = (kind, *typing.get_args(kind))
+    if text == "null" and type(None) in options:
+        return None
+    if kind == list[Path]:
+        return [absolute(key, item) for item in _items(key, text)]
+    return absolute(key, text) if Path in options else text
 
 
-def _items(name: str, text: str) -> list[str]:
-    """Return the items of `[a,b]`, or `text` itself. Double quotes keep the commas of an item: `["a,b",c]`."""
+def _items(key: str, text: str) -> list[str]:
+    """Return the items of `[a,b]`, or `text` itself. Quotes keep a comma: `["a,b",c]`."""
     if not (text.startswith("[") and text.endswith("]")) or Path(text).exists():
         return [text]
     items = [item.strip() for item in next(csv.reader([text[1:-1]], skipinitialspace=True))]
     if not items or not all(items):
         raise ConfigError(
-            f"{name}: expected a list without gaps, e.g. [outputs/a,outputs/b], got '{text}'"
+            f"{key}: expected a list without gaps, e.g. [outputs/a,outputs/b], got '{text}'"
         )
     return items

@@ -9,7 +9,7 @@ from visionsweep.data.paths import require_folder
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.table import Table, read_table
 
-# Names of the column with the paths, in lower case, the likeliest first.
+# Names of the column with the paths, in lower case, the most likely first.
 IMAGE_COLUMNS = (
     "path",
     "image",
@@ -34,14 +34,15 @@ class ImageFile:
 def find_images(source: Path, image_column: str | None, root: Path | None) -> list[ImageFile]:
     """Return the images of `source`: a folder's, sorted by path, or a CSV file's, in its order.
 
-    ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that they start
-    from. Raises `ConfigError` or `DataError` when there is none, or one that does not exist.
+    ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that
+    they start from. Raises `ConfigError` or `DataError` if there is no image, or one is missing.
     """
     if source.is_dir():
         for key, value in (("data.image", image_column), ("data.root", root)):
             if value is not None:
                 raise ConfigError(
-                    f"{key}: is for a CSV file, but data.predict={source} is a folder; leave it out"
+                    f"{key}: belongs to a CSV file, but data.predict={source} is a folder; "
+                    "leave it out"
                 )
         paths, _ = find_images_below("data.predict", source)
         images = [ImageFile(path, path.relative_to(source).as_posix()) for path in paths]
@@ -55,7 +56,8 @@ def find_images(source: Path, image_column: str | None, root: Path | None) -> li
     for image in images:
         if not _is_unicode(image.name):
             raise DataError(
-                f"data.predict: the file name {image.name!a} is not UTF-8, so no CSV can hold it; rename it"
+                f"data.predict: the file name {image.name!a} is not UTF-8, as a CSV file needs; "
+                "rename it"
             )
     return images
 
@@ -86,8 +88,9 @@ def _images_listed(table: Table, image_column: str | None, root: Path | None) ->
     missing = [image.path for image in images if not image.path.is_file()]
     if missing:
         raise DataError(
-            f"data.predict: {len(missing):,} of {len(images):,} images of {table.path} do not exist, "
-            f"e.g. {missing[0]} (column '{table.header[column]}'); set data.root=FOLDER or data.image=COLUMN"
+            f"data.predict: {len(missing):,} of {len(images):,} images of {table.path} do not "
+            f"exist, e.g. {missing[0]} (column '{table.header[column]}'); "
+            "set data.root=FOLDER or data.image=COLUMN"
         )
     return images
 

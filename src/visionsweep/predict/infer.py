@@ -1,4 +1,7 @@
-"""Image files -> probabilities: decoded in threads while the networks compute, averaged over flips and runs."""
+"""Image files -> probabilities: the mean over flips and runs.
+
+Threads decode the next images while the networks compute.
+"""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,7 +20,7 @@ from visionsweep.predict.arguments import TTA
 from visionsweep.training.devices import choose_memory_format, choose_threads
 from visionsweep.training.predictor import Predictor
 
-PREFETCH = 2  # batches that are decoded ahead; more only take memory
+PREFETCH = 2  # batches decoded ahead; more only take memory
 
 
 def check_runs(run_dirs: Sequence[Path], predictors: Sequence[Predictor], tta: TTA) -> None:
@@ -25,17 +28,18 @@ def check_runs(run_dirs: Sequence[Path], predictors: Sequence[Predictor], tta: T
     for run_dir, predictor in zip(run_dirs, predictors, strict=True):
         if predictor.class_names != predictors[0].class_names:
             raise ConfigError(
-                f"run: the classes differ, so there is no mean: {run_dirs[0]} has {_shown(predictors[0].class_names)}, "
-                f"{run_dir} has {_shown(predictor.class_names)}"
+                "run: cannot average runs of different classes: "
+                f"{run_dirs[0]} has {_listed(predictors[0].class_names)}, "
+                f"{run_dir} has {_listed(predictor.class_names)}"
             )
         if tta == "flip" and not predictor.flips:
             raise ConfigError(
-                f"tta: flip is not allowed for {run_dir}: its data set says that a mirrored image "
-                "does not keep its label (flips: false); set tta=none"
+                f"tta: flip is not allowed for {run_dir}: a mirrored image of its data set has "
+                "another label (flips: false); set tta=none"
             )
 
 
-def _shown(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
 
 
@@ -50,8 +54,8 @@ def predict(
 ) -> Tensor:
     """Return the (N, K) float64 probabilities of the images: the mean over the predictors.
 
-    Images are decoded once for each distinct preprocessing, a few batches at a time. Raises `DataError` for
-    unreadable ones: none is skipped, since every image needs its row.
+    Images are decoded once per distinct preprocessing, a few batches at a time. Raises `DataError`
+    if one cannot be read: none is skipped, since every image needs its row.
     """
     memory_format, _ = choose_memory_format("auto", torch.device(device))
     groups: dict[Preprocessing, list[Predictor]] = {}
@@ -83,7 +87,8 @@ def decoded_batches(
 ) -> Iterator[Tensor]:
     """Yield (B, C, H, W) uint8 batches of the images in their order.
 
-    After an unreadable image nothing more is yielded, but the rest is read, so that the `DataError` counts all.
+    After an unreadable image nothing more is yielded, but the rest is read: the `DataError` counts
+    all of them.
     """
     unreadable: list[UnreadableImageError] = []
     with ThreadPoolExecutor(choose_threads(None)[0]) as executor:  # Pillow releases the GIL
@@ -102,8 +107,8 @@ def decoded_batches(
                     yield torch.from_numpy(np.stack(images))
     if unreadable:
         raise DataError(
-            f"{unreadable[0]}; {len(unreadable):,} of {len(paths):,} images. Every image needs a row: "
-            "mend the file, or take it out of data.predict and sample"
+            f"{unreadable[0]}; {len(unreadable):,} of {len(paths):,} images. "
+            "Every image needs a row: repair the file, or remove it from data.predict and sample"
         )
 
 

@@ -1,4 +1,4 @@
-"""A CSV file with a header, as text: every cell is kept as it is written."""
+"""A CSV file with a header, as text: every cell keeps its spelling."""
 
 import csv
 from dataclasses import dataclass
@@ -11,24 +11,27 @@ from visionsweep.text import did_you_mean
 
 @dataclass(frozen=True)
 class Table:
-    """Rows below a header of distinct names; every row has a cell for each of them."""
+    """Rows below a header of distinct names; every row has one cell per name."""
 
     path: Path
     header: list[str]
     rows: list[list[str]]
 
     def index(self, key: str, column: str) -> int:
-        """Return the position of `column`; a `ConfigError` names the setting `key`."""
+        """Return the position of `column`; raise `ConfigError`, naming the setting `key`."""
         if column not in self.header:
             raise ConfigError(
-                f"{key}: {self.path} has no column '{column}'"
-                f"{did_you_mean(column, self.header) or '.'} (columns: {', '.join(self.header)})"
+                f"{key}: {self.path} has no column '{column}'{did_you_mean(column, self.header)} "
+                f"(columns: {', '.join(self.header)})"
             )
         return self.header.index(column)
 
 
 def read_table(key: str, path: Path) -> Table:
-    """Read the UTF-8 file that the setting `key` names; blank lines are skipped. `DataError` for any other."""
+    """Read the UTF-8 file that the setting `key` names, without blank lines.
+
+    Raises `DataError` if it is not such a file.
+    """
     require_file(key, str(path), "a CSV file with a header")
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -38,7 +41,8 @@ def read_table(key: str, path: Path) -> Table:
             for row in reader:
                 if row and len(row) != len(header):
                     raise DataError(
-                        f"{key}: {path} line {reader.line_num} has {len(row)} cells, the header {len(header)}"
+                        f"{key}: {path} line {reader.line_num}: "
+                        f"expected {len(header)} cells as in the header, got {len(row)}"
                     )
                 if row:
                     rows.append(row)

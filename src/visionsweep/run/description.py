@@ -9,7 +9,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visionsweep.config.paths import difference, resolve_paths, shown
+from visionsweep.config.difference import difference
+from visionsweep.config.paths import resolve_paths, shown
 from visionsweep.config.schema import Config
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import CONFIG

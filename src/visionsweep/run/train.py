@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from visionsweep.config.paths import shown
 from visionsweep.errors import UserError, is_out_of_memory
+from visionsweep.program import command
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.context import RunContext, open_run
 from visionsweep.run.description import resolved_config
@@ -36,7 +37,7 @@ class Stopped(TrialStopped):
     """The user stopped the run; it can be resumed."""
 
     def __init__(self, run_dir: Path, signal_number: int) -> None:
-        super().__init__(f"stopped; resume with: python train.py resume={shown(run_dir)}")
+        super().__init__(f"stopped; resume with: {command('train')} resume={shown(run_dir)}")
         self.signal_number = signal_number
 
 

@@ -12,8 +12,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, PRESET_GROUP
-from visionsweep.sweep.command_line import command_of, shown_path
+from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.record import TrialRecord
 
 
@@ -32,7 +33,7 @@ def preset_file(
     values = ", ".join(map(repr, trial.values or ()))
     lines = [
         "@package _global_",
-        command_of(program, ["--config-dir", shown_path(sweep_dir), choice, *more]),
+        command_of(program, ["--config-dir", shown(sweep_dir), choice, *more]),
         f"Trial {trial.number} of {sweep_dir.name} reached {values}.",
     ]
     if preset.left_out:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import TRIAL_ERROR
-from visionsweep.sweep.command_line import shown_path
 from visionsweep.text import objective_text
 
 
@@ -42,6 +42,6 @@ class TrialRecord:
 
     def failure_text(self, sweep_dir: Path) -> str:
         """Return why the trial failed, and the file with the traceback."""
-        file = shown_path(sweep_dir / self.directory / TRIAL_ERROR)
+        file = shown(sweep_dir / self.directory / TRIAL_ERROR)
         attempts = f", {self.retries + 1} attempts" if self.retries else ""
         return f"{self.error or 'unknown error'} ({file}{attempts})"

@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 from sqlalchemy.exc import SQLAlchemyError
 
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.program import program
 from visionsweep.rundir.layout import SWEEP_LOG, run_place
-from visionsweep.sweep.command_line import command_of, program
+from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.display import make_display

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from visionsweep.config.difference import NOT_SET, difference
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import SWEEP
@@ -18,7 +19,6 @@ from visionsweep.text import first_line, mask_passwords
 _HEADER = (
     "# What this sweep was started with. --multirun with the same study resumes it. Do not edit.\n"
 )
-_MISSING = "(not set)"
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,14 @@ def differences(
         ("", stored.config, config),
         ("hydra.sweeper.", stored.search, search),
     ):
-        for key, (old, new) in _difference(before, now).items():
+        for key, (old, new) in difference(before, now).items():
             if title or not any(key == name or key.startswith(f"{name}.") for name in free):
                 lines.append(f"{title}{key}: {_shown(old)} -> {_shown(new)}")
     return lines
 
 
-def _difference(stored: Any, now: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(stored, Mapping) and isinstance(now, Mapping):
-        found: dict[str, tuple[Any, Any]] = {}
-        for name in [*stored, *(n for n in now if n not in stored)]:
-            below = f"{key}.{name}" if key else str(name)
-            found |= _difference(stored.get(name, _MISSING), now.get(name, _MISSING), below)
-        return found
-    are_nan = stored != stored and now != now
-    return {} if (stored == now or are_nan) and type(stored) is type(now) else {key: (stored, now)}
-
-
 def _shown(value: Any) -> str:
-    return value if value == _MISSING else mask_passwords(repr(value))
+    return value if value == NOT_SET else mask_passwords(repr(value))
 
 
 def git_commit() -> str | None:

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, TRIALS
-from visionsweep.sweep.command_line import shown_path
 from visionsweep.sweep.ranking import best, pareto
 from visionsweep.sweep.record import TrialRecord
 from visionsweep.text import counted, objective_text, params_text
@@ -36,7 +36,7 @@ def summary(
     lines += _failed_lines(trials, sweep_dir)
     chosen = best(trials, directions)
     if chosen is not None:
-        table, link = shown_path(sweep_dir / TRIALS), shown_path(sweep_dir / BEST_TRIAL)
+        table, link = shown(sweep_dir / TRIALS), shown(sweep_dir / BEST_TRIAL)
         lines.append(f"results: {table}; the best trial: {link}")
         if repeat_command is not None:
             seed = " (its first seed)" if chosen.seed_values else ""
@@ -99,6 +99,6 @@ def _failed_lines(trials: Sequence[TrialRecord], sweep_dir: Path) -> list[str]:
     failed = [trial for trial in trials if trial.state == "failed"]
     lines = [f"  #{trial.number} {trial.failure_text(sweep_dir)}" for trial in failed]
     if len(failed) > _MAX_FAILURES:
-        more = f"  and {len(failed) - _MAX_FAILURES} more: see {shown_path(sweep_dir / TRIALS)}"
+        more = f"  and {len(failed) - _MAX_FAILURES} more: see {shown(sweep_dir / TRIALS)}"
         lines = [*lines[:_MAX_FAILURES], more]
     return ["failed:", *lines] if lines else []

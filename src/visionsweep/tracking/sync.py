@@ -29,7 +29,7 @@ PAUSES = (1.0, 2.0, 4.0)  # seconds between attempts while the store does not an
 
 def main(argv: list[str] | None = None) -> int:
     """Send, print one line per run, and return 0 if everything is there, else 1."""
-    parser = argparse.ArgumentParser(prog="sync.py", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's"
     )

@@ -227,10 +227,8 @@ def points_of(chart):
     """Return (trial number, x, y) of every point and every point of a line."""
     found = []
     for trace in chart.data:
-        if trace.get("meta") is not None:
-            owners = [trace["meta"]] * len(trace["x"])
-        else:
-            owners = trace.get("customdata") or []
+        is_one = trace.get("meta") is not None
+        owners = [trace["meta"]] * len(trace["x"]) if is_one else trace.get("customdata") or []
         found += zip(owners, trace["x"], trace["y"], strict=False)
     return found
 

@@ -1,0 +1,27 @@
+"""Where `visionsweep train` finds its configs. Imported at every start of Hydra, so it is small."""
+
+from pathlib import Path
+
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+PACKAGED = "pkg://visionsweep.conf"
+
+
+class OwnConfigs(SearchPathPlugin):
+    """Finds configs in the `conf/` of the current directory first, then in visionsweep's own.
+
+    Acts only if the app's configs are visionsweep's: on the command line and in a notebook after
+    `hydra.initialize_config_module("visionsweep.conf")`.
+    """
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put `conf/` before the packaged configs, and register their schema."""
+        if not any(element.path == PACKAGED for element in search_path.get_path()):
+            return
+        import visionsweep.config.schema  # noqa: F401 - other apps need not know it
+
+        own = Path("conf").absolute()
+        if own.is_dir():
+            main = SearchPathQuery(provider="main", path=PACKAGED)
+            search_path.prepend("conf/ here", f"file://{own}", main)

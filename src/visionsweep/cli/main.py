@@ -1,0 +1,43 @@
+"""The command `visionsweep VERB`. Each verb imports only what it needs."""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module, metadata
+
+from visionsweep.program import fail, start_verb
+from visionsweep.text import did_you_mean
+
+_VERBS = {
+    "train": ("visionsweep.cli.train", "train a model; with --multirun, search for a better one"),
+    "predict": ("visionsweep.predict.command", "predict images with trained runs"),
+    "sync": ("visionsweep.tracking.sync", "send runs that MLflow does not have yet"),
+    "report": ("visionsweep.report.command", "draw the pictures of a run, the page of a sweep"),
+}
+_HELP = """\
+usage: visionsweep VERB [...]
+
+{verbs}
+
+visionsweep VERB --help has more. Without data: visionsweep train
+Configs of your own go into conf/, e.g. conf/loss/mine.yaml, and are found before visionsweep's."""
+
+
+def main() -> int:
+    """Run the verb in ``sys.argv`` and return its exit code."""
+    script, *arguments = sys.argv
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        verbs = "\n".join(f"  {verb:<9}{meaning}" for verb, (_, meaning) in _VERBS.items())
+        print(_HELP.format(verbs=verbs))  # noqa: T201
+        return 0 if arguments else 1
+    verb, *arguments = arguments
+    if verb == "--version":
+        print(f"visionsweep {metadata.version('visionsweep')}")  # noqa: T201
+        return 0
+    if verb not in _VERBS:
+        fail(f"{verb}: expected {', '.join(_VERBS)}{did_you_mean(verb, _VERBS)}")
+    # So that modules of the user's own are found, e.g. the class that conf/loss/mine.yaml names.
+    sys.path.append(os.getcwd())
+    start_verb(script, verb, arguments)
+    run_verb: Callable[[list[str]], int] = import_module(_VERBS[verb][0]).main
+    return run_verb(arguments)
