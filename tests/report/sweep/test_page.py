@@ -374,7 +374,7 @@ def test_the_file_is_replaced_as_a_whole(tmp_path):
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-# Appended to a page: tells the page around it what was drawn, as nobody can look into a sandbox.
+# Appended to a page: tells the page around it what was drawn (nobody can look into a sandbox).
 TELL = """<script>
 const told = setInterval(() => {
   const none = content.textContent.includes('"charts":[]');
