@@ -1,9 +1,9 @@
-"""What the page of a sweep costs: `python benchmarks/sweep_page.py`. One thread; 300 trials of 27 epochs, made up.
+"""Time and size of a sweep's page: `python benchmarks/sweep_page.py`. One thread, made-up data.
 
-The sweep's directory is written as a sweep leaves it: journals of 25 metrics an epoch, two trials of three pruned, a
-conditional parameter. Measured is how long it takes to read it, to make the page (importances and drawing code
-included) and the parent run's description, each the median of 5; the first page of a process, which also imports
-Optuna and compresses the drawing code, stands apart. The bars: page under 5 s and 5 MB, reading well under 1 s.
+The sweep has 300 trials of 27 epochs, as a sweep leaves them: 25 metrics per epoch, two of three
+trials pruned, a conditional parameter. Measured: reading it, making the page and making the
+description in MLflow, each the median of 5. The first page of a process also imports Optuna and
+plotly and compresses plotly's code. The bars: page under 5 s and 5 MB, reading well under 1 s.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from visionsweep.report.sweep.leaderboard import description_markdown, leaderboa
 from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import Journal
+from visionsweep.rundir.layout import REPORT, SWEEP, TRIALS
 from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.results import trials_csv
 
@@ -53,7 +54,7 @@ SPACE: dict[str, dict[str, Any]] = {
 
 
 def make_sweep(sweep_dir: Path, num_trials: int, epochs: int) -> None:
-    """Write a sweep's directory: `sweep.yaml`, `trials.csv` and a journal a trial."""
+    """Write a sweep's directory: its settings, its table and one journal per trial."""
     rng = random.Random(0)
     free = [0.0] * WORKERS
     trials = []
@@ -84,8 +85,8 @@ def make_sweep(sweep_dir: Path, num_trials: int, epochs: int) -> None:
         )
     config = {"objective": {"metric": "val/f1_macro", "others": {}}, "trainer": {"epochs": epochs}}
     stored = {"search": {"space": SPACE, "direction": ["maximize"], "seeds": 1}, "config": config}
-    (sweep_dir / "sweep.yaml").write_text(yaml.safe_dump(stored, sort_keys=False), encoding="utf-8")
-    (sweep_dir / "trials.csv").write_text(trials_csv(trials, ["maximize"]), encoding="utf-8")
+    (sweep_dir / SWEEP).write_text(yaml.safe_dump(stored, sort_keys=False), encoding="utf-8")
+    (sweep_dir / TRIALS).write_text(trials_csv(trials, ["maximize"]), encoding="utf-8")
 
 
 def _draw(rng: random.Random) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         sweep_dir = (arguments.keep or Path(directory)) / "sweep"
         make_sweep(sweep_dir, arguments.trials, arguments.epochs)
-        page = sweep_dir / "sweep.html"
+        page = sweep_dir / REPORT
         read_seconds = timed(lambda: read_sweep(sweep_dir))
         record = read_sweep(sweep_dir)
         started = time.perf_counter()
@@ -166,9 +167,8 @@ def main() -> None:
             "table_seconds": timed(lambda: leaderboard_table(record, {})),
             "megabytes": page.stat().st_size / 1e6,
         }
-    print(
-        f"{machine()}  1 thread, {arguments.trials} trials of {arguments.epochs} epochs, median of {ROUNDS}"
-    )
+    size = f"{arguments.trials} trials of {arguments.epochs} epochs"
+    print(f"{machine()}  1 thread, {size}, median of {ROUNDS}")
     for name, value in figures.items():
         bar = f"   bar {BARS[name]:g}" if name in BARS else ""
         print(f"{name.replace('_', ' '):<22}{value:8.3f}{bar}")

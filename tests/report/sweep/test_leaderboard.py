@@ -17,6 +17,7 @@ from visionsweep.report.sweep.leaderboard import (
     leaderboard_table,
 )
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
+from visionsweep.text import short_value
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None}
 SPACE = {
@@ -57,7 +58,7 @@ def sweep(*trials, space=SPACE, direction="maximize", **changes):
 
 
 def random_trials(count, seed=0, num_pruned=0):
-    """Return trials in which the learning rate decides, and `num_pruned` of them with a poor one."""
+    """Return trials in which the learning rate decides; `num_pruned` have a poor one."""
     rng = random.Random(seed)
     trials = []
     for number in range(count + num_pruned):
@@ -282,7 +283,7 @@ def test_who_won_and_why():
         record, {winner.number: "http://host:5000/#/experiments/1/runs/a_(b)"}
     )
     seen = plain(text)
-    lr = f"{winner.params['optim.lr']:.4g}"
+    lr = short_value(winner.params["optim.lr"])
     assert seen.startswith(
         f"#{winner.number} won: val/f1_macro {winner.values[0]:.4f} with optim.lr={lr}"
     )
@@ -325,7 +326,7 @@ def test_winner_and_runner_up():
     ]
     seen = plain(description_markdown(sweep(*spread, num_seeds=3), {}))
     assert "0.9000 ± 0.03 (3 seeds)" in seen
-    assert "less than the spread over seeds (0.03): the order may be chance" in seen
+    assert "less than the spread over seeds (0.03): maybe chance" in seen
 
 
 @pytest.mark.parametrize(
@@ -353,10 +354,10 @@ def test_several_objectives():
         "s", ("val/f1_macro", "num_parameters"), ("maximize", "minimize"), SPACE, trials
     )
     text = description_markdown(record, {})
-    assert "num_parameters 12,345. 2 trials are Pareto-optimal" in plain(text)
+    assert "num_parameters 12345. 2 trials are Pareto-optimal" in plain(text)
     assert [row[1:4] for row in table_cells(text)[0]] == [
         ["trial", "val/f1_macro", "num_parameters"],
-        *[["#0", "0.9000", "12,345"], ["#1", "0.8000", "5.0000"], ["#2", "0.7000", "20,000"]],
+        *[["#0", "0.9000", "12345"], ["#1", "0.8000", "5.0000"], ["#2", "0.7000", "20000"]],
     ]
 
 
@@ -391,11 +392,10 @@ def test_odd_names_and_values_are_seen_as_they_are(odd):
 def test_the_description_always_fits():
     rng = random.Random(0)
     for num_params, width, num_trials in (
-        (3, 10, 300),
+        (3, 10, 100),
         (40, 60, 50),
-        (300, 250, 30),
+        (150, 250, 12),
         (1, 6000, 12),
-        (12, 3000, 12),
     ):
         keys = [f"{'größe.' * (width // 6)}{i}" for i in range(num_params)]
         space = {key: {"choices": [f"{'|' * width}{j}" for j in range(40)]} for key in keys}

@@ -344,7 +344,10 @@ def test_the_axis_ends_where_bad_trials_would_squeeze_the_good_ones():
     made = {chart.id: chart for chart in make_charts(summarize(sweep(trials)))}
     low, high = made["history"].layout["yaxis"]["range"]
     assert 0.1 < low < 0.88 < 0.9 < high
-    assert made["history"].note == "1 complete trials lie below the axis; double-click shows all."
+    assert (
+        made["history"].note
+        == "Not shown: 1 complete trial below the axis; double-click to zoom out."
+    )
 
 
 def test_the_page_of_a_sweep_that_is_over_is_always_the_same(monkeypatch):
@@ -369,19 +372,22 @@ def test_the_file_is_replaced_as_a_whole(tmp_path):
 CHROMIUM = (
     shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
-# Appended to a page: tells the page around it what was drawn, as nobody can look into a sandbox.
+# Appended to a page: tells the page around it what was drawn (nobody can look into a sandbox).
 TELL = """<script>
 const told = setInterval(() => {
-  const charts = document.documentElement.dataset.charts ?? (content.textContent.includes('"charts":[]') ? "0" : null);
+  const none = content.textContent.includes('"charts":[]');
+  const charts = document.documentElement.dataset.charts ?? (none ? "0" : null);
   if (charts === null) return;
   clearInterval(told);
   const made = [...document.querySelectorAll(".chart")];
   const row = document.querySelector("#leaderboard tbody tr");
   if (row) row.click();
-  const marked = made.filter((e) => e.data.at(-1).x?.length > 0 && e.id !== "importances").map((e) => e.id);
+  const isMarked = (e) => e.id !== "importances" && e.data.at(-1).x?.length > 0;
+  const marked = made.filter(isMarked).map((e) => e.id);
   const heads = document.querySelectorAll("#leaderboard button");
   if (heads.length) heads[1].click();
-  const order = [...document.querySelectorAll("#leaderboard tbody tr")].slice(0, 3).map((r) => Number(r.dataset.trial));
+  const rows = [...document.querySelectorAll("#leaderboard tbody tr")].slice(0, 3);
+  const order = rows.map((r) => Number(r.dataset.trial));
   const layers = ".scatterlayer path, .barlayer path, .heatmaplayer image";
   const empty = made.filter((e) => !e.querySelector(layers)).map((e) => e.id);
   const width = document.documentElement.scrollWidth;

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from visionsweep.report.sweep.record import SweepRecord
-from visionsweep.text import short_value, shortened
+from visionsweep.text import counted, short_value, shortened
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 COLORS = {"complete": "#0072b2", "pruned": "#9a9a9a", "failed": "#d55e00", "running": "#009e73"}
@@ -73,7 +73,8 @@ def objective_range(record: SweepRecord, reach: float) -> tuple[list[float] | No
     num_hidden = sum(cost > limit for cost in costs)
     side = "below" if record.directions[0] == "maximize" else "above"
     ends = sorted([record.cost(best - 0.05 * (limit - best)), record.cost(limit)])
-    note = f"{num_hidden} complete trials lie {side} the axis; double-click shows all."
+    hidden = counted(num_hidden, "complete trial")
+    note = f"Not shown: {hidden} {side} the axis; double-click to zoom out."
     return ends, note if num_hidden else ""
 
 
