@@ -26,14 +26,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-import visionsweep.config.schema  # noqa: F401 - registers the schema
+from visionsweep.config.schema import Config
 from visionsweep.run.assemble import assemble
-from visionsweep.run.description import resolved_config
-from visionsweep.run.entry import flatten
-from visionsweep.run.recorder import Best, Recorder
+from visionsweep.run.context import RunContext
+from visionsweep.run.description import plain_config, resolved_config
+from visionsweep.run.identity import flatten
+from visionsweep.run.recorder import Recorder
 from visionsweep.rundir.journal import Journal
+from visionsweep.sweep.trial import NoTrial
 from visionsweep.tracking.process import resolve_uri, start_uploader
-from visionsweep.training.loop import loop as training
+from visionsweep.training import loop as training
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 MODELS = {"cnn": ["model=cnn"], "resnet10t": ["model=timm", "model.name=resnet10t"]}
@@ -41,30 +43,30 @@ SETTINGS = ["data=fashion_mnist", "augment=basic", "trainer.epochs=1", "trainer.
 BATCH = 32
 
 
-def compose(model: str) -> dict[str, object]:
+def compose(model: str) -> Config:
     """Return the resolved config of one variant."""
     with hydra.initialize_config_dir(str(CONF)):
         return resolved_config(hydra.compose("config", [*SETTINGS, *MODELS[model]]))
 
 
 class Subset:
-    """One assembled experiment whose training part is cut to `count` images."""
+    """The parts of a run whose training part is cut to `count` images."""
 
     def __init__(self, model: str, count: int, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
         self.config = compose(model)
-        self.experiment = assemble(self.config)
-        self.experiment.train.indices = self.experiment.train.indices[:count]
+        self.parts = assemble(self.config)
+        self.parts.train.indices = self.parts.train.indices[:count]
 
     def network(self) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Return this experiment's own network and optimizer, so that every variant trains the same."""
-        return self.experiment.state.model.train(), self.experiment.state.optimizer
+        """Return the run's own network and optimizer, so that every variant trains the same."""
+        return self.parts.state.model.train(), self.parts.state.optimizer
 
 
 def limit(subset: Subset) -> float:
     """Bare loop on normalized float tensors in memory."""
     model, optimizer = subset.network()
-    train = subset.experiment.train
+    train = subset.parts.train
     images = train.normalize(train.images[train.indices])
     targets = train.targets[train.indices]
     order = torch.randperm(len(images))
@@ -79,7 +81,7 @@ def limit(subset: Subset) -> float:
 
 def ours(subset: Subset) -> float:
     """`fit` as `train.py` runs it, recorded and uploaded; validation taken out."""
-    experiment = subset.experiment
+    parts = subset.parts
     validation = 0.0
     evaluate = training.evaluate
 
@@ -92,25 +94,21 @@ def ours(subset: Subset) -> float:
 
     run_dir = subset.sweep_dir / str(len(list(subset.sweep_dir.glob("[0-9]*"))))
     journal = Journal(run_dir)
-    journal.start(run_dir.name, "benchmark", flatten(subset.config), {})
-    state = experiment.state
+    journal.start(run_dir.name, "benchmark", flatten(plain_config(subset.config)), {})
+    state = parts.state
     state.epoch = state.step = state.batch = 0
-    best = Best("maximize", None, 0.0)
-    recorder = Recorder(
-        run_dir, state, best, journal, epochs=1, inference={}, objective="val/f1_macro"
-    )
+    context = RunContext(run_dir, subset.config, NoTrial(), None, {}, [], {})
+    recorder = Recorder(context, parts, journal)
     training.evaluate = timed  # type: ignore[assignment]
     try:
         started = time.perf_counter()
-        training.fit(
-            state, experiment.train, experiment.val, experiment.settings, on_epoch_end=recorder
-        )
+        training.fit(state, parts.train, parts.val, parts.settings, on_epoch_end=recorder)
         seconds = time.perf_counter() - started - validation
     finally:
         training.evaluate = evaluate
     journal.end("finished")
     journal.close()
-    return experiment.train.num_images / seconds
+    return parts.train.num_images / seconds
 
 
 class PilDataset(Dataset[tuple[torch.Tensor, int]]):
@@ -139,8 +137,8 @@ class PilDataset(Dataset[tuple[torch.Tensor, int]]):
 def dataloader(subset: Subset) -> float:
     """Per-sample pipeline in a DataLoader, without workers (on small images they are slower)."""
     model, optimizer = subset.network()
-    experiment = subset.experiment
-    train, inference = experiment.train, experiment.inference
+    parts = subset.parts
+    train, inference = parts.train, parts.inference
     dataset = PilDataset(
         train.images[train.indices][:, 0].numpy(),
         train.targets[train.indices].tolist(),

@@ -1,4 +1,4 @@
-"""What recording costs the trainer: a record of the journal, and all that ends an epoch."""
+"""What recording costs the trainer: a record of the journal, and all that is written at the end of an epoch."""
 
 import statistics
 import time
@@ -9,14 +9,15 @@ from typing import Any
 
 import hydra
 import torch
-from visionsweep.run.entry import start_journal
 
-import visionsweep.config.schema  # noqa: F401 - registers the schema
 from visionsweep.run.assemble import assemble
-from visionsweep.run.description import resolved_config, write_description
-from visionsweep.run.recorder import Best, Recorder
-from visionsweep.rundir.heartbeat import watched
+from visionsweep.run.context import RunContext
+from visionsweep.run.description import resolved_config
+from visionsweep.run.recorder import Recorder
+from visionsweep.run.start import start_journal, write_description
+from visionsweep.rundir.heartbeat import heartbeat
 from visionsweep.rundir.journal import Journal
+from visionsweep.sweep.trial import NoTrial
 from visionsweep.training.loop import EpochResult, fit
 
 CONF = Path(__file__).resolve().parent.parent.parent / "conf"
@@ -31,12 +32,12 @@ FEW = {
 
 @dataclass(frozen=True)
 class EpochCosts:
-    """Seconds of one epoch of Fashion-MNIST, and those of each write at its end."""
+    """Seconds of an epoch of Fashion-MNIST and of what is written at its end, per trained epoch."""
 
-    epoch: float  # all training images, and validation, without the recorder
+    epoch: float  # all training images, and validation; without what the recorder does
     record: list[float]  # the journal's record
     sync: list[float]  # its fsync
-    recorder: list[float]  # both, and the checkpoints
+    recorder: list[float]  # both, with best.pt and last.pt
     start: float  # once per run: parameters, tags, data sets (digests of all images), first files
     num_images: int  # of the training images, in a whole epoch
     values: dict[str, float]  # the last epoch's metrics
@@ -62,33 +63,24 @@ class Timer:
 
 
 def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
-    """Train on the first training images as `train.py experiment=fashion_mnist` does, one thread.
+    """Train on the first `images` training images, as `train.py experiment=fashion_mnist` does, one thread.
 
-    The training time of an epoch is scaled up to all training images; validation is complete.
+    The training time of an epoch is scaled up to all training images; validation is whole.
     """
     torch.set_num_threads(1)
     with hydra.initialize_config_dir(str(CONF)):
         overrides = ["experiment=fashion_mnist", f"trainer.epochs={epochs}", "trainer.threads=1"]
         config = resolved_config(hydra.compose("config", overrides))
-    experiment = assemble(config)
-    write_description(config, run_dir, experiment, is_resumed=False)
+    parts = assemble(config)
+    context = RunContext(run_dir, config, NoTrial(), None, {}, [], {})
+    environment = write_description(context, parts)
     journal = Journal(run_dir)
     started = time.perf_counter()
-    start_journal(config, run_dir, experiment, journal)
+    start_journal(context, parts, environment, journal)
     start = time.perf_counter() - started
-    num_images = experiment.train.num_images
-    experiment.train.indices = experiment.train.indices[:images]
-    metric = config["objective"]["metric"]
-    best = Best(config["objective"]["direction"], None, 0.0)
-    recorder = Recorder(
-        run_dir,
-        experiment.state,
-        best,
-        journal,
-        epochs=epochs,
-        inference=experiment.inference,
-        objective=metric,
-    )
+    num_images = parts.train.num_images
+    parts.train.indices = parts.train.indices[:images]
+    recorder = Recorder(context, parts, journal)
     record, sync, whole = Timer(), Timer(), Timer()
     journal.metrics = record.around(journal.metrics)  # type: ignore[method-assign]
     journal.sync = sync.around(journal.sync)  # type: ignore[method-assign]
@@ -97,23 +89,17 @@ def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
     last: list[EpochResult] = []
     begun = time.perf_counter()
 
-    def on_epoch_end(result: EpochResult) -> str | None:
+    def on_epoch_end(result: EpochResult) -> bool:
         nonlocal begun
         rest = time.perf_counter() - begun - result.train_seconds
         durations.append(result.train_seconds * num_images / result.num_images + rest)
         last[:] = [result]
-        reason: str | None = timed_recorder(result)
+        should_stop: bool = timed_recorder(result)
         begun = time.perf_counter()
-        return reason
+        return should_stop
 
-    with watched(run_dir, journal, None):
-        fit(
-            experiment.state,
-            experiment.train,
-            experiment.val,
-            experiment.settings,
-            on_epoch_end=on_epoch_end,
-        )
+    with heartbeat(run_dir, journal, None):
+        fit(parts.state, parts.train, parts.val, parts.settings, on_epoch_end=on_epoch_end)
     journal.close()
     return EpochCosts(
         epoch=statistics.median(durations),
@@ -127,7 +113,7 @@ def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
 
 
 def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` records with these values."""
+    """Return the seconds of each of `number` records with these values, written one after another."""
     journal = Journal(run_dir)
     timer = Timer()
     write = timer.around(journal.metrics)
@@ -138,7 +124,7 @@ def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[f
 
 
 def time_syncs(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` flushes to disk, one after each record."""
+    """Return the seconds of each of `number` flushes to disk, a record before each."""
     journal = Journal(run_dir)
     timer = Timer()
     sync = timer.around(journal.sync)

@@ -95,26 +95,14 @@ def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool =
         in_chans=dataset.preprocessing.channels,
         image_size=dataset.preprocessing.image_size,
     )
-    train_rows = torch.from_numpy(train_indices)
+    train_rows, val_rows = torch.from_numpy(train_indices), torch.from_numpy(val_indices)
     normalization = _normalization(config.model, model, dataset, train_rows)
     model = model.to(device, memory_format=memory_format)
     placement = Placement(normalization, device, memory_format)
     images = move_if_it_fits(dataset.train.images, device)
-    train = TrainBatches(
-        images,
-        dataset.train.targets,
-        trainer.batch_size,
-        placement,
-        indices=train_rows,
-        augment=build(
-            config.augment, "augment", num_classes=dataset.num_classes, flips=dataset.flips
-        ),
-        seed=config.seed,
-        balanced=trainer.sampler == "balanced",
-    )
+    train = _train_batches(config, dataset, images, train_rows, placement)
     check_model(model, train, dataset)
     eval_size = trainer.eval_batch_size or 4 * trainer.batch_size
-    val_rows = torch.from_numpy(val_indices)
     return RunParts(
         dataset=dataset,
         train_indices=train_indices,
@@ -163,6 +151,26 @@ def _dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:
         return dataset
 
     return remembered(node, load) if keep else load()
+
+
+def _train_batches(
+    config: Config,
+    dataset: ImageDataset,
+    images: torch.Tensor,
+    rows: torch.Tensor,
+    placement: Placement,
+) -> TrainBatches:
+    num_classes, flips = dataset.num_classes, dataset.flips
+    return TrainBatches(
+        images,
+        dataset.train.targets,
+        config.trainer.batch_size,
+        placement,
+        indices=rows,
+        augment=build(config.augment, "augment", num_classes=num_classes, flips=flips),
+        seed=config.seed,
+        balanced=config.trainer.sampler == "balanced",
+    )
 
 
 def _test_batches(
