@@ -218,12 +218,12 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "no data folder": (
         nothing,
         ["data=image_folder", "data.root=photos"],
-        "data.root: {tmp}/photos does not exist (cwd {tmp}). Set data.root=... or data=digits to try without data",
+        "data.root: {tmp}/photos does not exist (current directory: {tmp}). Set data.root, or use data=digits",
     ),
     "data folder not set": (
         nothing,
         ["data=image_folder"],
-        "data.root is not set: give the folder",
+        "data.root is not set: set data.root to the folder",
     ),
     "data folder without images": (
         empty_folder,
@@ -245,12 +245,12 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "misspelt column": (
         table,
         [*CSV, "data.label=clas"],
-        "data.label=clas: {tmp}/train.csv has no such column; did you mean class?",
+        "data.label=clas: {tmp}/train.csv has no such column. Set data.label to one of its columns",
     ),
     "misspelt group column": (
         table,
         [*CSV, "data.label=class", "data.group=persn"],
-        "data.group=persn: {tmp}/train.csv has no such column; did you mean person?",
+        "data.group=persn: {tmp}/train.csv has no such column. Set data.group to one of its columns",
     ),
     "missing image": (
         table_without_file,
@@ -283,7 +283,7 @@ MISTAKES: dict[str, tuple[Prepare, list[str], str]] = {
     "no learning rate": (
         nothing,
         ["optim.lr=0"],
-        "optim.lr: got 0.0, expected a finite number > 0",
+        "optim.lr: expected a finite number > 0, got 0.0",
     ),
     "sweep without --multirun": (
         nothing,
