@@ -49,9 +49,7 @@ def load_csv(
     preprocessing = make_preprocessing(image_size, channels, fit)
     table = require_file("data.path", path, "the CSV file with one row per image")
     if not label:
-        raise ConfigError(
-            "data.label is not set: give the name of the column with the labels (data.label=...)"
-        )
+        raise ConfigError("data.label is not set: give the name of the column with the labels")
     folder = None if root is None else require_folder("data.root", root, "the folder of the images")
     columns = {"data.image": image, "data.label": label} | ({"data.group": group} if group else {})
     rows = _read_rows(table, columns)
