@@ -211,7 +211,7 @@ def test_a_custom_search_space_must_not_draw_what_is_fixed(app: App) -> None:
     custom = f"hydra.sweeper.custom_search_space={__name__}.configure"
     for name, words in (
         ("optuna", "Overlapping parameters: ['z']"),
-        ("optuna_async", "error: z: is given the value 3"),
+        ("optuna_async", "error: z: is fixed to 3"),
     ):
         out = app(
             "--multirun",
