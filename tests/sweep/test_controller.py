@@ -360,6 +360,7 @@ def test_a_second_request_stops_at_once(tmp_path: Path) -> None:
     assert sweep.run().code == 130
     assert set(sweep.states()) == {"RUNNING"}
     assert len(sweep.engine.submitted) == 2
+    assert not [note for note in sweep.display.notes if "stopped" in note]  # none was waited for
 
 
 def test_one_worker_gives_the_same_study_after_any_interruption(tmp_path: Path) -> None:
