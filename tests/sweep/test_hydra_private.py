@@ -12,6 +12,7 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -20,6 +21,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from tests.conftest import ROOT
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.engines.local.pickling import dumps
+
+Plugins.instance()  # one test replaces the singletons: plugins must be among them
 
 SRC = ROOT / "src"
 PRIVATE = re.compile(r"hydra\._internal|hydra_optuna_sweeper\._|Singleton\.|[Oo]verride\._[a-z]")
@@ -69,13 +72,12 @@ def test_plugin_create_optuna_distribution_from_override(text: str, expected: An
     assert _hydra.create_distribution(parse(text)) == expected
 
 
-def test_singleton_state_travels() -> None:
+def test_singleton_get_state_and_set_state() -> None:
     before = Singleton.get_state()
+    ConfigStore.instance().store(name="travels", node={"a": 1})
     try:
-        ConfigStore.instance().store(name="travels", node={"a": 1})
         state = pickle.loads(dumps(_hydra.get_singletons()))
-        Singleton.set_state({})
-        assert "travels.yaml" not in ConfigStore.instance().repo
+        del ConfigStore.instance().repo["travels.yaml"]
         _hydra.set_singletons(state)
         assert "travels.yaml" in ConfigStore.instance().repo
     finally:
