@@ -72,6 +72,18 @@ def test_configs_of_ones_own_come_first(
     assert "\nseed: 7\n" in config
 
 
+def test_the_conf_of_another_program_is_refused(tmp_path: Path, command_line: CommandLine) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/config.yaml").write_text("defaults: [model: bert]\n")
+    outcome = command_line(*QUICK)
+    assert outcome.code == 1
+    assert outcome.stderr.startswith(f"error: {tmp_path}/conf/config.yaml would replace ")
+    # A copy of visionsweep's own may be changed.
+    text = (ROOT / "conf/config.yaml").read_text().replace("\nseed: 0", "\nseed: 5")
+    (tmp_path / "conf/config.yaml").write_text(text)
+    assert "\nseed: 5\n" in command_line("--cfg", "job").stdout
+
+
 @pytest.mark.parametrize(
     ("argv", "own", "sync", "report"),
     [

@@ -6,6 +6,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 PACKAGED = "pkg://visionsweep.conf"
+SCHEMA = "visionsweep_schema"
 
 
 class OwnConfigs(SearchPathPlugin):
@@ -16,12 +17,23 @@ class OwnConfigs(SearchPathPlugin):
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Put `conf/` before the packaged configs, and register their schema."""
+        """Put `conf/` before the packaged configs, and register their schema.
+
+        Raises `ConfigError` if `conf/` seems to be that of another program.
+        """
         if not any(element.path == PACKAGED for element in search_path.get_path()):
             return
         import visionsweep.config.schema  # noqa: F401 - other apps need not know it
 
         own = Path("conf").absolute()
         if own.is_dir():
+            primary = (own / "config").with_suffix(".yaml")
+            if primary.is_file() and SCHEMA not in primary.read_text(encoding="utf-8"):
+                from visionsweep.errors import ConfigError
+
+                raise ConfigError(
+                    f"{primary} would replace visionsweep's own, but does not begin with its schema "
+                    f"('- {SCHEMA}' in the defaults); start the command in another directory"
+                )
             main = SearchPathQuery(provider="main", path=PACKAGED)
             search_path.prepend("conf/ here", f"file://{own}", main)
