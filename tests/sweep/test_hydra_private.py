@@ -20,7 +20,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from tests.conftest import ROOT
 from visionsweep.sweep import _hydra
-from visionsweep.sweep.engines.local.pickling import dumps
+from visionsweep.sweep.engines.pickling import dumps
 
 Plugins.instance()  # one test replaces the singletons: plugins must be among them
 

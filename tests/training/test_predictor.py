@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.predict.conftest import pixels as pixels
-from tests.predict.untrained_run import CONFIG, expected_probabilities, make_run
+from tests.predict.untrained_run import MODEL, expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import UserError
 from visionsweep.training import checkpoint
@@ -85,7 +85,7 @@ def damage(run_dir: Path, what: str) -> None:
     elif what == "target":
         (run_dir / "config.yaml").write_text("model: {_target_: os.getcwd}")
     elif what == "other model":
-        (run_dir / "config.yaml").write_text(CONFIG.replace("[4]", "[5]"))
+        (run_dir / "config.yaml").write_text(MODEL.replace("[4]", "[5]"))
     elif what == "inference":
         contents = checkpoint.load(path)
         del contents["inference"]["mean"]

@@ -6,11 +6,12 @@ Nothing accumulates from update to update, so a resumed run has the same lr to t
 
 import abc
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from visionsweep.errors import ConfigError
+from visionsweep.errors import ConfigError, UserError
 
 
 def epochs_to_updates(key: str, epochs: float, updates_per_epoch: int, *, at_least: int = 0) -> int:
@@ -85,6 +86,15 @@ class Scheduler(LambdaLR, abc.ABC):
         if update < self.warmup_updates:
             return (update + 1) / self.warmup_updates
         return self.factor(update - self.warmup_updates)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a state. Raises UserError for one that an earlier version wrote."""
+        if state_dict.keys() != self.state_dict().keys():
+            raise UserError(
+                "resume: the checkpoint is of an earlier version of visionsweep, whose schedules "
+                "had another state; resume it with that version, or start a new run"
+            )
+        super().load_state_dict(state_dict)
 
     def step_evaluation(self, value: float) -> None:
         """Take the objective's value. Call it after each evaluation."""

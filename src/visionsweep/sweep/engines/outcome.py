@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
 from visionsweep.errors import UserError, is_out_of_memory
 from visionsweep.sweep.engines.engine import Ended, Job, State
-from visionsweep.sweep.engines.local.pickling import dumps
+from visionsweep.sweep.engines.pickling import dumps
 from visionsweep.text import shortened
 
 _MAX_ERROR = 500  # characters of the one line that tables show

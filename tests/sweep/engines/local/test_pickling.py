@@ -2,7 +2,7 @@
 
 import pickle
 
-from visionsweep.sweep.engines.local.pickling import dumps
+from visionsweep.sweep.engines.pickling import dumps
 
 
 def test_a_function_pickled_by_value_keeps_its_file_name() -> None:

@@ -17,7 +17,7 @@ import psutil
 
 from visionsweep.errors import UserError
 from visionsweep.sweep.engines.engine import Job
-from visionsweep.sweep.engines.local.pickling import dumps
+from visionsweep.sweep.engines.pickling import dumps
 from visionsweep.sweep.engines.local.resources import Slot
 
 EXIT_SECONDS = 10.0  # for a worker that was told to exit, and for killed processes to go
