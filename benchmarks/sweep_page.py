@@ -28,8 +28,8 @@ from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import Journal
 from visionsweep.rundir.layout import REPORT, SWEEP, TRIALS
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.results import trials_csv
+from visionsweep.sweep.trial_record import TrialRecord
 
 ROUNDS = 5
 WORKERS = 4

@@ -5,8 +5,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from hydra_plugins.visionsweep_sweep.config import OptunaAsyncSweeperConf
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.settings import SweepSettings, read_settings
+from visionsweep.sweep.trial_record import TrialRecord
 
 RANDOM = {"_target_": "optuna.samplers.RandomSampler", "seed": 0}
 

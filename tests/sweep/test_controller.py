@@ -16,10 +16,10 @@ from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.objective import objectives
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
+from visionsweep.sweep.trial_record import TrialRecord
 
 ASHA = {
     "_target_": "optuna.pruners.SuccessiveHalvingPruner",

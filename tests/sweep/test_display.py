@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tests.sweep import records
 from visionsweep.sweep.display import Display, LiveDisplay, Status, make_display
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 
 PARAMS = {"loss": "focal", "optim.lr": 0.0031234}
 SWEEP = Path("multirun/faces")

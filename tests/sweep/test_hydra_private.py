@@ -6,16 +6,19 @@ Each test names the upstream symbol, so that an upgrade that changes one says wh
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra._internal.callbacks import Callbacks
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from tests.conftest import ROOT
@@ -45,6 +48,23 @@ def test_config_loader_apply_overrides_to_config() -> None:
     assert config == {"a": 4, "b": {"c": 3, "d": "x"}}
     with pytest.raises(HydraException, match="Could not override 'nope'"):
         _hydra.apply_overrides(config, [parse("nope=1")])
+
+
+def test_context_callbacks_end_in_reverse_order() -> None:
+    called: list[str] = []
+
+    class Named(Callback):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+            called.append(self.name)
+
+    callbacks = Callbacks()
+    callbacks.callbacks = [Named("first"), Named("second")]
+    _hydra.end_with(SimpleNamespace(callbacks=callbacks), Named("last"))  # type: ignore[arg-type]
+    callbacks.on_multirun_end(config=OmegaConf.create({}), config_name=None)
+    assert called == ["second", "first", "last"]
 
 
 def test_override_value() -> None:

@@ -10,8 +10,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.sweep.records import record
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.results import replace_link, write_results
+from visionsweep.sweep.trial_record import TrialRecord
 
 
 def write(

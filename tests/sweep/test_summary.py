@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.sweep import records
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.summary import summary
+from visionsweep.sweep.trial_record import TrialRecord
 
 SWEEP = Path("multirun/faces")
 

@@ -32,8 +32,8 @@ class OwnConfigs(SearchPathPlugin):
                 from visionsweep.errors import ConfigError
 
                 raise ConfigError(
-                    f"{primary} would replace visionsweep's own, but does not begin with its schema "
-                    f"('- {SCHEMA}' in the defaults); start the command in another directory"
+                    f"{primary} would replace visionsweep's own, but lacks its schema "
+                    f"('- {SCHEMA}', first in the defaults); start the command in another directory"
                 )
             main = SearchPathQuery(provider="main", path=PACKAGED)
             search_path.prepend("conf/ here", f"file://{own}", main)

@@ -20,10 +20,10 @@ from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Event, Repo
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
+from visionsweep.sweep.trial_record import TrialRecord
 
 RESULTS_SECONDS = 1.0  # maximum age of the results on disk
 _POLL_SECONDS = 0.25

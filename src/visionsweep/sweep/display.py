@@ -19,7 +19,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted, duration_text, objective_text, params_text
 
 log = logging.getLogger(__name__)

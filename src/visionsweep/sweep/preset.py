@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, PRESET_GROUP
 from visionsweep.sweep.command_line import command_of
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 
 
 def preset_file(

@@ -24,7 +24,7 @@ from visionsweep.rundir.layout import (
 )
 from visionsweep.sweep.preset import preset_file
 from visionsweep.sweep.ranking import best, pareto
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import param_text
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from visionsweep.rundir.layout import CHECKPOINTS
 from visionsweep.sweep.ranking import pareto, ranked
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import optuna
 from hydra.experimental.callback import Callback
-from hydra.types import HydraContext
 from omegaconf import DictConfig
 from sqlalchemy.exc import SQLAlchemyError
 
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import program
 from visionsweep.rundir.layout import SWEEP_LOG, run_place
+from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.definition import Sweep
@@ -23,11 +23,11 @@ from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.ranking import best
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.results import write_results
 from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.summary import summary
+from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import first_line, mask_passwords
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         log.info("resume with: %s", sweep.resume_command())
         with _storage_errors(sweep):
             code = _run(sweep, study, engine, requests)
-        _log_at_the_very_end(sweep.context, f"resume with: {sweep.resume_command()}")
+        _hydra.end_with(sweep.context, _LastLine(f"resume with: {sweep.resume_command()}"))
         return code
     finally:
         engine.close()
@@ -192,7 +192,3 @@ class _LastLine(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: object) -> None:
         """Log the line."""
         log.info(self._line)
-
-
-def _log_at_the_very_end(context: HydraContext, line: str) -> None:
-    context.callbacks.callbacks.insert(0, _LastLine(line))  # the first acts last at an end

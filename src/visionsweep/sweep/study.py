@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from visionsweep.errors import UserError
 from visionsweep.sweep._optuna import contains, trial_id
-from visionsweep.sweep.record import TrialRecord
 from visionsweep.sweep.samplers import MakeSampler
 from visionsweep.sweep.storage import open_study_id
+from visionsweep.sweep.trial_record import TrialRecord
 
 _PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which it was told to end
 _STUDY_ATTRS = "sweep:study_attrs"  # trial attribute: what its sampler noted in the study

@@ -7,7 +7,7 @@ from pathlib import Path
 from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, TRIALS
 from visionsweep.sweep.ranking import best, pareto
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted, objective_text, params_text
 
 _MAX_FAILURES = 5

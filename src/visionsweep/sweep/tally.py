@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from visionsweep.sweep.ranking import best
-from visionsweep.sweep.record import TrialRecord
+from visionsweep.sweep.trial_record import TrialRecord
 
 
 class Tally:

@@ -18,7 +18,7 @@ from visionsweep.report.sweep.files import yaml_mapping
 from visionsweep.report.sweep.leaderboard import description_markdown, leaderboard_table
 from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
-from visionsweep.report.sweep.summary import space_rows
+from visionsweep.report.sweep.winner import space_rows
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.journal import Record
 from visionsweep.rundir.layout import (

@@ -24,7 +24,7 @@ from visionsweep.report.sweep.axes import focus, labels
 from visionsweep.report.sweep.charts import make_charts
 from visionsweep.report.sweep.page import sweep_page, write_sweep_page
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
-from visionsweep.report.sweep.summary import summarize
+from visionsweep.report.sweep.winner import summarize
 from visionsweep.text import short_value
 
 SPACE = {

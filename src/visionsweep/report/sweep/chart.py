@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from visionsweep.report.sweep.axes import labelled, labels, objective_range, text
+from visionsweep.report.sweep.optuna_study import make_distributions, make_study, make_trial
 from visionsweep.report.sweep.record import SweptTrial
-from visionsweep.report.sweep.study import make_distributions, make_study, make_trial
-from visionsweep.report.sweep.summary import Summary
+from visionsweep.report.sweep.winner import Summary
 from visionsweep.text import shortened
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from visionsweep.report.sweep.chart import (
     plain,
     whole_numbers,
 )
+from visionsweep.report.sweep.optuna_study import quiet_optuna
 from visionsweep.report.sweep.param_charts import importances, parallel_coordinates, rank, slices
 from visionsweep.report.sweep.record import SweptTrial
-from visionsweep.report.sweep.study import quiet_optuna
-from visionsweep.report.sweep.summary import Summary
+from visionsweep.report.sweep.winner import Summary
 
 _LINES = {
     "pruned": {"width": 1, "color": "rgba(140,140,140,0.6)", "dash": "dot"},

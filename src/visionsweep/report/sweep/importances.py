@@ -13,13 +13,13 @@ came first in all with pruned trials, and in 11 without.
 
 import math
 
-from visionsweep.report.sweep.record import SweepRecord, SweptTrial
-from visionsweep.report.sweep.study import (
+from visionsweep.report.sweep.optuna_study import (
     make_distributions,
     make_study,
     make_trial,
     quiet_optuna,
 )
+from visionsweep.report.sweep.record import SweepRecord, SweptTrial
 
 MIN_TRIALS = 8  # complete ones; with fewer, chance decides
 _MIN_BEST = 5  # what PED-ANOVA's authors ask for at least

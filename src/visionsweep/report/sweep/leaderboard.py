@@ -7,7 +7,7 @@ from typing import Any
 
 from visionsweep.report.sweep import markdown as md
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
-from visionsweep.report.sweep.summary import (
+from visionsweep.report.sweep.winner import (
     Summary,
     counts_sentence,
     differences,

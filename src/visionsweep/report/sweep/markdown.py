@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from visionsweep.report.sweep.summary import Markup
+from visionsweep.report.sweep.winner import Markup
 
 # What a backslash escapes both for MLflow's renderer (Showdown) and by GitHub's rules. Without
 # brackets there is no link, picture or element, so no other character means anything in a line.

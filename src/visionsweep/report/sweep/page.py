@@ -22,7 +22,7 @@ from visionsweep.report.sweep.chart import Chart
 from visionsweep.report.sweep.charts import make_charts
 from visionsweep.report.sweep.leaderboard import LeaderboardRow, leaderboard_rows
 from visionsweep.report.sweep.record import SweepRecord
-from visionsweep.report.sweep.summary import (
+from visionsweep.report.sweep.winner import (
     Markup,
     Summary,
     counts_sentence,

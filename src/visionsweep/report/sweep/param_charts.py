@@ -14,7 +14,7 @@ from visionsweep.report.sweep.chart import (
     plain,
 )
 from visionsweep.report.sweep.importances import num_best, num_judged
-from visionsweep.report.sweep.study import make_study
+from visionsweep.report.sweep.optuna_study import make_study
 from visionsweep.report.sweep.values import share_text
 from visionsweep.text import shortened
 

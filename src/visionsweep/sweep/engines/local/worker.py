@@ -17,8 +17,8 @@ import psutil
 
 from visionsweep.errors import UserError
 from visionsweep.sweep.engines.engine import Job
-from visionsweep.sweep.engines.pickling import dumps
 from visionsweep.sweep.engines.local.resources import Slot
+from visionsweep.sweep.engines.pickling import dumps
 
 EXIT_SECONDS = 10.0  # for a worker that was told to exit, and for killed processes to go
 _CLOSED_SECONDS = 1.0  # between the end of the pipe and that of the process
