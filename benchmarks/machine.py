@@ -1,4 +1,4 @@
-"""What a figure was measured on, printed by every benchmark."""
+"""The machine and versions that every benchmark prints with its figures."""
 
 import platform
 from importlib import metadata

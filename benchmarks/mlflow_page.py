@@ -1,15 +1,15 @@
 """MLflow's page of a sweep of 300 trials: `python benchmarks/mlflow_page.py`.
 
-Needs Chromium and Playwright. The sweep's directory is made up (`sweep_page.py`), but its journals
-are those of real runs: 27 epochs, 31 metrics, at least 29 parameters, two data sets, two of three
-trials pruned. `sync` sends it to SQLite, and `mlflow ui` shows it as `make ui` does.
+Needs Chromium and Playwright. The sweep is made up (`sweep_page.py`), but its journals look like
+those of real runs: 27 epochs, 31 metrics, at least 29 parameters, two data sets; two of three
+trials are pruned. `sync` sends it to SQLite, and `mlflow ui` shows it as `make ui` does.
 
-Measures the time until the rows are visible, median of 5: the table as it opens (the sweep alone,
-its trials folded in), and the trials sorted by the best F1. `fresh`: in a browser without anything
-of MLflow's page; `inside`: from within the page, which has shown the table before. MLflow's page
-loads 100 runs at a time; "Load more" brings the others. `bare` is the floor: as many runs with a
-name, one metric and nothing else. The bar: rows within 2 s. Then it opens the sweep's report in
-the frame of MLflow's artifacts: drawn, without an error on the console.
+Measures the time until the rows are visible, median of 5, for two views: the table as it opens
+(only the sweep, its trials folded) and the trials sorted by their best F1. `fresh` starts in a
+browser with an empty cache, `inside` within MLflow's page after it has shown the table before.
+MLflow's page loads 100 runs at a time; "Load more" loads the others. `bare` is the floor: the same
+number of runs with a name and one metric each. The bar: rows within 2 s. Finally opens the sweep's
+report in MLflow's artifact frame; the charts must appear without an error on the console.
 """
 
 import argparse
@@ -27,9 +27,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(
-    0, str(Path(__file__).resolve().parent.parent)
-)  # the server and the browser are those of the tests
+# The server and the browser come from the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from machine import machine
 from mlflow import MlflowClient
@@ -46,7 +45,7 @@ ROUNDS = 5
 EXPERIMENT = "visionsweep"
 STUDY = "sweep"
 NUM_ROWS = 15  # fewer than fit into the window
-SETTLE_MS = 1000  # the page still draws the list of experiments
+SETTLE_MS = 1000  # the page is still drawing the list of experiments
 BARE = "bare"
 BAR = 2.0
 VIEWS = {
@@ -54,7 +53,7 @@ VIEWS = {
     "sorted": "workflowType=machine_learning&orderByAsc=false"
     "&orderByKey=metrics.%60best%2Ff1_macro%60",
 }
-# The rows that fit into the window are there, each with its name.
+# True once the rows that fit into the window are there, each with its name.
 ROWS = """count => {
     const links = document.querySelectorAll('.ag-pinned-left-cols-container .ag-row a');
     return links.length >= count && [...links].every(link => link.textContent !== '');
@@ -86,7 +85,7 @@ FIXED: dict[str, Any] = {
 
 
 def write_journals(sweep_dir: Path) -> None:
-    """Give each trial of a made up sweep the journal of a real run, with the curve that it has."""
+    """Give each trial of a made-up sweep the journal of a real run, with the trial's curve."""
     for trial in read_sweep(sweep_dir).trials:
         run_dir = sweep_dir / str(trial.directory)
         (run_dir / JOURNAL).unlink()
@@ -156,17 +155,17 @@ def _metrics(value: float, lr: float) -> dict[str, float]:
 
 
 class Table:
-    """The runs table of one experiment in the browser: how long it takes, and why."""
+    """The runs table of one experiment in the browser, timed."""
 
     def __init__(self, ui: MlflowUi, experiment_id: str, view: str, num_rows: int) -> None:
         self.home = f"{ui.uri}/#/experiments"
         self.address = f"{self.home}/{experiment_id}/runs?{VIEWS[view]}"
         self._num_rows = num_rows
-        self.search: dict[str, Any] = {}  # what the page asked the API for last
-        self.asked = 0.0  # seconds of the last visit until the page asked for runs
+        self.search: dict[str, Any] = {}  # the page's last request to the API
+        self.asked = 0.0  # seconds until the page asked for runs, in the last visit
 
     def visit(self, page: Any, go: Callable[[], object]) -> float:
-        """Return the seconds from `go` until the rows can be seen."""
+        """Return the seconds from `go` until the rows are visible."""
         asked: list[float] = []
         started = time.perf_counter()
 
@@ -184,13 +183,13 @@ class Table:
         return seconds
 
     def measure(self, browser: Any) -> dict[str, float]:
-        """Return the medians of a visit in a fresh browser and of one from within its page."""
+        """Return the median seconds of visits in a fresh browser and from within its page."""
         found: dict[str, list[float]] = {"fresh": [], "fresh_until_asked": [], "inside": []}
         for number in range(ROUNDS + 1):
             with fresh_page(browser) as (page, errors):
                 seconds = {"fresh": self.visit(page, lambda: page.goto(self.address))}
                 seconds["fresh_until_asked"] = self.asked
-                page.goto(self.home)  # only what stands behind "#" changes, as with a click
+                page.goto(self.home)  # changes only the part after "#", like a click
                 page.wait_for_function("() => !document.querySelector('.ag-row')")
                 page.wait_for_timeout(SETTLE_MS)
                 seconds["inside"] = self.visit(page, lambda: page.goto(self.address))
@@ -205,20 +204,20 @@ class Table:
 def measure_tables(
     ui: MlflowUi, browser: Any, experiment_id: str, bare_id: str
 ) -> dict[str, float]:
-    """Return the seconds of both views of the sweep, of the API's part, and of the floor."""
+    """Return the seconds of the sweep's views and of the floor, and of their API calls."""
     figures: dict[str, float] = {}
     for name, table in {
         "folded": Table(ui, experiment_id, "folded", 1),
         "sorted": Table(ui, experiment_id, "sorted", NUM_ROWS),
         BARE: Table(ui, bare_id, "sorted", NUM_ROWS),
     }.items():
-        figures |= {f"{name}_{what}": seconds for what, seconds in table.measure(browser).items()}
+        figures |= {f"{name}_{key}": seconds for key, seconds in table.measure(browser).items()}
         figures[f"{name}_api"] = timed(functools.partial(ui.call, "runs/search", table.search))
     return figures
 
 
 def make_bare_runs(database: Path, count: int) -> None:
-    """Add an experiment of finished runs with a name and one metric: the least a table shows."""
+    """Add an experiment of finished runs that have a name and one metric, and nothing else."""
     client = MlflowClient(f"sqlite:///{database}")
     experiment_id = client.create_experiment(BARE)
     for number in range(count):
@@ -228,7 +227,7 @@ def make_bare_runs(database: Path, count: int) -> None:
 
 
 def measure_report(ui: MlflowUi, browser: Any, experiment_id: str, parent: str) -> float:
-    """Return the seconds until the report's charts are drawn in the frame of the artifacts."""
+    """Return the seconds until MLflow's artifact frame shows the report's charts."""
     run = f"{ui.uri}/#/experiments/{experiment_id}/runs/{parent}"
     url = f"{run}/artifacts/{REPORT}?workflowType=machine_learning"
     with fresh_page(browser) as (page, errors):
@@ -244,23 +243,23 @@ def measure_report(ui: MlflowUi, browser: Any, experiment_id: str, parent: str) 
 
 
 def upload(sweep_dir: Path, database: Path) -> float:
-    """Return the seconds that `sync` takes to send everything into a new database."""
+    """Return the seconds `sync` takes to send everything to a new database."""
     started = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         if sync.main([str(sweep_dir), "--uri", f"sqlite:///{database}"]) != 0:
-            raise SystemExit(said.getvalue())
+            raise SystemExit(output.getvalue())
     return time.perf_counter() - started
 
 
 def main() -> None:
-    """Make the sweep, send it, look at it, print."""
+    """Make the sweep, upload it, measure MLflow's page of it, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=27)
     parser.add_argument(
         "--keep",
         type=Path,
-        help="make everything in this directory, and leave it; reuse what is there",
+        help="write to this directory and keep it; reuse what is there",
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,17 +1,22 @@
-"""How long workers stand idle in a sweep: `python benchmarks/sweep_idle.py`. Trials of uneven length on 2 workers.
+"""Idle time of a sweep's workers: `python benchmarks/sweep_idle.py`.
 
-In one run, in turn: ours; upstream's sweeper with its joblib launcher, which takes batches of two; and the workaround
-that upstream's maintainers give (#3091): two processes, each upstream's sweeper with `n_jobs=1` and Hydra's basic
-launcher, one storage, a sweep directory each, half of the trials each (so one may be done early: upstream's `n_trials`
-is no total). All search the same four parameters with TPE; the k-th trial that starts takes the k-th of the same
+Trials of uneven length on 2 workers, run in turn by three engines:
+ours        the sweeper and launcher of this project.
+upstream    hydra-optuna-sweeper with its joblib launcher, which runs batches of two.
+workaround  the one that upstream's maintainers recommend (#3091): two processes of upstream's
+            sweeper with `n_jobs=1` and Hydra's basic launcher, which share a storage. Each has its
+            own sweep directory and runs half of the trials, since upstream's `n_trials` is not a
+            total; so one process may finish early.
+All search the same four parameters with TPE. The k-th trial to start has the k-th of the same
 lengths, drawn log-normal (sigma 0.7) with a fixed seed.
 
-A trial waits and does not compute (`--spin`: it does): what is compared is the handing out of trials, not how two
-trials and a controller share the cores. A trial notes its start and end itself, so composing, pickling and what Hydra
-does around a job count as idle. `busy` is the share of two workers' time from the first trial's start to the start of
-the last one, `gap` a worker's median time from the end of a trial to the start of its next. The makespan goes from the
-first start to the last end; `whole` is the command with its start-up. About six minutes.
-Prints a table, then one JSON line. Upstream's launcher is needed: `pip install -e ".[bench]"`.
+A trial sleeps, or computes with `--spin`. Sleeping measures only how quickly trials are submitted,
+not how two trials and a controller share the cores. A trial records its own start and end, so
+composing, pickling and Hydra's work around a job count as idle. `busy` is the share of two workers'
+time, from the first trial's start to the last trial's start; `gap` is the median time from the end
+of a worker's trial to the start of its next. The makespan runs from the first start to the last
+end; `whole` is the command including its start-up. Takes about six minutes. Prints a table, then
+one JSON line. Needs upstream's joblib launcher: `pip install -e ".[bench]"`.
 """
 
 import argparse
@@ -29,7 +34,7 @@ import optuna
 from machine import machine
 from sweep_apps.process import APPS, run_commands, sweep_versions
 
-BAR = 0.97  # busy share of ours
+BAR = 0.97  # our share of busy time
 SIGMA = 0.7
 SLOTS = 2
 ENGINES = ("ours", "upstream", "workaround")
@@ -43,7 +48,7 @@ SPACE = [
 
 @dataclass(frozen=True)
 class Figures:
-    """One engine in one round; seconds, but for `busy`."""
+    """One engine in one round, in seconds; `busy` is a share."""
 
     busy: float
     gap: float
@@ -52,82 +57,77 @@ class Figures:
 
 
 def draw_lengths(trials: int, mean_seconds: float, seed: int) -> list[float]:
-    """Return lengths of trials whose mean is exactly `mean_seconds`."""
+    """Return trial lengths whose mean is exactly `mean_seconds`."""
     rng = random.Random(seed)
     drawn = [rng.lognormvariate(0.0, SIGMA) for _ in range(trials)]
     return [mean_seconds * trials * length / math.fsum(drawn) for length in drawn]
 
 
 def commands(engine: str, trials: int, directory: Path) -> list[list[str]]:
-    """Return the commands of an engine, to be run at the same time."""
+    """Return the commands of an engine, which run at the same time."""
     app = [str(APPS / "waiting.py"), "--multirun", *SPACE]
     if engine == "ours":
-        sweeper = [
+        ours = [
+            *app,
             "hydra/sweeper=optuna_async",
             "hydra.sweeper.sampler.seed=0",
             f"hydra.sweeper.n_trials={trials}",
+            "hydra/launcher=workers",
+            f"hydra.launcher.n_jobs={SLOTS}",
+            "hydra.sweep.dir=ours",
         ]
-        return [
-            [
-                *app,
-                *sweeper,
-                "hydra/launcher=workers",
-                f"hydra.launcher.n_jobs={SLOTS}",
-                "hydra.sweep.dir=ours",
-            ]
-        ]
+        return [ours]
     if engine == "upstream":
-        sweeper = [
+        upstream = [
+            *app,
             "hydra/sweeper=optuna",
             "hydra.sweeper.sampler.seed=0",
             f"hydra.sweeper.n_trials={trials}",
-        ]
-        jobs = [
             f"hydra.sweeper.n_jobs={SLOTS}",
             "hydra/launcher=joblib",
             f"hydra.launcher.n_jobs={SLOTS}",
+            "hydra.sweep.dir=upstream",
         ]
-        return [[*app, *sweeper, *jobs, "hydra.sweep.dir=upstream"]]
+        return [upstream]
     storage = f"sqlite:///{directory / 'shared.db'}"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    optuna.create_study(
-        study_name="shared", storage=storage
-    )  # or both processes would make the tables
+    # Create the tables here; otherwise both processes try to.
+    optuna.create_study(study_name="shared", storage=storage)
     shares = [trials // SLOTS + (index < trials % SLOTS) for index in range(SLOTS)]
     return [
         [
-            *(
-                *app,
-                "hydra/sweeper=optuna",
-                f"hydra.sweeper.sampler.seed={index}",
-                "hydra.sweeper.n_jobs=1",
-            ),
-            *(f"hydra.sweeper.storage={storage}", "hydra.sweeper.study_name=shared"),
-            *(f"hydra.sweeper.n_trials={share}", f"hydra.sweep.dir=workaround_{index}"),
+            *app,
+            "hydra/sweeper=optuna",
+            f"hydra.sweeper.sampler.seed={index}",
+            "hydra.sweeper.n_jobs=1",
+            f"hydra.sweeper.storage={storage}",
+            "hydra.sweeper.study_name=shared",
+            f"hydra.sweeper.n_trials={share}",
+            f"hydra.sweep.dir=workaround_{index}",
         ]
         for index, share in enumerate(shares)
     ]
 
 
 def measure(engine: str, lengths: list[float], spin: bool, directory: Path) -> Figures:
-    """Run one engine on the given lengths."""
+    """Run one engine with trials of the given lengths."""
     directory.mkdir()
-    events, listed = directory / "events.jsonl", directory / "lengths.json"
-    listed.write_text(json.dumps(lengths), encoding="utf-8")
-    given = [f"+events={events}", f"+lengths={listed}", f"+spin={str(spin).lower()}"]
+    times_file, lengths_file = directory / "times.jsonl", directory / "lengths.json"
+    lengths_file.write_text(json.dumps(lengths), encoding="utf-8")
+    given = [f"+times={times_file}", f"+lengths={lengths_file}", f"+spin={str(spin).lower()}"]
     runs = run_commands(
-        [[*c, *given] for c in commands(engine, len(lengths), directory)], directory
+        [[*command, *given] for command in commands(engine, len(lengths), directory)], directory
     )
-    starts, ends, workers = _read(events)
+    starts, ends, workers = _read(times_file)
     if sorted(starts) != sorted(ends) or len(starts) != len(lengths):
         raise SystemExit(
             f"{engine}: {len(starts)} trials started, {len(ends)} ended, expected {len(lengths)}"
         )
-    first, handed_out = min(starts.values()), max(starts.values())
-    busy = math.fsum(max(0.0, min(ends[i], handed_out) - starts[i]) for i in starts)
+    first, last = min(starts.values()), max(starts.values())
+    busy = math.fsum(max(0.0, min(ends[i], last) - starts[i]) for i in starts)
     gaps = [starts[j] - ends[i] for indices in workers for i, j in itertools.pairwise(indices)]
     return Figures(
-        busy=busy / (SLOTS * (handed_out - first)),
+        busy=busy / (SLOTS * (last - first)),
         gap=statistics.median(gaps),
         makespan=max(ends.values()) - first,
         whole=max(run.seconds for run in runs),
@@ -135,7 +135,7 @@ def measure(engine: str, lengths: list[float], spin: bool, directory: Path) -> F
 
 
 def _read(path: Path) -> tuple[dict[int, float], dict[int, float], list[list[int]]]:
-    """Return starts and ends of trials by the index of their length, and the indices of each process, in order."""
+    """Return starts and ends by trial index, and the trial indices of each process in order."""
     times: dict[str, dict[int, float]] = {"start": {}, "end": {}}
     workers: dict[int, list[int]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -155,17 +155,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--mean-seconds", type=float, default=3.0)
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
-    parser.add_argument(
-        "--spin", action="store_true", help="trials keep a core busy while they last"
-    )
+    parser.add_argument("--spin", action="store_true", help="trials compute instead of sleeping")
     arguments = parser.parse_args()
     if (
         "upstream" in arguments.engines
         and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None
     ):
         raise SystemExit(
-            'upstream\'s joblib launcher is missing: pip install -e ".[bench]"; or beside this environment: '
-            'pip install --no-deps --target DIR "hydra-joblib-launcher>=1.4.0rc3" joblib, and PYTHONPATH=DIR'
+            'upstream\'s joblib launcher is missing: pip install -e ".[bench]"; or outside this '
+            'environment: pip install --no-deps --target DIR "hydra-joblib-launcher>=1.4.0rc3" '
+            "joblib, then set PYTHONPATH=DIR"
         )
     engines = arguments.engines
     measured: dict[str, list[Figures]] = {engine: [] for engine in engines}
@@ -184,26 +183,28 @@ def print_table(
     measured: dict[str, list[Figures]], ideal: list[float], arguments: argparse.Namespace
 ) -> None:
     """Print medians with their range, and the JSON line of medians."""
-    kind = "that compute" if arguments.spin else "that wait"
+    kind = "that compute" if arguments.spin else "that sleep"
     print(
-        f"{machine() | sweep_versions()}  {arguments.trials} trials {kind}, mean {arguments.mean_seconds:g} s, "
-        f"log-normal with sigma {SIGMA}, {SLOTS} workers, {arguments.rounds} rounds, median (min..max)"
+        f"{machine() | sweep_versions()}  {arguments.trials} trials {kind}, "
+        f"mean {arguments.mean_seconds:g} s, log-normal with sigma {SIGMA}, {SLOTS} workers, "
+        f"{arguments.rounds} rounds, median (min..max)"
     )
     print(
-        f"{'':12}{'busy, %':>22}{'gap, ms':>26}{'makespan, s':>22}{'of the ideal':>14}{'whole command, s':>22}"
+        f"{'':12}{'busy, %':>22}{'gap, ms':>26}{'makespan, s':>22}{'of the ideal':>14}"
+        f"{'whole command, s':>22}"
     )
     result: dict[str, dict[str, float]] = {
         "ideal": {"makespan": round(statistics.median(ideal), 2)}
     }
     for engine, figures in measured.items():
-        columns = (
+        busy, gap, makespan, whole = (
             [getattr(f, key) for f in figures] for key in ("busy", "gap", "makespan", "whole")
         )
-        busy, gap, makespan, whole = columns
         ratio = statistics.median(m / i for m, i in zip(makespan, ideal, strict=True))
         shares = _spread([100 * value for value in busy]), _spread([1000 * value for value in gap])
         print(
-            f"{engine:12}{shares[0]:>22}{shares[1]:>26}{_spread(makespan):>22}{ratio:>14.3f}{_spread(whole):>22}"
+            f"{engine:12}{shares[0]:>22}{shares[1]:>26}{_spread(makespan):>22}{ratio:>14.3f}"
+            f"{_spread(whole):>22}"
         )
         result[engine] = {
             "busy_share": round(statistics.median(busy), 4),
@@ -213,7 +214,8 @@ def print_table(
             "whole": round(statistics.median(whole), 2),
         }
     print(
-        f"ideal makespan (sum of all lengths over {SLOTS}): {_spread(ideal)} s; bar of ours: busy {100 * BAR:.0f} %"
+        f"ideal makespan (sum of all lengths over {SLOTS}): {_spread(ideal)} s; "
+        f"bar for ours: busy {100 * BAR:.0f} %"
     )
     print(json.dumps(result))
 

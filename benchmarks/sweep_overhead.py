@@ -1,11 +1,13 @@
-"""What a trial costs besides its work: `python benchmarks/sweep_overhead.py`. Empty trials, 2 warm workers, TPE.
+"""Overhead of a trial: `python benchmarks/sweep_overhead.py`. Empty trials, 2 warm workers, TPE.
 
-The command line runs as a user types it. The study is first filled with finished trials, of random parameters and with
-directories of their own, which the sweep then takes up as its own. Measured from the end of the last warm-up trial to
-the end of the last one: wall time over trials, the CPU time of the controller and of both workers, and the controller's
-memory. Spaces: four unconditional parameters with this project's config (whose composition is most of the cost) and
-with an app that has none; and `sweep=losses`, nine parameters of which seven are conditional, without a bar. About
-eight minutes, most of them to fill the studies. Prints a table, then one JSON line.
+Runs the command line as a user types it. The study is first filled with finished trials that have
+random parameters and their own directories; the sweep resumes it. Measures, from the end of the
+last warm-up trial to the end of the last trial: wall time per trial, CPU time of the controller and
+of both workers, and the controller's memory. Three spaces:
+project      four unconditional parameters and this project's config; composing it dominates.
+bare         four unconditional parameters of an app without a config.
+conditional  `sweep=losses`: nine parameters, seven of them conditional; no bar.
+Takes about eight minutes, mostly to fill the studies. Prints a table, then one JSON line.
 """
 
 import argparse
@@ -27,43 +29,39 @@ from machine import machine
 from optuna.trial import FrozenTrial
 from sweep_apps.process import APPS, Run, run_commands, sweep_versions
 
+from visionsweep.rundir.layout import STUDY
 from visionsweep.sweep.space.space import parse_space
 from visionsweep.sweep.stored import read_stored
 
-BARS = {1000: 100, 5000: 150}  # ms a trial, of the unconditional spaces
+BARS = {1000: 100, 5000: 150}  # ms per trial, for the unconditional spaces
 WORKERS = ["--multirun", "hydra/launcher=workers", "hydra.launcher.n_jobs=2"]
 PROJECT = [
-    *(
-        str(APPS / "empty_project.py"),
-        *WORKERS,
-        "study=sweep",
-        "tracking=none",
-        "~hydra.callbacks.visionsweep",
-    ),
-    *("hydra.sweeper.check=null", "hydra/sweeper/pruner=none"),
+    str(APPS / "empty_project.py"),
+    *WORKERS,
+    "study=sweep",
+    "tracking=none",
+    "~hydra.callbacks.visionsweep",
+    "hydra.sweeper.check=null",
+    "hydra/sweeper/pruner=none",
 ]
 SPACES = {
     "project": [
-        *(
-            *PROJECT,
-            "optim.lr=tag(log,interval(1e-4,1e-1))",
-            "optim.weight_decay=tag(log,interval(1e-4,1e-1))",
-        ),
-        *("loss=focal,label_smoothing", "trainer.accumulate=1,2,4"),
+        *PROJECT,
+        "optim.lr=tag(log,interval(1e-4,1e-1))",
+        "optim.weight_decay=tag(log,interval(1e-4,1e-1))",
+        "loss=focal,label_smoothing",
+        "trainer.accumulate=1,2,4",
     ],
     "bare": [
-        *(
-            str(APPS / "empty.py"),
-            *WORKERS,
-            "hydra/sweeper=optuna_async",
-            "hydra.sweeper.sampler.seed=0",
-        ),
-        *(
-            "hydra.sweep.dir=multirun/sweep",
-            "+a=interval(0.0,5.0)",
-            "+b=tag(log,interval(1e-4,1e-1))",
-        ),
-        *("+c=left,right", "+d=range(1,9)"),
+        str(APPS / "empty.py"),
+        *WORKERS,
+        "hydra/sweeper=optuna_async",
+        "hydra.sweeper.sampler.seed=0",
+        "hydra.sweep.dir=multirun/sweep",
+        "+a=interval(0.0,5.0)",
+        "+b=tag(log,interval(1e-4,1e-1))",
+        "+c=left,right",
+        "+d=range(1,9)",
     ],
     "conditional": [*PROJECT, "sweep=losses"],
 }
@@ -76,22 +74,22 @@ FIRST = 4  # trials before the study is filled
 
 @dataclass(frozen=True)
 class Cost:
-    """What a trial cost with so many in the study; milliseconds, and MB of memory."""
+    """The cost of a trial, in milliseconds, and the controller's memory in MB."""
 
     space: str
-    trials: int
+    trials: int  # in the study before
     wall: float
     controller_cpu: float
     workers_cpu: float
     in_worker: float  # median time from a trial's start to its end in its worker
-    memory: float  # the controller's, at most
+    memory: float  # the controller's peak
 
 
 def fill(space: str, sweep_dir: Path, trials: int) -> None:
-    """Add finished trials to a sweep until it has so many, each with a directory like that of trial 0."""
+    """Fill a sweep up to `trials` finished trials, each with a copy of trial 0's directory."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.RDBStorage(f"sqlite:///{sweep_dir / 'study.db'}")
-    sqlalchemy.event.listen(storage.engine, "connect", _hurry)
+    storage = _storage(sweep_dir)
+    sqlalchemy.event.listen(storage.engine, "connect", _skip_fsync)
     storage.engine.dispose()
     (study,) = storage.get_all_studies()
     begin = storage.get_n_trials(study._study_id)
@@ -101,12 +99,16 @@ def fill(space: str, sweep_dir: Path, trials: int) -> None:
     storage.engine.dispose()
 
 
-def _hurry(connection: Any, record: object) -> None:
+def _storage(sweep_dir: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(f"sqlite:///{sweep_dir / STUDY}")
+
+
+def _skip_fsync(connection: Any, record: object) -> None:
     connection.execute("PRAGMA synchronous=OFF")
 
 
 def _finished(space: str, sweep_dir: Path, count: int) -> Iterator[FrozenTrial]:
-    """Yield random trials of a sweep's space, as the sweep leaves them in its study."""
+    """Yield random trials of a sweep's space, as the sweep itself stores them."""
     stored = read_stored(sweep_dir)
     assert stored is not None
     searched = parse_space(None, DEFAULT_PARAMS.get(space), stored.task_overrides)
@@ -128,7 +130,7 @@ def _finished(space: str, sweep_dir: Path, count: int) -> Iterator[FrozenTrial]:
 def measure(
     space: str, sizes: Sequence[int], arguments: argparse.Namespace, directory: Path
 ) -> list[Cost]:
-    """Return the cost of a trial with each number of trials in the study."""
+    """Return the cost of a trial for each size of the study."""
     sweep_dir = directory / "multirun" / "sweep"
     run_commands([[*SPACES[space], f"hydra.sweeper.n_trials={FIRST}"]], directory)
     costs = []
@@ -141,7 +143,7 @@ def measure(
 
 
 def _cost(space: str, size: int, run: Run, sweep_dir: Path, warm_up: int) -> Cost:
-    storage = optuna.storages.RDBStorage(f"sqlite:///{sweep_dir / 'study.db'}")
+    storage = _storage(sweep_dir)
     (study,) = storage.get_all_studies()
     notes = [
         trial.user_attrs["sweep:notes"] for trial in storage.get_all_trials(study._study_id)[size:]
@@ -163,13 +165,15 @@ def _cost(space: str, size: int, run: Run, sweep_dir: Path, warm_up: int) -> Cos
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--trials", type=int, default=100, help="measured with each number of trials in the study"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--warm-up", type=int, default=10, help="trials before these")
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=list(BARS), help="trials in the study, rising"
+        "--trials", type=int, default=100, help="measured trials per size of the study"
+    )
+    parser.add_argument("--warm-up", type=int, default=10, help="trials before the measured ones")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=list(BARS), help="numbers of trials in the study"
     )
     parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES))
     arguments = parser.parse_args()
@@ -178,15 +182,19 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             costs += measure(space, sorted(arguments.sizes), arguments, Path(directory))
     print(
-        f"{machine() | sweep_versions()}  {arguments.trials} empty trials, 2 warm workers, tpe_async, SQLite"
+        f"{machine() | sweep_versions()}  {arguments.trials} empty trials, 2 warm workers, "
+        "tpe_async, SQLite"
     )
-    print(f"{'':12}{'trials':>8}{'ms a trial':>12}{'bar':>6}{'CPU ms: controller':>20}{'2 workers':>11}"
-          f"{'ms in a worker':>16}{'controller MB':>15}")  # fmt: skip
+    print(
+        f"{'':12}{'trials':>8}{'ms per trial':>14}{'bar':>6}{'CPU ms: controller':>20}"
+        f"{'2 workers':>11}{'ms in a worker':>16}{'controller MB':>15}"
+    )
     for cost in costs:
         bar = "" if cost.space == "conditional" else str(BARS.get(cost.trials, ""))
         print(
-            f"{cost.space:12}{cost.trials:>8,}{cost.wall:>12.1f}{bar:>6}{cost.controller_cpu:>20.1f}"
-            f"{cost.workers_cpu:>11.1f}{cost.in_worker:>16.1f}{cost.memory:>15.0f}"
+            f"{cost.space:12}{cost.trials:>8,}{cost.wall:>14.1f}{bar:>6}"
+            f"{cost.controller_cpu:>20.1f}{cost.workers_cpu:>11.1f}{cost.in_worker:>16.1f}"
+            f"{cost.memory:>15.0f}"
         )
     result: dict[str, Any] = {}
     for cost in costs:

@@ -1,22 +1,24 @@
-"""How soon a sweep finds a good network: `python benchmarks/sweep_time_to_f1.py`. Pruned and asynchronous, or neither.
+"""Time until a sweep finds a good network: `python benchmarks/sweep_time_to_f1.py`.
 
-Both engines search the same space on the same subset of Fashion-MNIST with the same sampler seeds and 2 workers, 27
-epochs at most a trial, as a user types it (`train.py --multirun`). `upstream` is `hydra/sweeper=optuna`: TPE with its
-defaults, no pruning, batches of two that wait for the slower one. It runs on our warm workers, which is better for it
-than the launchers that it comes with, so only barrier, pruning and sampler settings differ. `ours` has `tpe_async` and
-ASHA, where the first trial of a rung waits for nobody and is stopped (`bootstrap_count=2`): else the first
-configuration, whatever it is, trains to its end. For each seed upstream runs first, to its end; the target is the
-macro F1 that it ends with, minus 0.5 points; ours stops when it has found it, or used upstream's whole budget of
-epochs or seconds.
+Compares a pruned, asynchronous sweep with one that is neither. Both engines search the same space
+on the same subset of Fashion-MNIST with the same sampler seeds, 2 workers and at most 27 epochs per
+trial, as a user types it (`train.py --multirun`).
+upstream  `hydra/sweeper=optuna`: TPE with its defaults, no pruning, batches of two that wait for
+          the slower trial. It runs on our warm workers, which are faster than its own launchers, so
+          only barrier, pruning and sampler settings differ.
+ours      `tpe_async` and ASHA with `bootstrap_count=2`, which stops the first trial of a rung.
+          Otherwise the first configuration trains to its end however bad it is.
+For each seed, upstream runs first, to its end. The target is its final macro F1 minus 0.5 points.
+Ours stops when it reaches the target or has used upstream's whole budget of epochs or seconds.
 
-Counted are all epochs of all trials in the order in which they ended, up to the first one whose validation F1 is at
-the target, and the seconds from the first trial's start to it (start-up is left out for both). A seed of ours that
-never gets there counts with the whole budget. The ratio is one of means; its interval is a bootstrap over the seeds.
+Counts the epochs of all trials in the order in which they ended, up to the first one whose
+validation F1 reaches the target, and the seconds from the first trial's start until then (start-up
+is left out for both). If a seed of ours never reaches the target, it counts with the whole budget.
+The ratio is upstream's mean over ours; its interval is a bootstrap over the seeds.
 
-How hard the space is: `--random N` trains N random configurations to their ends as well, and prints which share of
-them reaches the targets, and how they ranked early. The space was chosen, before anything was compared, so that about
-1 in 20 does.
-Prints a table, then one JSON line.
+`--random N` shows how hard the space is: it also trains N random configurations to their ends and
+prints the share that reaches the targets, and how these ranked early. The space was fixed before
+any comparison, so that about 1 in 20 reaches the target. Prints a table, then one JSON line.
 """
 
 import argparse
@@ -61,9 +63,9 @@ RANDOM_SEED = 2000
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a trial: when it was over, in seconds since 1970, and its validation macro F1."""
+    """One epoch of a trial and its validation macro F1."""
 
-    time: float
+    time: float  # of its end, in seconds since 1970
     trial: int
     number: int
     f1: float
@@ -71,12 +73,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What one command did."""
+    """The trials of one command."""
 
-    epochs: list[Epoch]  # of all trials, in the order in which they ended
+    epochs: list[Epoch]  # of all trials, by the time of their end
     start: float  # of the first trial, in seconds since 1970
-    states: Counter[str]  # number of trials by how they ended
-    command_seconds: float  # start-up included
+    states: Counter[str]  # number of trials per end state
+    command_seconds: float  # including start-up
 
     def best(self) -> float:
         """Return the best macro F1."""
@@ -94,7 +96,7 @@ class Sweep:
         return None
 
     def curves(self) -> dict[int, list[float]]:
-        """Return the F1 of each epoch by the trial's number."""
+        """Return the F1 of each epoch by trial number."""
         found: dict[int, list[float]] = {}
         for epoch in sorted(self.epochs, key=lambda epoch: (epoch.trial, epoch.number)):
             found.setdefault(epoch.trial, []).append(epoch.f1)
@@ -102,7 +104,10 @@ class Sweep:
 
 
 def write_subset(directory: Path, images: int) -> Path:
-    """Write equally many images of each class as PNG files, chosen with a fixed seed; return their CSV file."""
+    """Write the same number of images per class as PNG files and return their CSV file.
+
+    The images are chosen with a fixed seed.
+    """
     dataset = load_fashion_mnist()
     targets = dataset.train.targets.numpy()
     order = np.random.default_rng(0).permutation(len(targets))
@@ -120,71 +125,69 @@ def write_subset(directory: Path, images: int) -> Path:
 
 
 class Commands:
-    """The command lines of the benchmark, and what came of them."""
+    """Runs the benchmark's command lines and reads their sweeps."""
 
     def __init__(self, directory: Path, epochs: int) -> None:
-        """``epochs``: of a trial that runs to its end."""
+        """``epochs``: the length of a trial that is not pruned."""
         self._directory = directory
         table = write_subset(directory / "subset", NUM_TRAIN + NUM_VAL)
         self._fixed = [
-            *(str(TRAIN), "--multirun", "data=csv", f"data.path={table}"),
-            *("data.label=label", "data.channels=1", "data.image_size=28", "data.cache_dir=none"),
+            str(TRAIN),
+            "--multirun",
+            "data=csv",
+            f"data.path={table}",
+            "data.label=label",
+            "data.channels=1",
+            "data.image_size=28",
+            "data.cache_dir=none",
             f"split.val_fraction={NUM_VAL / (NUM_TRAIN + NUM_VAL):.6g}",
-            # A constant learning rate: how good an early epoch is does not depend on how many are to come.
-            *(
-                "model.widths=[8,16,32]",
-                "scheduler=none",
-                f"trainer.epochs={epochs}",
-                "trainer.threads=1",
-                "tracking=none",
-            ),
-            *(
-                "trainer.eval_batch_size=250",
-                "hydra/launcher=workers",
-                f"hydra.launcher.n_jobs={SLOTS}",
-            ),
+            "model.widths=[8,16,32]",
+            # Constant lr, so that an early epoch's F1 does not depend on the number of epochs.
+            "scheduler=none",
+            f"trainer.epochs={epochs}",
+            "trainer.eval_batch_size=250",
+            "trainer.threads=1",
+            "tracking=none",
+            "hydra/launcher=workers",
+            f"hydra.launcher.n_jobs={SLOTS}",
         ]
 
     def upstream(self, seed: int, trials: int) -> Sweep:
         """Search with hydra-optuna-sweeper."""
         return self._run(
             f"upstream_{seed}",
-            *(
-                "hydra/sweeper=optuna",
-                "hydra.sweeper.direction=maximize",
-                f"hydra.sweeper.n_jobs={SLOTS}",
-            ),
-            *(f"hydra.sweeper.sampler.seed={seed}", f"hydra.sweeper.n_trials={trials}"),
-            "hydra.sweeper.max_failure_rate=1.0",  # its default ends the sweep at the first loss that is NaN
+            "hydra/sweeper=optuna",
+            "hydra.sweeper.direction=maximize",
+            f"hydra.sweeper.n_jobs={SLOTS}",
+            f"hydra.sweeper.sampler.seed={seed}",
+            f"hydra.sweeper.n_trials={trials}",
+            # Its default ends the sweep at the first trial whose loss is NaN.
+            "hydra.sweeper.max_failure_rate=1.0",
         )
 
     def ours(self, seed: int, trials: int, seconds: float, target: float) -> Sweep:
-        """Search until the target is reached, `seconds` are over, or so many trials have ended."""
+        """Search until it reaches the target, `seconds` are over, or all trials have ended."""
         return self._run(
             f"ours_{seed}",
-            *(
-                "hydra/sweeper=visionsweep",
-                "hydra/sweeper/pruner=asha",
-                "hydra.sweeper.pruner.bootstrap_count=2",
-            ),
-            *(
-                f"hydra.sweeper.sampler.seed={seed}",
-                f"hydra.sweeper.n_trials={trials}",
-                f"hydra.sweeper.target_value={target!r}",
-            ),
-            *(f"hydra.sweeper.timeout_seconds={seconds:.1f}", "hydra.sweeper.max_failure_rate=1.0"),
+            "hydra/sweeper=visionsweep",
+            "hydra/sweeper/pruner=asha",
+            "hydra.sweeper.pruner.bootstrap_count=2",
+            f"hydra.sweeper.sampler.seed={seed}",
+            f"hydra.sweeper.n_trials={trials}",
+            f"hydra.sweeper.target_value={target!r}",
+            f"hydra.sweeper.timeout_seconds={seconds:.1f}",
+            "hydra.sweeper.max_failure_rate=1.0",
         )
 
     def random(self, seed: int, trials: int) -> Sweep:
         """Train random configurations to their ends."""
         return self._run(
             f"random_{seed}",
-            *(
-                "hydra/sweeper=visionsweep",
-                "hydra/sweeper/sampler=random",
-                f"hydra.sweeper.sampler.seed={seed}",
-            ),
-            *(f"hydra.sweeper.n_trials={trials}", "hydra.sweeper.max_failure_rate=1.0"),
+            "hydra/sweeper=visionsweep",
+            "hydra/sweeper/sampler=random",
+            f"hydra.sweeper.sampler.seed={seed}",
+            f"hydra.sweeper.n_trials={trials}",
+            "hydra.sweeper.max_failure_rate=1.0",
         )
 
     def _run(self, study: str, *overrides: str) -> Sweep:
@@ -194,7 +197,7 @@ class Commands:
 
 
 def read_sweep(sweep_dir: Path, command_seconds: float) -> Sweep:
-    """Read the records of all trials of a sweep."""
+    """Read the journals of a sweep's trials."""
     epochs, starts, states = [], [], Counter[str]()
     for run_dir in sorted(sweep_dir.glob("[0-9]*"), key=lambda path: int(path.name)):
         records = read_journal(run_dir)
@@ -216,7 +219,7 @@ def read_sweep(sweep_dir: Path, command_seconds: float) -> Sweep:
 
 @dataclass(frozen=True)
 class Row:
-    """One seed: what each engine took until the target."""
+    """Both engines with one seed, and their cost until the target."""
 
     seed: int
     target: float
@@ -232,9 +235,8 @@ def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
     upstream = commands.upstream(seed, trials)
     target = upstream.best() - TOLERANCE
     budget = (trials * epochs, upstream.seconds())
-    ours = commands.ours(
-        seed, trials * epochs, budget[1], target
-    )  # each trial has one epoch or more
+    # A trial has at least one epoch, so the limit on trials is never the tighter one.
+    ours = commands.ours(seed, trials * epochs, budget[1], target)
     found = ours.until(target)
     is_reached = found is not None and found[0] <= budget[0]
     needed = upstream.until(target)
@@ -250,16 +252,18 @@ def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
     )
     print(
         f"{seed:>6}{target:>9.4f}{upstream.best():>10.4f}{ours.best():>8.4f}"
-        f"{sum(upstream.states.values()):>10}{sum(ours.states.values()):>8}{ours.states['pruned']:>8}"
-        f"{row.upstream_until[0]:>10}{row.ours_until[0]:>8}{row.upstream_until[1]:>10.1f}{row.ours_until[1]:>8.1f}"
-        f"{upstream.command_seconds:>10.0f}{ours.command_seconds:>8.0f}{'' if is_reached else '  never reached'}",
+        f"{upstream.states.total():>10}{ours.states.total():>8}{ours.states['pruned']:>8}"
+        f"{row.upstream_until[0]:>10}{row.ours_until[0]:>8}"
+        f"{row.upstream_until[1]:>10.1f}{row.ours_until[1]:>8.1f}"
+        f"{upstream.command_seconds:>10.0f}{ours.command_seconds:>8.0f}"
+        f"{'' if is_reached else '  never reached'}",
         flush=True,
     )
     return row
 
 
 def ratio(rows: Sequence[Row], index: int) -> dict[str, float]:
-    """Return upstream's mean over ours (0: epochs, 1: seconds), with its 95 % interval over the seeds."""
+    """Return upstream's mean over ours with its 95 % interval; `index` 0: epochs, 1: seconds."""
     pairs = np.array(
         [(row.upstream_until[index], row.ours_until[index]) for row in rows], dtype=float
     )
@@ -278,7 +282,7 @@ def ratio(rows: Sequence[Row], index: int) -> dict[str, float]:
 
 
 def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the engines seed by seed, print rows and ratios; return what the JSON line holds."""
+    """Compare the engines seed by seed, print rows and ratios, return the JSON line's values."""
     columns = {
         "best F1": 18,
         "trials": 18,
@@ -297,7 +301,8 @@ def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, An
     for index, name in enumerate(("epochs", "seconds")):
         result[name] = found = ratio(rows, index)
         print(
-            f"mean {name}: upstream {found['upstream']:.1f}, ours {found['ours']:.1f}, ratio {found['ratio']:.2f} "
+            f"mean {name}: upstream {found['upstream']:.1f}, ours {found['ours']:.1f}, "
+            f"ratio {found['ratio']:.2f} "
             f"(95 % interval {found['low']:.2f} to {found['high']:.2f}; bar {BAR:g})"
         )
     if arguments.random:
@@ -306,14 +311,15 @@ def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, An
 
 
 def share(commands: Commands, count: int, targets: Sequence[float]) -> dict[str, Any]:
-    """Print how many of `count` random configurations reach the targets; return what the JSON line holds."""
+    """Print how many random configurations reach the targets, and return the JSON line's values."""
     sample = commands.random(RANDOM_SEED, count)
     curves = sample.curves()
     best = {trial: max(curve) for trial, curve in curves.items()}
     reached = [sum(value >= target for value in best.values()) for target in targets]
     mean = statistics.mean(reached) / count
     print(
-        f"random configurations that reach the targets: {reached} of {count}, mean share {100 * mean:.1f} %"
+        f"random configurations that reach the targets: {reached} of {count}, "
+        f"mean share {100 * mean:.1f} %"
     )
     lowest = min(targets)
     for rung in (1, 3, 9):
@@ -326,7 +332,7 @@ def share(commands: Commands, count: int, targets: Sequence[float]) -> dict[str,
 
 @contextmanager
 def working_directory(given: Path | None) -> Iterator[Path]:
-    """Give a directory for everything that is written: the one that was asked for, or one that goes at the end."""
+    """Yield the given directory, newly made, or a temporary one if there is none."""
     if given is None:
         with tempfile.TemporaryDirectory() as directory:
             yield Path(directory)
@@ -342,18 +348,19 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=20, help="of upstream's search")
-    parser.add_argument("--epochs", type=int, default=27, help="of a trial that runs to its end")
+    parser.add_argument("--trials", type=int, default=20, help="trials of upstream's search")
+    parser.add_argument("--epochs", type=int, default=27, help="epochs of a trial without pruning")
     parser.add_argument(
         "--random", type=int, default=0, metavar="N", help="also train N random configurations"
     )
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="leave the sweeps in this new directory"
+        "--keep", type=Path, metavar="DIR", help="keep the sweeps in this new directory"
     )
     arguments = parser.parse_args()
     print(
-        f"{machine() | sweep_versions()}  {NUM_TRAIN} + {NUM_VAL} images, {arguments.epochs} epochs at most, "
-        f"{arguments.trials} trials with the full budget, {SLOTS} workers, 1 thread each"
+        f"{machine() | sweep_versions()}  {NUM_TRAIN} + {NUM_VAL} images, "
+        f"at most {arguments.epochs} epochs, {arguments.trials} trials with the full budget, "
+        f"{SLOTS} workers, 1 thread each"
     )
     with working_directory(arguments.keep) as directory:
         commands = Commands(directory, arguments.epochs)

@@ -1,8 +1,10 @@
-"""Training speed in images/s: `python benchmarks/throughput.py`. One thread, batch 32, Fashion-MNIST.
+"""Training speed in images/s: `python benchmarks/throughput.py`.
 
-In one run, in turn: the limit (a bare loop over float tensors in memory: no augmentation, no metrics), ours (`fit`
-with augmentation, metrics, checkpoints, journal and a live MLflow uploader; validation itself is not counted, since the
-limit has none), and the usual per-sample PIL pipeline in a DataLoader. Same network, optimizer, memory format.
+One thread, batch 32, Fashion-MNIST. Same network, optimizer and memory format in turn for:
+limit       a bare loop over float tensors in memory, without augmentation or metrics.
+ours        `fit` with augmentation, metrics, checkpoints, journal and a live MLflow uploader. The
+            time of validation is subtracted, since the limit has none.
+dataloader  the usual per-sample PIL pipeline in a DataLoader.
 Prints a table, then one JSON line of medians.
 """
 
@@ -50,7 +52,7 @@ def compose(model: str) -> Config:
 
 
 class Subset:
-    """The parts of a run whose training part is cut to `count` images."""
+    """The parts of a run, with only `count` training images."""
 
     def __init__(self, model: str, count: int, sweep_dir: Path) -> None:
         self.sweep_dir = sweep_dir
@@ -59,12 +61,12 @@ class Subset:
         self.parts.train.indices = self.parts.train.indices[:count]
 
     def network(self) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Return the run's own network and optimizer, so that every variant trains the same."""
+        """Return the run's own network and optimizer, so that all variants train the same ones."""
         return self.parts.state.model.train(), self.parts.state.optimizer
 
 
 def limit(subset: Subset) -> float:
-    """Bare loop on normalized float tensors in memory."""
+    """Return images/s of a bare loop over normalized float tensors in memory."""
     model, optimizer = subset.network()
     train = subset.parts.train
     images = train.normalize(train.images[train.indices])
@@ -80,7 +82,7 @@ def limit(subset: Subset) -> float:
 
 
 def ours(subset: Subset) -> float:
-    """`fit` as `train.py` runs it, recorded and uploaded; validation taken out."""
+    """Return images/s of `fit` as `train.py` runs it, recorded and uploaded, less validation."""
     parts = subset.parts
     validation = 0.0
     evaluate = training.evaluate
@@ -112,7 +114,7 @@ def ours(subset: Subset) -> float:
 
 
 class PilDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Each image a PIL image, each augmentation a call: how most training scripts do it."""
+    """One PIL image and one call per augmentation for each sample, like most training scripts."""
 
     def __init__(self, images: np.ndarray, targets: list[int], mean: float, std: float) -> None:
         from torchvision import transforms
@@ -135,7 +137,7 @@ class PilDataset(Dataset[tuple[torch.Tensor, int]]):
 
 
 def dataloader(subset: Subset) -> float:
-    """Per-sample pipeline in a DataLoader, without workers (on small images they are slower)."""
+    """Return images/s of a DataLoader without workers, which are slower on small images."""
     model, optimizer = subset.network()
     parts = subset.parts
     train, inference = parts.train, parts.inference
@@ -163,11 +165,10 @@ VARIANTS: dict[str, Callable[[Subset], float]] = {
 
 
 def measure(model: str, arguments: argparse.Namespace, sweep_dir: Path) -> dict[str, list[float]]:
-    """Return images/s of each variant and round, the variants in turn."""
+    """Return images/s of each variant and round; the variants take turns."""
     warm = Subset(model, 512, sweep_dir)
-    for _ in range(
-        WARM_UP_ROUNDS
-    ):  # also gives the uploader the time to import MLflow and make its database
+    # The warm-up also gives the uploader time to import MLflow and create its database.
+    for _ in range(WARM_UP_ROUNDS):
         for variant in VARIANTS.values():
             variant(warm)
     subset = Subset(model, arguments.images, sweep_dir)
@@ -180,7 +181,9 @@ def measure(model: str, arguments: argparse.Namespace, sweep_dir: Path) -> dict[
 
 def main() -> None:
     """Measure, print the table and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -196,10 +199,11 @@ def main() -> None:
         behind = uploader.finish(60, lambda _: None)
     if behind:
         raise SystemExit(
-            f"the uploader is {behind} records behind: the figures are not those of a run that is tracked"
+            f"the uploader is {behind} records behind; these are not the figures of a tracked run"
         )
     print(
-        f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, {arguments.rounds} rounds"
+        f"{machine()}  {arguments.images} images, batch {BATCH}, 1 thread, "
+        f"{arguments.rounds} rounds"
     )
     print(f"{'':12}{'images/s, median (min..max)':>34}{'of the limit, pair by pair':>30}")
     for model, variants in results.items():

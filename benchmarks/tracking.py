@@ -1,23 +1,24 @@
-"""What tracking costs training, and how far MLflow lags: `python benchmarks/tracking.py`.
+"""The cost of tracking to training, and MLflow's lag: `python benchmarks/tracking.py`.
 
 One thread; about 8 minutes. `--parts` chooses among:
-epoch    an epoch of `experiment=fashion_mnist` (48,000 training images, 12,000 for validation),
-         and what the trainer writes at its end: best and last checkpoint, the journal's record,
-         its fsync. Trains on some of the images and scales the training time up; validation is
-         complete. Always runs, except for `--parts dead` alone.
-record   a record of the journal with 5 metrics, and one with all those of the epoch.
-peers    the epoch's values logged in turn by the journal (record and fsync), `mlflow.log_metrics`
-         and Lightning's `MLFlowLogger`; the latter two to an initialized SQLite file in MLflow's
-         journal mode, and through a server on one (one worker, no jobs). One call per epoch,
-         though Lightning's Trainer makes two.
-backlog  8 trainers that only write an epoch's record per second, and one uploader: how many records
-         the store lacks. Nothing trains; writers, uploader and server share the cores.
-dead     real runs on the digits with a server that refuses, and one that never answers, against
-         `tracking=none`: time from the start of the first epoch to the end of the last. After
-         that, a user waits at most `tracking.wait_seconds` (0 here, 60 by default).
+epoch    an epoch of `experiment=fashion_mnist` (48,000 training and 12,000 validation images) and
+         the files written at its end: best and last checkpoint, the journal's record, its fsync.
+         Trains on some of the images and scales the training time up; validation is complete.
+         Always runs, except with `--parts dead` alone.
+record   a journal record of 5 metrics, and one of all the epoch's metrics.
+peers    the epoch's values, logged in turn by the journal (record and fsync), `mlflow.log_metrics`
+         and Lightning's `MLFlowLogger`. The latter two write to an initialized SQLite file in
+         MLflow's journal mode, and to a server on such a file (one worker, no jobs). One call per
+         epoch, although Lightning's Trainer makes two.
+backlog  8 trainers that only write one epoch's record per second each, and one uploader: the number
+         of records missing in the store. Nothing trains; writers, uploader and server share the
+         cores.
+dead     real runs on the digits with a server that refuses connections, and with one that never
+         answers, compared with `tracking=none`: time from the start of the first epoch to the end
+         of the last. After that, a user waits at most `tracking.wait_seconds` (here 0, default 60).
 
-Prints tables, then one JSON line. Files go to the temporary directory (TMPDIR); if that is in
-memory, an fsync costs nothing. The rows of Lightning need `pip install -e ".[bench]"`.
+Prints tables, then one JSON line. Writes to the temporary directory (TMPDIR); if that is in memory,
+an fsync costs nothing. The rows of Lightning need `pip install -e ".[bench]"`.
 """
 
 import argparse
@@ -35,7 +36,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the server is that of the tests
+# The server comes from the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from machine import machine
@@ -63,18 +65,18 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--images", type=int, default=12_000, help="training images of an epoch that is timed"
+        "--images", type=int, default=12_000, help="training images of a timed epoch"
     )
-    parser.add_argument("--epochs", type=int, default=6, help="epochs that are timed")
-    parser.add_argument("--calls", type=int, default=200, help="calls of each peer")
+    parser.add_argument("--epochs", type=int, default=6, help="timed epochs")
+    parser.add_argument("--calls", type=int, default=200, help="calls per peer")
     parser.add_argument("--rate", type=float, default=1.0, help="records per second and trainer")
-    parser.add_argument("--seconds", type=float, default=30.0, help="for which trainers write")
+    parser.add_argument("--seconds", type=float, default=30.0, help="how long trainers write")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="runs of each variant, with a dead server and without"
+        "--rounds", type=int, default=5, help="runs with each dead server and without tracking"
     )
     parser.add_argument("--run-epochs", type=int, default=100, help="epochs of each such run")
     parser.add_argument(
-        "--quick", action="store_true", help="everything once and small: not for real figures"
+        "--quick", action="store_true", help="small sizes, to try the benchmark; no real figures"
     )
     arguments = parser.parse_args()
     if arguments.quick:
@@ -99,7 +101,7 @@ def main() -> None:
 
 
 def show_epoch(costs: EpochCosts, arguments: argparse.Namespace) -> dict[str, float]:
-    """Print what the end of an epoch costs."""
+    """Print the cost of an epoch's end."""
     journal = [record + sync for record, sync in zip(costs.record, costs.sync, strict=True)]
     parts = {"journal": journal, "recorder": costs.recorder}
     shares = {name: statistics.median(seconds) / costs.epoch for name, seconds in parts.items()}
@@ -123,7 +125,7 @@ def show_epoch(costs: EpochCosts, arguments: argparse.Namespace) -> dict[str, fl
 
 
 def show_records(costs: EpochCosts, directory: Path, quick: bool) -> dict[str, float]:
-    """Print what a record costs, and the fsync of an epoch."""
+    """Print the cost of a record and of an fsync."""
     number, syncs = (2_000, 50) if quick else (50_000, 500)
     print(f"\n{'journal':32}{'p50, us':>12}{'p99, us':>12}   {number:,} records, {syncs} fsyncs")
     measured = {
@@ -167,7 +169,7 @@ def measure_stores(
             )
             with stores.connect(file) as connection:
                 (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-            print(f"journal mode of the SQLite file that MLflow made: {mode}")
+            print(f"journal mode of MLflow's SQLite file: {mode}")
         if "backlog" in arguments.parts:
             fresh = stores.sqlite_uri(directory / "fresh")
             found = {}
@@ -178,7 +180,7 @@ def measure_stores(
                 )
             print(
                 f"\nbacklog: {TRAINERS} trainers, {arguments.rate:g} records per second each for "
-                f"{arguments.seconds:g} s; the store has every point once"
+                f"{arguments.seconds:g} s; the store has each point once"
             )
             columns = (
                 "first sent, s",
@@ -198,11 +200,9 @@ def measure_stores(
                     b.final,
                     f"{b.catch_up:.2f}",
                     f"{b.cpu:.1f}",
+                    f"{b.steady_cpu:.1%}",
                 )
-                print(
-                    f"{name:14}"
-                    + "".join(f"{figure:>15}" for figure in (*figures, f"{b.steady_cpu:.1%}"))
-                )
+                print(f"{name:14}" + "".join(f"{figure:>15}" for figure in figures))
             result["backlog"] = {
                 name: {key: round(value, 3) for key, value in vars(backlog).items()}
                 for name, backlog in found.items()
@@ -213,7 +213,7 @@ def measure_stores(
 def show_peers(
     calls: int, costs: EpochCosts, uris: dict[str, str], directory: Path
 ) -> dict[str, Any]:
-    """Time the calls of each peer, a few at a time in turn, and print them."""
+    """Time the peers' calls, a few of each in turn, and print them."""
     values, rounds = directory / "values.json", 10
     wanted = {"journal": ("journal", str(directory / "peer"))}
     for store, uri in uris.items():
@@ -237,7 +237,7 @@ def show_peers(
                 peers[name].run(max(1, calls // rounds))
     ours = statistics.median(peers["journal"].seconds)
     num_calls = len(peers["journal"].seconds)
-    print(f"\n{len(costs.values)} values of an epoch, {num_calls} calls of each, in turn")
+    print(f"\n{len(costs.values)} values per epoch, {num_calls} calls per peer, in turn")
     print(
         f"{'':30}{'p50, ms':>10}{'p99, ms':>10}{'CPU, ms':>10}{'of the epoch':>14}{'of ours':>10}"
     )
@@ -264,12 +264,12 @@ def show_peers(
 
 
 def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Train with dead servers and without tracking, and print how long it took."""
+    """Train with dead servers and without tracking, and print the durations."""
     measured = measure_trainings(arguments.rounds, arguments.run_epochs, directory)
     print(
         f"\ntraining with a dead server: digits, {arguments.run_epochs} epochs, "
-        f"{arguments.rounds} runs of each in turn; ratios to tracking=none in the same round (95 % "
-        "interval)"
+        f"{arguments.rounds} runs of each in turn; ratios to tracking=none in the same round "
+        "(95 % interval)"
     )
     columns = ("s, median (min..max)", "seconds", "median epoch", "CPU")
     print(f"{'server':16}" + "".join(f"{column:>24}" for column in columns))
@@ -290,25 +290,23 @@ def show_dead(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         print(row)
         result[variant] = found
     for variant in VARIANTS[1:]:
-        for what, key in (("training", "seconds"), ("its CPU time", "cpu")):
+        for name, key in (("training", "seconds"), ("its CPU time", "cpu")):
             mean, low, high = (value - 1 for value in result[variant][f"{key}_ratio"])
-            verdict = (
-                "met"
-                if high <= DEAD_BAR
-                else "MISSED"
-                if low > DEAD_BAR
-                else "undecided: use more --rounds"
-            )
+            verdict = "undecided: use more --rounds"
+            if high <= DEAD_BAR:
+                verdict = "met"
+            elif low > DEAD_BAR:
+                verdict = "MISSED"
             found = f"{mean:+.2%} ({low:+.2%} to {high:+.2%}), bar {DEAD_BAR:+.2%}: {verdict}"
-            print(f"server that {variant}, {what}: {found}")
+            print(f"server that {variant}, {name}: {found}")
         share = result[variant]["uploader_cpu"] / result[variant]["seconds"]
         print(f"server that {variant}, at most, if uploader and trainer share a core: {share:+.2%}")
     return result
 
 
-def _bar(what: str, value: float, bar: float, form: str) -> str:
+def _bar(name: str, value: float, bar: float, form: str) -> str:
     verdict = "met" if value <= bar else "MISSED"
-    return f"{what}: {form.format(value)}, bar {form.format(bar)}: {verdict}"
+    return f"{name}: {form.format(value)}, bar {form.format(bar)}: {verdict}"
 
 
 def _spread(seconds: list[float], scale: float = 1000.0, digits: int = 2) -> str:

@@ -1,8 +1,8 @@
-"""What a trial of the default sweep costs in a warm worker: `python benchmarks/trial_cost.py`.
+"""The cost of a default sweep's trial in a warm worker: `python benchmarks/trial_cost.py`.
 
-Seconds in its epochs (training, validation, checkpoints), seconds as a whole, and the share of the
-epochs; one thread, no tracking. `--old PATH` measures another checkout with its own environment
-(PATH/.venv) in turn with this one.
+Measures the seconds of a trial's epochs (training, validation, checkpoints), the seconds of the
+whole trial, and the epochs' share of it; one thread, no tracking. `--old PATH` measures a second
+checkout, with its own environment (PATH/.venv), in turn with this one.
 """
 
 import argparse
@@ -16,9 +16,11 @@ from pathlib import Path
 
 from machine import machine
 
+from visionsweep.rundir.layout import RESULT
+
 ROOT = Path(__file__).resolve().parent.parent
 
-# Runs in each checkout, with the names that all of them have.
+# Runs in each checkout, so it uses only names that all checkouts have.
 WORKER = """
 import json, os, sys, time
 import hydra
@@ -37,7 +39,7 @@ for number, _ in enumerate(sys.stdin):
     started = time.perf_counter()
     run(cfg)
     whole = time.perf_counter() - started
-    with open(f"outputs/{number}/result.json") as file:
+    with open(f"outputs/{number}/{sys.argv[2]}") as file:
         print(json.dumps([json.load(file)["seconds"], whole]), file=out, flush=True)
 """
 
@@ -46,13 +48,12 @@ class Worker:
     """A warm process of one checkout."""
 
     def __init__(self, checkout: Path, directory: Path) -> None:
-        conf = next(
-            path for path in (checkout / "src/visionsweep/conf", checkout / "conf") if path.is_dir()
-        )
+        folders = (checkout / "src/visionsweep/conf", checkout / "conf")
+        conf = next(path for path in folders if path.is_dir())
         python = sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python")
         directory.mkdir()
         self._process = subprocess.Popen(
-            [python, "-c", WORKER, str(conf.resolve())],
+            [python, "-c", WORKER, str(conf.resolve()), RESULT],
             cwd=directory,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -62,7 +63,7 @@ class Worker:
         )
 
     def run_trial(self) -> tuple[float, float]:
-        """Return the seconds in epochs and as a whole of one trial."""
+        """Run one trial and return the seconds of its epochs and of the whole trial."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -76,7 +77,7 @@ class Worker:
 
 
 def main() -> None:
-    """Measure, print the table and the machine."""
+    """Measure, then print the machine and the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--old", type=Path, help="another checkout to compare with")
     parser.add_argument("--rounds", type=int, default=7)
@@ -90,7 +91,7 @@ def main() -> None:
         for number in range(arguments.rounds + 1):
             for name, worker in workers.items():
                 seconds = worker.run_trial()
-                if number > 0:  # the first one imports
+                if number > 0:  # the first trial imports
                     measured[name].append(seconds)
         for worker in workers.values():
             worker.close()

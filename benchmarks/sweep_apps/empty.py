@@ -1,4 +1,4 @@
-"""A Hydra app for `sweep_overhead.py` whose trials do nothing, and whose config is nothing but its parameters."""
+"""A Hydra app for `sweep_overhead.py` whose trials do nothing; its config holds only parameters."""
 
 import hydra
 from omegaconf import DictConfig
@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 @hydra.main(config_path=None, config_name=None)
 def main(cfg: DictConfig) -> float:
-    """Return a function of the parameters, at once."""
+    """Return a function of the parameters immediately."""
     return float((cfg.a - 1) ** 2 + cfg.b + (cfg.c == "left") + 0.1 * cfg.d)
 
 

@@ -1,4 +1,4 @@
-"""A Hydra app for `sweep_overhead.py` whose trials do nothing, with the whole config of this project to compose."""
+"""A Hydra app for `sweep_overhead.py` whose trials only compose this project's whole config."""
 
 import math
 from pathlib import Path
@@ -14,7 +14,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @hydra.main(config_path=str(CONF), config_name="config", execution_whitelist=allowed_targets())
 def main(cfg: DictConfig) -> float:
-    """Return a function of the parameters, at once; torch is not even imported."""
+    """Return a function of the parameters immediately, without importing torch."""
     return -abs(math.log10(cfg.optim.lr) + 2) - 0.1 * len(cfg.loss) - 0.01 * cfg.trainer.accumulate
 
 

@@ -1,4 +1,4 @@
-"""Runs the commands that the sweep benchmarks measure, as a user types them, and looks at what they use meanwhile."""
+"""Runs the sweep benchmarks' commands as a user types them, and samples their CPU and memory."""
 
 import bisect
 import contextlib
@@ -16,51 +16,50 @@ import psutil
 
 APPS = Path(__file__).resolve().parent
 _SAMPLE_SECONDS = 0.2
-_SHOWN = 3000  # characters of a failed command's output
+_SHOWN = 3000  # characters of a failed command's output, its last ones
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one command used until one moment."""
+    """CPU time and memory of one command at one moment."""
 
     time: float  # time.time()
-    controller_cpu: float  # seconds, user and system, of the process that was started
-    workers_cpu: float  # of all its children; only grows while none of them ends
-    rss: int  # bytes resident in the process that was started
+    controller_cpu: float  # seconds, user and system, of the started process
+    workers_cpu: float  # of its children that are alive: drops if one of them ends
+    rss: int  # resident bytes of the started process
 
 
 @dataclass
 class Run:
-    """A command from its start to its end."""
+    """A command's duration and samples."""
 
-    seconds: float = 0.0  # start-up and shut-down included
+    seconds: float = 0.0  # including start-up and shutdown
     samples: list[Sample] = field(default_factory=list)
 
     def cpu_between(self, begin: float, end: float) -> tuple[float, float]:
         """Return the CPU seconds of controller and workers between two moments of `time.time()`."""
         first, last = self._at(begin), self._at(end)
-        share = (end - begin) / max(
-            last.time - first.time, 1e-9
-        )  # samples do not fall on the moments
+        # Samples are not taken exactly at the two moments.
+        share = (end - begin) / max(last.time - first.time, 1e-9)
         return (
             (last.controller_cpu - first.controller_cpu) * share,
             (last.workers_cpu - first.workers_cpu) * share,
         )
 
     def max_rss(self) -> int:
-        """Return the most bytes that were resident in the process that was started."""
+        """Return the peak of the started process's resident bytes."""
         return max(sample.rss for sample in self.samples)
 
     def _at(self, moment: float) -> Sample:
-        """Return the last sample before: one after it may lack workers that have ended."""
+        """Return the last sample before the moment: a later one may miss workers that ended."""
         index = bisect.bisect_right([sample.time for sample in self.samples], moment) - 1
         return self.samples[max(index, 0)]
 
 
 def run_commands(commands: Sequence[Sequence[str]], directory: Path) -> list[Run]:
-    """Run Python commands at the same time in a directory, one thread each; return each one's `Run` when all ended.
+    """Run Python commands in parallel in a directory, one thread each; return their `Run`s.
 
-    Ends the benchmark with the command's output where one fails. No process is left over.
+    Exits with the command's output if one fails. Kills the processes that are left.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,14 +89,15 @@ def run_commands(commands: Sequence[Sequence[str]], directory: Path) -> list[Run
         for index, process in enumerate(processes):
             if process.returncode:
                 text = (directory / f"output_{index}.log").read_text(errors="replace")
+                command_line = " ".join(commands[index])
                 raise SystemExit(
-                    f"{' '.join(commands[index])}\nended with {process.returncode}:\n{text[-_SHOWN:]}"
+                    f"{command_line}\nended with {process.returncode}:\n{text[-_SHOWN:]}"
                 )
     return runs
 
 
 def _sample(pid: int) -> list[Sample]:
-    with contextlib.suppress(psutil.Error):  # it ended just now
+    with contextlib.suppress(psutil.Error):  # the process may just have ended
         process = psutil.Process(pid)
         own = process.cpu_times()
         children = 0.0
@@ -113,9 +113,8 @@ def _sample(pid: int) -> list[Sample]:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     if process.poll() is None:
         with contextlib.suppress(psutil.Error):
-            children = psutil.Process(process.pid).children(
-                recursive=True
-            )  # workers lead sessions of their own
+            # The group does not include workers, which lead their own sessions.
+            children = psutil.Process(process.pid).children(recursive=True)
             os.killpg(process.pid, signal.SIGKILL)
             for child in children:
                 with contextlib.suppress(psutil.Error):
@@ -124,7 +123,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def sweep_versions() -> dict[str, str]:
-    """Return the versions that the figures of a sweep depend on."""
+    """Return the versions of the packages a sweep's speed depends on."""
     names = (
         "hydra-core",
         "hydra-optuna-sweeper",

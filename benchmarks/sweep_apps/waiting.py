@@ -1,7 +1,8 @@
 """A Hydra app for `sweep_idle.py`: the k-th trial that starts takes the k-th of the given lengths.
 
-Its sweeper may be any; the lengths come in one order whatever it draws. Each trial appends its own start and end, seen
-from inside the task function, so all that Hydra, the sweeper and the launcher do around it is not work.
+Works with any sweeper: the order of the lengths does not depend on the parameters drawn. Each
+trial appends its start and end, taken within the task function, so the time that Hydra, sweeper and
+launcher spend around it does not count as work.
 """
 
 import fcntl
@@ -16,21 +17,21 @@ from omegaconf import DictConfig
 
 @hydra.main(config_path=None, config_name=None)
 def main(cfg: DictConfig) -> float:
-    """Wait, or compute, for as long as the list in the file `cfg.lengths` says; return something to search."""
+    """Sleep or compute for the trial's length, then return a function of the parameters."""
     lengths = json.loads(Path(cfg.lengths).read_text(encoding="utf-8"))
-    index = _note(Path(cfg.events), {"event": "start"})
+    index = _note(Path(cfg.times), {"event": "start"})
     end = time.monotonic() + lengths[index]
     if cfg.spin:
         while time.monotonic() < end:
             pass
     else:
         time.sleep(max(0.0, end - time.monotonic()))
-    _note(Path(cfg.events), {"event": "end", "index": index})
+    _note(Path(cfg.times), {"event": "end", "index": index})
     return float((cfg.a - 1) ** 2 + cfg.b + (cfg.c == "left") + 0.1 * cfg.d)
 
 
 def _note(path: Path, record: dict[str, object]) -> int:
-    """Append a record with the time and this process; return how many of its kind there were before."""
+    """Append a record with time and process id; return the number of earlier ones of its event."""
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

@@ -1,4 +1,4 @@
-"""How far a sweep's uploader falls behind trainers that only write their journals.
+"""Measures how far a sweep's uploader falls behind trainers that only write their journals.
 
 `python backlog.py RUN_DIR VALUES RECORDS PERIOD DELAY` is one of those trainers.
 """
@@ -26,15 +26,15 @@ WAIT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Backlog:
-    """What one uploader did with the records of all trainers."""
+    """The records that one uploader had yet to send, and its CPU time."""
 
     first_sent: float  # seconds from the uploader's start to the first record in the store
-    largest: int  # most records that the store lacked
-    steady: int  # the same in the second half of the writing time
-    final: int  # the same when the last record was written
-    catch_up: float  # seconds from then until the store had all
+    largest: int  # the most records missing in the store
+    steady: int  # the same, in the second half of the writing time
+    final: int  # records missing when the last one was written
+    catch_up: float  # seconds from then until none was missing
     cpu: float  # CPU seconds of the uploader
-    steady_cpu: float  # of a core, in the second half
+    steady_cpu: float  # share of a core, in the second half
     records: int
 
 
@@ -87,14 +87,8 @@ def measure_backlog(
     uploader.finish(WAIT_SECONDS, lambda _: None)
     for writer in writers:
         writer.wait()
-    _check(
-        directory,
-        uri,
-        database,
-        records,
-        len(json.loads(values.read_text(encoding="utf-8"))),
-        trainers,
-    )
+    keys = len(json.loads(values.read_text(encoding="utf-8")))
+    _check(directory, uri, database, records, keys, trainers)
     times = [record["time"] / 1000 for run in runs for record in read_journal(run)]
     middle, last = (min(times) + max(times)) / 2, max(times)
     half = [sample for sample in samples if middle <= sample.time <= last]
@@ -113,7 +107,7 @@ def measure_backlog(
 def _check(
     directory: Path, uri: str, database: str, records: int, keys: int, trainers: int
 ) -> None:
-    """End the benchmark unless the store has every point once."""
+    """Exit unless the store has each point once."""
     runs = run_directories(directory)
     with connect(database) as connection:
         for run in runs:
@@ -130,7 +124,7 @@ def _check(
 
 
 def main() -> None:
-    """Write the journal of a trainer without training."""
+    """Write a trainer's journal without training."""
     run_dir, file = map(Path, sys.argv[1:3])
     records, period, delay = int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
     values = json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a dead server costs training: real runs of `train.py` on the digits, one thread, in turn."""
+"""The cost of a dead server to training: runs of `train.py` on the digits, one thread, in turn."""
 
 import statistics
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ VARIANTS = (NONE, REFUSES, SILENT)
 
 @dataclass(frozen=True)
 class Training:
-    """One run, from the start of its first epoch to the end of its last one."""
+    """One run, from the start of its first epoch to the end of its last."""
 
-    seconds: float  # as the run itself records them in result.json
-    epoch: float  # median seconds of an epoch's training part, from the journal
+    seconds: float  # as recorded in the run's result file
+    epoch: float  # median seconds per trained image, from the journal
     cpu: float  # user and system seconds of the trainer
     uploader_cpu: float
-    refusals: int  # failed attempts of the uploader, until the command ended
+    refusals: int  # failed attempts of the uploader until the command ended
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of a variant to tracking=none in the same round: geometric mean, 95 % interval (Student)."""
+    """A variant's ratio to tracking=none in the same round: geometric mean, 95 % t-interval."""
 
     mean: float
     low: float
@@ -42,11 +42,11 @@ class Ratio:
 
 
 def measure_trainings(rounds: int, epochs: int, directory: Path) -> dict[str, list[Training]]:
-    """Train once per variant and round; exit if no uploader called a dead server."""
+    """Train once per variant and round; exit if an uploader never called its dead server."""
     measured: dict[str, list[Training]] = {variant: [] for variant in VARIANTS}
     with refusing_server() as refusing, silent_server() as (silent, connections):
         uris = {NONE: None, REFUSES: refusing, SILENT: silent}
-        _train(None, 1, directory / "warm")  # the file cache
+        _train(None, 1, directory / "warm")  # fills the file cache
         for index in range(rounds):
             turn = index % len(VARIANTS)
             for variant in VARIANTS[turn:] + VARIANTS[:turn]:
@@ -67,11 +67,9 @@ def ratio(measured: dict[str, list[Training]], variant: str, key: str) -> Ratio:
     pairs = zip(measured[variant], measured[NONE], strict=True)
     logs = np.log([getattr(ours, key) / getattr(none, key) for ours, none in pairs])
     mean = logs.mean()
-    margin = (
-        stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
-        if len(logs) > 1
-        else np.nan
-    )
+    margin = np.nan
+    if len(logs) > 1:
+        margin = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
     return Ratio(*(float(value) for value in np.exp([mean, mean - margin, mean + margin])))
 
 

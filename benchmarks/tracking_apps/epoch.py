@@ -1,4 +1,4 @@
-"""What recording costs the trainer: a record of the journal, and all that is written at the end of an epoch."""
+"""The cost of recording to the trainer: one journal record, and all files of an epoch's end."""
 
 import statistics
 import time
@@ -32,19 +32,19 @@ FEW = {
 
 @dataclass(frozen=True)
 class EpochCosts:
-    """Seconds of an epoch of Fashion-MNIST and of what is written at its end, per trained epoch."""
+    """Seconds of an epoch of Fashion-MNIST; the lists have one value per trained epoch."""
 
-    epoch: float  # all training images, and validation; without what the recorder does
+    epoch: float  # all training images and validation, without the recorder
     record: list[float]  # the journal's record
     sync: list[float]  # its fsync
-    recorder: list[float]  # both, with best.pt and last.pt
+    recorder: list[float]  # both, and the best and last checkpoint
     start: float  # once per run: parameters, tags, data sets (digests of all images), first files
-    num_images: int  # of the training images, in a whole epoch
-    values: dict[str, float]  # the last epoch's metrics
+    num_images: int  # training images in a whole epoch
+    values: dict[str, float]  # metrics of the last epoch
 
 
 class Timer:
-    """Wraps functions; `seconds` has the time of each call."""
+    """Wraps functions; `seconds` holds the time of each call."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -63,9 +63,10 @@ class Timer:
 
 
 def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
-    """Train on the first `images` training images, as `train.py experiment=fashion_mnist` does, one thread.
+    """Train as `train.py experiment=fashion_mnist` does, but on one thread and fewer images.
 
-    The training time of an epoch is scaled up to all training images; validation is whole.
+    Only the first `images` training images are used; an epoch's training time is scaled up to all
+    of them. Validation is complete.
     """
     torch.set_num_threads(1)
     with hydra.initialize_config_dir(str(CONF)):
@@ -113,7 +114,7 @@ def measure_epoch(epochs: int, images: int, run_dir: Path) -> EpochCosts:
 
 
 def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` records with these values, written one after another."""
+    """Return the seconds of each of `number` records with these values, written in a row."""
     journal = Journal(run_dir)
     timer = Timer()
     write = timer.around(journal.metrics)
@@ -124,7 +125,7 @@ def time_records(values: dict[str, float], number: int, run_dir: Path) -> list[f
 
 
 def time_syncs(values: dict[str, float], number: int, run_dir: Path) -> list[float]:
-    """Return the seconds of each of `number` flushes to disk, a record before each."""
+    """Return the seconds of each of `number` flushes to disk, one record before each."""
     journal = Journal(run_dir)
     timer = Timer()
     sync = timer.around(journal.sync)

@@ -1,7 +1,7 @@
-"""Logs an epoch's values in one of several ways, timed on the trainer's side, in a new process.
+"""Logs an epoch's values in a new process, in one of several ways, and times the calls.
 
-`python peers.py WAY TARGET VALUES` prints a JSON line when it is ready. Each number on stdin asks
-for that many calls; a JSON line on stdout answers.
+`python peers.py WAY TARGET VALUES` prints a JSON line when it is ready. For each number on stdin it
+makes that many calls and prints their times as a JSON line.
 """
 
 import json
@@ -17,7 +17,7 @@ Call = Callable[[dict[str, float], int], object]
 
 
 def journal_calls(target: str) -> Call:
-    """Ours: a record and the fsync of an epoch; `target` is a run's directory."""
+    """Our journal: one record and one fsync; `target` is a run's directory."""
     from visionsweep.rundir.journal import Journal
 
     journal = Journal(Path(target))
@@ -31,7 +31,7 @@ def journal_calls(target: str) -> Call:
 
 
 def mlflow_calls(target: str) -> Call:
-    """MLflow's own function, as its guide has it; `target` is a tracking URI."""
+    """MLflow's own function, used as in its guide; `target` is a tracking URI."""
     import mlflow
 
     mlflow.set_tracking_uri(target)
@@ -41,11 +41,11 @@ def mlflow_calls(target: str) -> Call:
 
 
 def lightning_calls(target: str) -> Call:
-    """Lightning's logger, the call that its Trainer makes; `target` is a tracking URI."""
+    """Lightning's logger, called as by its Trainer; `target` is a tracking URI."""
     from pytorch_lightning.loggers import MLFlowLogger
 
     logger = MLFlowLogger("benchmark", tracking_uri=target)
-    assert logger.run_id  # made at the first use, which is not what is timed
+    assert logger.run_id  # the first access creates the run, which must not be timed
     return lambda values, step: logger.log_metrics(values, step=step)
 
 
@@ -54,7 +54,7 @@ WAYS = {"journal": journal_calls, "mlflow": mlflow_calls, "lightning": lightning
 
 @dataclass
 class Peer:
-    """One way of logging, in its process; `seconds` and `cpu` grow with every `run`."""
+    """One way of logging, in its own process; `seconds` and `cpu` grow with every `run`."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -87,7 +87,7 @@ class Peer:
 
 
 def start_peer(way: str, target: str, values: Path, directory: Path) -> Peer:
-    """Start a process that logs; returns when it has imported and connected what it needs."""
+    """Start a process that logs; return once it has imported its library and connected."""
     directory.mkdir()
     log = directory / "stderr.log"
     with log.open("wb") as stderr:
@@ -104,10 +104,10 @@ def start_peer(way: str, target: str, values: Path, directory: Path) -> Peer:
 
 
 def main() -> None:
-    """Serve one parent."""
+    """Answer the parent process until it closes stdin."""
     way, target, file = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print
+    os.dup2(2, 1)  # libraries print to stderr
     values = json.loads(Path(file).read_text(encoding="utf-8"))
     call = WAYS[way](target)
     step = 0

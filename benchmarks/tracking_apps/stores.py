@@ -1,4 +1,4 @@
-"""Stores that the tracking benchmark logs to: an SQLite file, and servers that are dead."""
+"""The stores of the tracking benchmark: SQLite files and dead servers."""
 
 import contextlib
 import socket
@@ -11,19 +11,16 @@ from pathlib import Path
 
 
 def sqlite_uri(directory: Path) -> str:
-    """Return the URI of an MLflow database in a directory, which is made."""
+    """Create a directory and return the URI of an MLflow database in it."""
     directory.mkdir(parents=True)
     return f"sqlite:///{directory / 'mlflow.db'}"
 
 
 def initialize(uri: str) -> None:
-    """Have MLflow create its tables, in one process: two clients would break a fresh file."""
+    """Let MLflow create its tables in one process; two clients at once break a fresh file."""
+    code = f"from mlflow import MlflowClient; MlflowClient({uri!r}).search_experiments()"
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"from mlflow import MlflowClient; MlflowClient({uri!r}).search_experiments()",
-        ],
+        [sys.executable, "-c", code],
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -31,13 +28,13 @@ def initialize(uri: str) -> None:
 
 
 def connect(uri: str) -> contextlib.closing[sqlite3.Connection]:
-    """Return the database behind an SQLite URI."""
+    """Open the database of an SQLite URI."""
     return contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///")))
 
 
 @contextlib.contextmanager
 def refusing_server() -> Iterator[str]:
-    """Yield an address that refuses every connection: the port is taken, and nobody listens."""
+    """Yield an address that refuses connections: its port is bound but nothing listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Each schedule against torch's, and what torch lacks: warm-up, holding the last lr, exact resume."""
+"""Schedules compared with torch's, and features torch lacks: warm-up, holding, exact resume."""
 
 import copy
 import inspect
@@ -28,7 +28,7 @@ CHOICES = sorted((ROOT / "conf/scheduler").glob("*.yaml"))
 
 
 def make_optimizer() -> torch.optim.Optimizer:
-    """Return SGD over two groups of different lr, as layer-wise decay makes them."""
+    """Return SGD over two groups with different lr, as with layer-wise decay."""
     return torch.optim.SGD(
         [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in LRS]
     )
@@ -41,7 +41,7 @@ def current_lrs(scheduler: Any) -> list[float]:
 def drive(scheduler: Any, updates: range, *, evaluate: bool = False) -> list[list[float]]:
     """Return the lrs of the updates.
 
-    With `evaluate`, each epoch ends with an evaluation; only the first few improve.
+    With `evaluate`, each epoch ends with an evaluation, of which only the first few improve.
     """
     lrs = []
     for update in updates:
@@ -134,7 +134,7 @@ def test_plateau_equals_torch(direction: str, cooldown: int) -> None:
     assert len(reduced) >= 4
 
 
-def test_plateau_stops_at_its_floor_also_for_a_negative_objective() -> None:
+def test_plateau_stops_at_its_floor_for_a_negative_objective_too() -> None:
     settings = {"factor": 0.1, "patience": 0, "threshold": 0.1, "min_factor": 0.05}
     scheduler = PlateauScheduler(make_optimizer(), direction="maximize", **settings, **RUN)
     scheduler.step_evaluation(-10.0)
@@ -145,7 +145,7 @@ def test_plateau_stops_at_its_floor_also_for_a_negative_objective() -> None:
     assert current_lrs(scheduler)[0] == pytest.approx(0.05 * LRS[0])
 
 
-def test_plateau_ignores_bad_evaluations_of_the_warmup() -> None:
+def test_plateau_ignores_bad_evaluations_during_the_warmup() -> None:
     scheduler = PlateauScheduler(
         make_optimizer(), factor=0.1, patience=1, warmup_epochs=2, direction="maximize", **RUN
     )
@@ -159,7 +159,7 @@ def test_plateau_ignores_bad_evaluations_of_the_warmup() -> None:
 
 
 def build(name: str, *, warmup_epochs: float | None = None, **run: int) -> Scheduler:
-    """Build the choice of conf/scheduler over a new optimizer; without `run`, for 40 updates."""
+    """Build a choice of conf/scheduler with a new optimizer, by default for 40 updates."""
     node = OmegaConf.to_container(OmegaConf.load(ROOT / f"conf/scheduler/{name}.yaml"))
     if warmup_epochs is not None:
         node["warmup_epochs"] = warmup_epochs
@@ -185,13 +185,13 @@ def test_every_choice_warms_up_and_holds_its_last_lr(name: str) -> None:
 
 
 @every_choice
-def test_a_run_of_one_update_is_at_the_base_lr(name: str) -> None:
+def test_a_run_of_one_update_uses_the_base_lr(name: str) -> None:
     assert current_lrs(build(name, total_updates=1, updates_per_epoch=1)) == list(LRS)
 
 
 @every_choice
 @pytest.mark.parametrize("stop", [2, 17, 33])
-def test_a_resumed_schedule_is_equal_to_the_bit(name: str, stop: int, tmp_path: Any) -> None:
+def test_a_resumed_schedule_is_bitwise_equal(name: str, stop: int, tmp_path: Any) -> None:
     whole = drive(build(name, warmup_epochs=1), range(TOTAL), evaluate=True)
     first = build(name, warmup_epochs=1)
     drive(first, range(stop), evaluate=True)
@@ -205,7 +205,7 @@ def test_a_resumed_schedule_is_equal_to_the_bit(name: str, stop: int, tmp_path: 
 
 
 def test_a_skipped_first_update_raises_no_warning() -> None:
-    """The fp16 scaler skips updates until it has found its scale; warnings are errors in tests."""
+    """The fp16 scaler skips updates until it finds its scale. Warnings are errors in tests."""
     scheduler = ConstantScheduler(make_optimizer(), **RUN)
     scheduler.step()
     assert current_lrs(scheduler) == list(LRS)

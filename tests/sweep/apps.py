@@ -1,8 +1,8 @@
-"""Generic Hydra apps for tests of whole sweeps; none of them knows torch or images.
+"""Generic Hydra apps for tests of whole sweeps. They use neither torch nor images.
 
-`App` runs a command line in this process, with its jobs in a thread: seconds faster than workers,
-and the task function may be any closure. `CRASH_APP` is the source of an app for real processes,
-which writes its own checkpoint.
+`App` runs a command line in this process and its jobs in a thread. This saves the seconds that
+workers need to start, and the task function may be any closure. `CRASH_APP` is the source of an app
+for real processes, which writes its own checkpoint.
 """
 
 import logging
@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
+from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, STUDY
 from visionsweep.sweep import open_study, warm_start
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
 from visionsweep.sweep.space.space import SearchSpace
@@ -60,7 +61,7 @@ OPTUNA_ASYNC = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a user sees of a command."""
+    """The exit code and output of a command."""
 
     code: int
     stdout: str
@@ -97,13 +98,13 @@ class App:
         *,
         is_quick: bool = False,
     ) -> None:
-        """``is_quick``: keeps studies in memory, and composes only what runs. Takes half the time."""
+        """``is_quick``: keep studies in memory and compose only what runs; takes half the time."""
         self.folder = folder
         self._storages: dict[str, BaseStorage] = {}
         self.task: Task = sphere
         self.jobs: list[Job] = []  # submitted by the last command
         self.configs: list[Any] = []  # of the task function, in the last command
-        self.overrides: list[tuple[str, ...]] = []  # as Hydra tells them to the job
+        self.overrides: list[tuple[str, ...]] = []  # as the job sees them
         self._monkeypatch = monkeypatch
         self._capfd = capfd
         monkeypatch.chdir(folder)
@@ -161,11 +162,11 @@ class App:
         self.overrides.append(tuple(HydraConfig.get().overrides.task))
         return self.task(cfg)
 
-    # -- what a sweep left
+    # -- results of a sweep
 
     def study(self, name: str = "s", *, folder: str | None = None) -> optuna.Study:
-        """Return a sweep's study as plain Optuna reads it."""
-        url = f"sqlite:///{Path(folder or name) / 'study.db'}"
+        """Load a sweep's study with plain Optuna."""
+        url = f"sqlite:///{Path(folder or name) / STUDY}"
         return optuna.load_study(study_name=name, storage=self._storages.get(url, url))
 
     def _open_storage(self, url: str) -> BaseStorage:
@@ -173,7 +174,7 @@ class App:
 
     def results(self, folder: str = "s") -> dict[str, Any]:
         """Return the results file."""
-        found = yaml.safe_load((self.folder / folder / "optimization_results.yaml").read_text())
+        found = yaml.safe_load((self.folder / folder / OPTIMIZATION_RESULTS).read_text())
         assert isinstance(found, dict)
         return found
 
@@ -185,14 +186,14 @@ class App:
 
 
 class NoCapture:
-    """Stands for pytest's capture in fixtures of a module."""
+    """A replacement for capfd in module-scoped fixtures."""
 
     def readouterr(self) -> tuple[str, str]:
         return "", ""
 
 
 class InlineEngine:
-    """One slot: a thread of this process that waits like a worker."""
+    """An engine with one slot: a thread of this process that waits for answers like a worker."""
 
     num_slots = num_cores = threads = 1
 
@@ -222,11 +223,7 @@ class InlineEngine:
 
     def poll(self, timeout_seconds: float) -> list[Event]:
         try:
-            event = (
-                self._events.get(timeout=timeout_seconds)
-                if timeout_seconds
-                else self._events.get_nowait()
-            )
+            event = self._events.get(bool(timeout_seconds), timeout_seconds)
         except queue.Empty:
             return []
         if isinstance(event, Ended):
@@ -255,7 +252,7 @@ class InlineEngine:
         self._events.put(Started(job.key, 0, started))
         try:
             ended = self._ended(job, trial)
-        except BaseException as error:  # as a worker does
+        except BaseException as error:  # like a worker
             line = "; ".join(f"{type(error).__name__}: {error}".splitlines())
             ended = {
                 "state": "failed",
@@ -299,11 +296,9 @@ class InlineEngine:
             set_current_trial(NoTrial())
         if isinstance(done._return_value, BaseException):
             raise done._return_value
-        return (
-            {"state": decided[0]}
-            if decided
-            else {"state": "completed", "value": done._return_value}
-        )
+        if decided:
+            return {"state": decided[0]}
+        return {"state": "completed", "value": done._return_value}
 
 
 class InlineTrial:
@@ -328,7 +323,7 @@ class InlineTrial:
 
 
 def plain_trials(study: optuna.Study) -> list[tuple[Any, ...]]:
-    """Return what is equal in two equal studies: all but times and ids."""
+    """Return the trials without times and ids, so that equal studies give equal lists."""
     return [
         (t.number, t.state, t.params, t.distributions, t.values, t.intermediate_values)
         for t in study.trials
@@ -336,7 +331,7 @@ def plain_trials(study: optuna.Study) -> list[tuple[Any, ...]]:
 
 
 def tree(folder: Path) -> Mapping[str, bytes]:
-    """Return every file below a folder with its contents; of a link its target."""
+    """Return the contents of every file below a folder; for a link, its target."""
     return {
         str(path.relative_to(folder)): (
             str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
@@ -373,7 +368,9 @@ def main(cfg):
     trial = current_trial()
     folder = Path(HydraConfig.get().runtime.output_dir)
     checkpoint = folder / "checkpoint.json"
-    state = json.loads(checkpoint.read_text()) if checkpoint.exists() else {"epoch": 0, "weight": 0.0, "best": -1e9}
+    state = {"epoch": 0, "weight": 0.0, "best": -1e9}
+    if checkpoint.exists():
+        state = json.loads(checkpoint.read_text())
 
     def note(word, epoch):
         for log in (folder / "epochs.log", Path(HydraConfig.get().sweep.dir) / "progress.log"):
@@ -381,7 +378,7 @@ def main(cfg):
                 file.write(f"{word} {epoch} {os.getpid()} {trial.number}\\n")
 
     note("begin", state["epoch"])
-    # The checkpoint may be ahead of the last report that arrived.
+    # The checkpoint may be ahead of the last report the controller received.
     if state["epoch"] and trial.report(state["best"], state["epoch"]):
         raise TrialPruned
     for epoch in range(state["epoch"] + 1, cfg.epochs + 1):

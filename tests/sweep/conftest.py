@@ -10,7 +10,10 @@ from sqlalchemy.engine import Engine
 
 @pytest.fixture(autouse=True)
 def _sqlite_does_not_wait_for_the_disk() -> Iterator[None]:
-    """A test kills processes, not the machine: without fsync, thousands of small writes take a tenth of the time."""
+    """Skip fsync, which tests do not need: they kill processes, not the machine.
+
+    Thousands of small writes take a tenth of the time.
+    """
 
     def connected(connection: Any, _: Any) -> None:
         connection.execute("PRAGMA synchronous=OFF")

@@ -1,4 +1,4 @@
-"""The controller's decisions, on an engine that runs its jobs, plain generators, in random order."""
+"""The controller's decisions, with an engine that steps through generators in random order."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
 from tests.sweep.records import sweep_settings
+from visionsweep.rundir.layout import TRIAL_ERROR
 from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
@@ -96,7 +97,7 @@ class SimulatedEngine:
 
 
 class FlatJobs:
-    """Overrides with the parameters; composing returns them."""
+    """Overrides are the parameters and the seed; composing returns them."""
 
     def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
         return (*(f"{key}={value}" for key, value in params.items()), f"seed={seed_index}")
@@ -138,14 +139,14 @@ def x_of(job: Job) -> float:
 
 
 def plain(job: Job) -> Script:
-    """Three epochs towards x."""
+    """Reach x in three epochs."""
     for step in (1, 2, 3):
         yield ("report", step, x_of(job) * step / 3)
     yield ("end", "completed", x_of(job))
 
 
 class Setup:
-    """A sweep whose controller can be made again on the same storage."""
+    """A sweep that can run several times, with a new controller on the same storage."""
 
     def __init__(self, folder: Path, script: Callable[[Job], Script] = plain, **keys: Any) -> None:
         self.folder = folder
@@ -247,7 +248,7 @@ def test_a_trial_at_its_last_epoch_is_not_pruned(
 
 
 def failing(*numbers: int, error: str = "ValueError: no") -> Callable[[Job], Script]:
-    """Return jobs of which those of these trials fail."""
+    """Return a script that fails the trials with these numbers."""
 
     def script(job: Job) -> Script:
         if job.number in numbers:
@@ -271,7 +272,7 @@ def test_a_lost_trial_is_retried_under_its_number(tmp_path: Path) -> None:
     assert len({job.overrides for job in jobs if job.key == "1"}) == 1
     assert sweep.states() == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert sweep.records[1].error == "killed by signal 9"
-    assert (tmp_path / "1" / "error.txt").read_text() == "killed by signal 9\n"
+    assert (tmp_path / "1" / TRIAL_ERROR).read_text() == "killed by signal 9\n"
 
 
 def test_an_exception_fails_one_trial_and_is_not_retried(tmp_path: Path) -> None:
@@ -360,7 +361,8 @@ def test_a_second_request_stops_at_once(tmp_path: Path) -> None:
     assert sweep.run().code == 130
     assert set(sweep.states()) == {"RUNNING"}
     assert len(sweep.engine.submitted) == 2
-    assert not [note for note in sweep.display.notes if "stopped" in note]  # none was waited for
+    # It did not wait for a trial to stop.
+    assert not [note for note in sweep.display.notes if "stopped" in note]
 
 
 def test_one_worker_gives_the_same_study_after_any_interruption(tmp_path: Path) -> None:
@@ -415,7 +417,7 @@ def seed_of(job: Job) -> int:
     return int(job.overrides[-1].removeprefix("seed="))
 
 
-def test_the_value_is_the_mean_over_seeds_and_each_is_a_job(tmp_path: Path) -> None:
+def test_the_value_is_the_mean_over_seeds_and_each_seed_is_a_job(tmp_path: Path) -> None:
     def script(job: Job) -> Script:
         yield ("report", 1, 0.0)
         yield ("end", "completed", x_of(job) + seed_of(job))
@@ -487,7 +489,7 @@ def test_an_interrupted_trial_resumes_at_its_seed(tmp_path: Path) -> None:
 def test_a_death_after_the_last_seed_adds_no_seed(
     tmp_path: Path, pruner: dict[str, Any] | None, state: str, value: float
 ) -> None:
-    """Notes and decision are stored, the trial's end is not."""
+    """The notes and the decision are stored, but not the trial's end."""
     sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1, pruner=pruner)
     sweep.requests += [2, 2]
     sweep.run()
@@ -538,7 +540,7 @@ def test_the_time_left_shrinks_within_a_trial() -> None:
         tally.add(record)
     assert tally.seconds_left(10, 2, []) == 80.0  # 8 trials of 20 s on 2 workers
     assert tally.seconds_left(10, 2, [5.0, 11.0]) == 72.0
-    assert tally.seconds_left(10, 2, [500.0]) == 70.0  # one that is late counts as almost done
+    assert tally.seconds_left(10, 2, [500.0]) == 70.0  # an overdue trial counts as almost done
 
 
 # -- objectives

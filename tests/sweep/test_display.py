@@ -1,4 +1,4 @@
-"""A sweep while it runs: its lines, its live table at two widths, and the log beside it."""
+"""The display of a running sweep: its lines, its live table at two widths, and the log file."""
 
 import io
 import logging
@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from tests.sweep import records
+from visionsweep.rundir.layout import SWEEP_LOG
 from visionsweep.sweep.display import Display, LiveDisplay, Status, make_display
 from visionsweep.sweep.trial_record import TrialRecord
 
@@ -51,20 +52,19 @@ def test_each_end_is_one_line(logged: pytest.LogCaptureFixture) -> None:
     display.ended(record(12, 0.5, seed_values=(0.4, 0.6)), is_best=False)
     display.refresh(Status({"complete": 1}, 20, None, 1.0))
     display.close()
+    shown = "loss=focal optim.lr=0.00312"
     assert [line.rstrip() for line in logged.messages] == [
-        "#7    complete 0.9312*     3.2 s  12 epochs  loss=focal optim.lr=0.00312",
-        "#8    pruned   0.4100      3.2 s  at epoch 3  loss=focal optim.lr=0.00312",
-        "#9    FAILED   ValueError: model.num_classes: expected 10, got 3 (multirun/faces/9/error.txt)",
-        "#10   complete 0.9312    same as #7  loss=focal optim.lr=0.00312",
-        "#11   complete 0.5000 / 61706*    3.2 s  1 epoch  loss=focal optim.lr=0.00312",
-        "#12   complete 0.5000 +- 0.14 over 2 seeds    3.2 s  12 epochs  loss=focal optim.lr=0.00312",
+        f"#7    complete 0.9312*     3.2 s  12 epochs  {shown}",
+        f"#8    pruned   0.4100      3.2 s  at epoch 3  {shown}",
+        f"#9    FAILED   {FAILED.error} (multirun/faces/9/error.txt)",
+        f"#10   complete 0.9312    same as #7  {shown}",
+        f"#11   complete 0.5000 / 61706*    3.2 s  1 epoch  {shown}",
+        f"#12   complete 0.5000 +- 0.14 over 2 seeds    3.2 s  12 epochs  {shown}",
     ]
     assert [r.levelname for r in logged.records].count("WARNING") == 1
 
 
-def test_a_resumed_trial_and_a_note_are_lines_too(
-    logged: pytest.LogCaptureFixture,
-) -> None:
+def test_a_resumed_trial_and_a_note_are_lines_too(logged: pytest.LogCaptureFixture) -> None:
     display = Display(SWEEP)
     display.started(3, 2, 1, PARAMS)
     display.note("worker 1 was replaced")
@@ -157,7 +157,7 @@ def test_a_trial_that_ended_leaves_the_table() -> None:
     screen = console(100)
     display = filled(screen)
     display.ended(record(0, 0.5), is_best=False)
-    display.reported(0, 6, 0.9)  # too late: it does not come back
+    display.reported(0, 6, 0.9)  # a late report does not bring it back
     text = "\n".join(screen_of(display, screen))
     assert "#1" in text
     assert "#0" not in text
@@ -175,13 +175,13 @@ def test_keys_are_shortened_if_their_last_part_is_unique() -> None:
 
 @pytest.fixture
 def handlers(tmp_path: Path) -> Iterator[tuple[logging.StreamHandler[Any], Path]]:
-    """Hydra's handlers: one made with sys.stdout as it was, one that writes to a file."""
+    """Add Hydra's handlers: one for the original sys.stdout, one for a file."""
     root, level = logging.getLogger(), logging.getLogger().level
-    stream, file = logging.StreamHandler(sys.stdout), logging.FileHandler(tmp_path / "sweep.log")
+    stream, file = logging.StreamHandler(sys.stdout), logging.FileHandler(tmp_path / SWEEP_LOG)
     root.setLevel(logging.INFO)
     for handler in (stream, file):
         root.addHandler(handler)
-    yield stream, tmp_path / "sweep.log"
+    yield stream, tmp_path / SWEEP_LOG
     root.setLevel(level)
     for handler in (stream, file):
         root.removeHandler(handler)
@@ -189,7 +189,7 @@ def handlers(tmp_path: Path) -> Iterator[tuple[logging.StreamHandler[Any], Path]
 
 
 def as_seen(screen: Console) -> list[str]:
-    """Return the lines that a terminal shows: knows carriage return, cursor up and erase line."""
+    """Return the lines a terminal shows. Knows carriage return, cursor up and erase line."""
     assert isinstance(screen.file, io.StringIO)
     lines, row = [""], 0
     for code, text in re.findall(r"\x1b\[([?0-9;]*[A-Za-z])|([^\x1b]+)", screen.file.getvalue()):
@@ -210,7 +210,7 @@ def test_other_output_scrolls_above_the_table(
     handlers: tuple[logging.StreamHandler[Any], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     handler, log_file = handlers
-    handler.setStream(sys.stdout)  # capsys came after it
+    handler.setStream(sys.stdout)  # capsys replaced it after the handler was made
     before = sys.stdout
     screen = console(60)
     display = filled(screen)
@@ -223,10 +223,9 @@ def test_other_output_scrolls_above_the_table(
     display.ended(record(1, 0.93119, params=long), is_best=True)
     display.ended(FAILED, is_best=False)
     assert as_seen(screen)[6:8] == ["\u2500" * 60, "slot  trial  epoch  f1_macro  parameters"]
-    assert len(as_seen(screen)) == 6 + 7  # one table, as drawn last
-    assert (
-        capsys.readouterr().out == "before the table\n"
-    )  # the rest goes through the table's console
+    assert len(as_seen(screen)) == 6 + 7  # only the last table remains
+    # The rest goes through the table's console.
+    assert capsys.readouterr().out == "before the table\n"
     display.close()
     assert sys.stdout is before
     assert handler.stream is before
@@ -235,8 +234,8 @@ def test_other_output_scrolls_above_the_table(
     display.close()
     shown = capsys.readouterr().out.splitlines()
     assert [line[:15] for line in shown] == ["after the table", "#2    complete "]
-
-    assert as_seen(screen) == [  # a reason is wrapped, parameters are cut, and no table is left
+    # The error is wrapped, the parameters are cut, and the table is gone.
+    assert as_seen(screen) == [
         "a log line",
         "a printed line",
         "a note",
@@ -246,7 +245,7 @@ def test_other_output_scrolls_above_the_table(
     ]
     written = log_file.read_text().splitlines()
     assert [line.split()[0] for line in written] == ["before", "a", "a", "#1", "#9", "after", "#2"]
-    assert written[3].endswith("parameter_19=19")  # whole
+    assert written[3].endswith("parameter_19=19")  # not cut
 
 
 def test_closing_restores_the_terminal() -> None:
@@ -255,18 +254,16 @@ def test_closing_restores_the_terminal() -> None:
     display.refresh(Status({}, 10, None, 1.0))
     assert isinstance(screen.file, io.StringIO)
     written = screen.file.getvalue()
-    assert written.rindex("\x1b[?25h") > written.rindex(
-        "\x1b[?25l"
-    )  # the cursor shows, in case of SIGKILL
+    # The cursor is visible while the table is shown, in case of SIGKILL.
+    show_cursor, hide_cursor = "\x1b[?25h", "\x1b[?25l"
+    assert written.rindex(show_cursor) > written.rindex(hide_cursor)
     assert "0/10 trials" in written
     display.close()
-    # Up and erase, a line each, for the seven lines of the table.
+    # "Up" and "erase" for each of the table's seven lines.
     assert screen.file.getvalue()[len(written) :].count("\x1b[1A\x1b[2K") >= 7
 
 
-def test_the_table_is_redrawn_ten_times_per_second(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_table_is_redrawn_ten_times_per_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     screen = console(60)

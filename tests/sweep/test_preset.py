@@ -1,4 +1,4 @@
-"""A trial as a preset, against Hydra's own composition."""
+"""A trial's preset, compared with Hydra's own composition."""
 
 import shlex
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.sweep.records import record
+from visionsweep.rundir.layout import PRESET
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.preset import make_preset, preset_file
 
@@ -26,13 +27,17 @@ seed: 0
     "extra/one.yaml": "one: 1\n",
     "extra/two.yaml": "two: 2\n",
     "deep/er/a.yaml": "in: a\n",
-    "experiment/base.yaml": "# @package _global_\ndefaults: [{override /optim: sgd}]\ntrainer: {epochs: 7}\nseed: 5\n",
+    "experiment/base.yaml": """# @package _global_
+defaults: [{override /optim: sgd}]
+trainer: {epochs: 7}
+seed: 5
+""",
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _hydra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compose from the configs above; one set-up for all cases takes a third of the time."""
+    """Compose from the configs above. One setup for all cases takes a third of the time."""
     folder = tmp_path_factory.mktemp("conf")
     for name, text in CONF.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +55,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def preset_of(sweep_dir: Path, overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Write the preset; return its comment lines, and the overrides of the command among them."""
+    """Write the preset; return its comment lines and the overrides of the command in them."""
     text = preset_file(sweep_dir, record(0, 0.5), overrides, is_group, "python train.py")
-    path = sweep_dir / "experiment/best.yaml"
+    path = sweep_dir / PRESET
     path.parent.mkdir(parents=True)
     path.write_text(text, encoding="utf-8")
     head = [line for line in text.splitlines() if line.startswith("#")]
@@ -92,11 +97,12 @@ def test_the_preset_composes_what_the_overrides_compose(
     assert given == ["experiment=best"]
     composed = compose([f"hydra.searchpath=[file://{sweep_dir}]", *given])
     expected = compose(overrides)
-    for resolve in (False, True):  # as text, in which 1, 1.0, true and '1' differ
-        texts = [
+    # Compared as text, in which 1, 1.0, true and '1' differ.
+    for resolve in (False, True):
+        ours, hydras = (
             OmegaConf.to_yaml(c, resolve=resolve, sort_keys=True) for c in (composed, expected)
-        ]
-        assert texts[0] == texts[1]
+        )
+        assert ours == hydras
 
 
 LEFT_OUT = [
@@ -112,12 +118,12 @@ LEFT_OUT = [
 ]
 
 
-# Hydra deprecates extend_list, which must work all the same.
+# Hydra deprecates extend_list, but it must still work.
 @pytest.mark.filterwarnings("ignore:extend_list:UserWarning")
 @pytest.mark.parametrize(
     ("overrides", "left_out"), LEFT_OUT, ids=[" ".join(case[0]) for case in LEFT_OUT]
 )
-def test_what_no_preset_can_express_is_in_its_command(
+def test_overrides_that_no_preset_can_express_are_in_its_command(
     tmp_path: Path, overrides: list[str], left_out: list[str]
 ) -> None:
     sweep_dir = tmp_path / "sweep"

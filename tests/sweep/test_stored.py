@@ -1,4 +1,4 @@
-"""A sweep is resumed as stored, with the changes of a later command, unless they change the search."""
+"""A sweep resumes as stored, with a later command's changes unless they alter the search."""
 
 import shlex
 import shutil
@@ -14,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sweep.apps import App, NoCapture, plain_trials, tree
+from visionsweep.rundir.layout import LOCK, SWEEP, SWEEP_LOG
 from visionsweep.sweep import prepare, stored
 
 RESUME = ("--multirun", "hydra/sweeper=optuna_async")
 STARTED = ("x=interval(-5.0,5.0)", "z=a,b", "y=2", "hydra.sweeper.n_trials=3")
+EXTEND = "hydra.sweeper.on_change=extend"
+WARM = "hydra.sweeper.warm_start=s"
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.fixture(scope="module")
 def whole(begun: Path) -> list[tuple[Any, ...]]:
-    """Return the trials of the same sweep when it runs through to 5 trials."""
+    """Return the trials of the same sweep, run to 5 trials without a break."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         app = App(begun, monkeypatch, capfd=NoCapture(), is_quick=True)
         assert app.sweep(*STARTED, "hydra.sweeper.n_trials=5", to="whole").code == 0
@@ -36,7 +39,7 @@ def whole(begun: Path) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of an app that holds a sweep of 3 trials, `s`; to be copied."""
+    """Return the folder of an app that holds a sweep `s` of 3 trials; tests copy it."""
     folder = tmp_path_factory.mktemp("begun")
     with pytest.MonkeyPatch.context() as monkeypatch:
         app = App(folder, monkeypatch, capfd=NoCapture())
@@ -64,11 +67,11 @@ def test_the_name_alone_resumes_a_sweep(again: App) -> None:
     assert out.code == 0
     assert again.jobs == []
     after = tree(again.folder / "s")
-    assert {name for name in after if after[name] != before.get(name)} - {".lock"} == {"sweep.log"}
+    assert {name for name in after if after[name] != before.get(name)} - {LOCK} == {SWEEP_LOG}
     assert "3 trials: 3 complete" in out.stdout
 
 
-def test_n_trials_is_a_total_and_the_rest_is_remembered(
+def test_n_trials_is_a_total_and_other_settings_are_remembered(
     again: App, whole: list[tuple[Any, ...]]
 ) -> None:
     out = again(*RESUME, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=5")
@@ -86,7 +89,8 @@ def test_fewer_trials_than_there_are_is_no_error(again: App) -> None:
     assert len(again.study().trials) == 3
 
 
-REFUSED = {  # a command's changes, each with the line that shows it
+# A command's changes, each with the line that reports it.
+REFUSED = {
     "the space and the fixed config": {
         "x=interval(-1.0,5.0)": "hydra.sweeper.space.x.low: -5.0 -> -1.0",
         "z=a,c": "hydra.sweeper.space.z.choices: ['a', 'b'] -> ['a', 'c']",
@@ -101,12 +105,14 @@ REFUSED = {  # a command's changes, each with the line that shows it
     "the settings": {
         "hydra.sweeper.direction=maximize": "hydra.sweeper.direction: ['minimize'] -> ['maximize']",
         "hydra.sweeper.sampler.seed=6": "hydra.sweeper.sampler.seed: 5 -> 6",
-        "hydra/sweeper/pruner=median": "hydra.sweeper.pruner._target_: 'optuna.pruners.NopPruner' -> ",
+        "hydra/sweeper/pruner=median": "hydra.sweeper.pruner._target_: "
+        "'optuna.pruners.NopPruner' -> ",
         "hydra.sweeper.seeds=2": "hydra.sweeper.seeds: 1 -> 2",
         "hydra.sweeper.enqueue=[{x: 1.0}]": "hydra.sweeper.enqueue: [] -> [{'x': 1.0}]",
     },
     "the sampler": {
-        "hydra/sweeper/sampler=tpe": "hydra.sweeper.sampler._target_: 'optuna.samplers.RandomSampler' -> "
+        "hydra/sweeper/sampler=tpe": "hydra.sweeper.sampler._target_: "
+        "'optuna.samplers.RandomSampler' -> ",
     },
 }
 
@@ -135,10 +141,10 @@ def test_what_does_not_change_the_search_may_change(again: App) -> None:
     settings = ("n_jobs=1", "timeout_seconds=60", "max_failure_rate=0.9", "retries=0")
     settings += ("keep_checkpoints=null", "target_value=-1", "may_change=[mode,old]")
     changes = [
-        # The config says epochs=3 already.
+        # The config already has epochs=3.
         ["epochs=3", "hydra/launcher=workers", "hydra.launcher.trial_timeout_seconds=60"],
         [*(f"hydra.sweeper.{setting}" for setting in settings), "mode=slow", "+old.b=2"],
-        ["hydra.sweeper.n_trials=4"],  # all changes are stored
+        ["hydra.sweeper.n_trials=4"],  # shows that all changes are stored
     ]
     for change in changes:
         out = again(*RESUME, "hydra.sweep.dir=s", *change)
@@ -154,25 +160,20 @@ def test_extend_resumes_with_another_range(again: App) -> None:
     )
     assert out.code == 0, out.text
     assert "x.low: -5.0 -> 8.0" in out.stdout
-    assert [8 <= trial.params["x"] <= 9 for trial in again.study().trials] == [False] * 3 + [
-        True
-    ] * 2
-    again(
-        *RESUME, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=6"
-    )  # the change stays, `extend` does not
+    is_new = [8 <= trial.params["x"] <= 9 for trial in again.study().trials]
+    assert is_new == [False] * 3 + [True] * 2
+    # The change stays, but `extend` does not.
+    again(*RESUME, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=6")
     assert 8 <= again.study().trials[5].params["x"] <= 9
     assert "x.low: 8.0 -> 7.0" in again(*RESUME, "hydra.sweep.dir=s", "x=interval(7.0,9.0)").error()
 
 
-EXTEND = "hydra.sweeper.on_change=extend"
-
-
 def test_choices_cannot_be_extended(again: App) -> None:
-    before = (again.folder / "s" / "sweep.yaml").read_bytes()
+    before = (again.folder / "s" / SWEEP).read_bytes()
     text = again(*RESUME, "hydra.sweep.dir=s", "z=a,b,c", EXTEND).error()
     assert text.startswith("z: the choices of a parameter cannot change")
     assert "hydra.sweeper.warm_start=s" in text
-    assert (again.folder / "s" / "sweep.yaml").read_bytes() == before
+    assert (again.folder / "s" / SWEEP).read_bytes() == before
     # The command that the error suggests works.
     out = again.sweep(
         "x=interval(-5.0,5.0)", "z=a,b,c", "y=2", "hydra.sweeper.n_trials=1", WARM, to="t"
@@ -181,13 +182,10 @@ def test_choices_cannot_be_extended(again: App) -> None:
     assert "warm start: 3 complete trials of s" in out.stdout
 
 
-WARM = "hydra.sweeper.warm_start=s"
-
-
 def test_the_same_command_again_changes_nothing(again: App) -> None:
-    before = (again.folder / "s" / "sweep.yaml").read_bytes()
+    before = (again.folder / "s" / SWEEP).read_bytes()
     again.sweep(STARTED[2], STARTED[0], *STARTED[3:])
-    assert (again.folder / "s" / "sweep.yaml").read_bytes() == before
+    assert (again.folder / "s" / SWEEP).read_bytes() == before
 
 
 overrides = st.lists(
@@ -228,14 +226,14 @@ def test_a_repeated_argument_keeps_its_place() -> None:
 def test_a_part_of_the_command_resumes_with_the_same_draws(
     again: App, whole: list[tuple[Any, ...]]
 ) -> None:
-    """The order of dimensions is the order in which a sampler draws."""
+    """A sampler draws the dimensions in their order."""
     again.sweep(STARTED[0], "hydra.sweeper.n_trials=5")
     assert plain_trials(again.study()) == whole
 
 
 def test_on_change_is_not_stored(app: App) -> None:
     app.sweep(*STARTED, EXTEND)
-    kept = yaml.safe_load((app.folder / "s" / "sweep.yaml").read_text())
+    kept = yaml.safe_load((app.folder / "s" / SWEEP).read_text())
     assert "hydra.sweeper.n_trials=3" in kept["hydra_overrides"]
     assert not [o for o in kept["hydra_overrides"] if "on_change" in o]
 
@@ -249,7 +247,7 @@ def test_another_commit_is_a_warning(again: App, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", ["", "a: [", "id: 1\n", "[]"])
 def test_a_damaged_file_is_one_line(again: App, text: str) -> None:
-    (again.folder / "s" / "sweep.yaml").write_text(text)
+    (again.folder / "s" / SWEEP).write_text(text)
     message = again(*RESUME, "hydra.sweep.dir=s").error()
     assert message.startswith("s/sweep.yaml: cannot be read as a stored sweep")
     assert len(message.splitlines()) == 1
@@ -258,19 +256,19 @@ def test_a_damaged_file_is_one_line(again: App, text: str) -> None:
 @pytest.mark.slow
 def test_the_apps_own_name_of_a_sweep(app: App) -> None:
     config = app.folder / "conf" / "config.yaml"
-    config.write_text(
-        config.read_text()
-        + "study: ${now:%H-%M-%S-%f}\nhydra:\n  sweep: {dir: 'multirun/${study}'}\n  sweeper: {study_key: study}\n"
-    )
+    named = """\
+study: ${now:%H-%M-%S-%f}
+hydra:
+  sweep: {dir: 'multirun/${study}'}
+  sweeper: {study_key: study}
+"""
+    asynchronous = "{override hydra/sweeper: optuna_async}, _self_]"
+    app.write("config.yaml", config.read_text().replace("_self_]", asynchronous) + named)
     arguments = (
         "hydra/sweeper/sampler=random",
         "hydra.sweeper.n_trials=1",
         "x=interval(0.0,1.0)",
         "hydra.sweeper.study_name=other",
-    )
-    app.write(
-        "config.yaml",
-        config.read_text().replace("_self_]", "{override hydra/sweeper: optuna_async}, _self_]"),
     )
     out = app("--multirun", "study=faces", *arguments)
     assert out.code == 0, out.text
@@ -279,7 +277,7 @@ def test_the_apps_own_name_of_a_sweep(app: App) -> None:
     assert len(app.study("other", folder="multirun/faces").trials) == 1
     out = app("--multirun", "study=faces", "hydra.sweeper.n_trials=2")
     assert numbers(app) == [1]
-    # The name made from the time works too.
+    # A name made from the time works too.
     out = app("--multirun", *arguments)
     name = out.stdout.splitlines()[-1].rpartition("study=")[2]
     assert (app.folder / "multirun" / name / "0").is_dir()
@@ -295,10 +293,8 @@ def test_a_renamed_directory_is_still_the_sweep(again: App) -> None:
     assert "resuming study s: 3 of 4 trials have ended\n" in out.stdout
     assert len(again.study("s", folder="t").trials) == 4
     out = again(*RESUME, "hydra.sweep.dir=t")
-    assert (
-        "4 of 4 trials have ended; nothing left to do. For more, set hydra.sweeper.n_trials=8\n"
-        in out.stdout
-    )
+    done = "4 of 4 trials have ended; nothing left to do. For more, set hydra.sweeper.n_trials=8\n"
+    assert done in out.stdout
     assert out.stdout.splitlines()[-1].endswith("hydra.sweep.dir=t")
 
 
@@ -310,10 +306,8 @@ def test_the_resume_command_names_another_primary_config(app: App, flags: list[s
     app.write("other.yaml", "x: 2.0\ny: 1\n")
     out = app.sweep(*flags, "x=interval(0.0,1.0)", "hydra.sweeper.n_trials=1")
     last = out.stdout.splitlines()[-1].partition("resume with: ")[2]
-    assert (
-        last
-        == f"python app.py {' '.join(flags)} --multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
-    )
+    resume = "--multirun hydra/sweeper=optuna_async hydra.sweep.dir=s"
+    assert last == f"python app.py {' '.join(flags)} {resume}"
     out = app(*shlex.split(last)[2:], "hydra.sweeper.n_trials=2")
     assert (out.code, numbers(app)) == (0, [1]), out.text
 
@@ -332,7 +326,7 @@ def test_any_value_of_a_config_is_stored_and_compared(app: App) -> None:
     for trials in (1, 2):
         out = app.sweep("x=interval(-5.0,5.0)", f"hydra.sweeper.n_trials={trials}")
         assert out.code == 0, out.text
-        kept = yaml.safe_load((app.folder / "s" / "sweep.yaml").read_text())["config"]
+        kept = yaml.safe_load((app.folder / "s" / SWEEP).read_text())["config"]
         assert before is None or repr(kept) == repr(before)
         before = kept
     assert kept["text"] == "1e3 or so: #1"

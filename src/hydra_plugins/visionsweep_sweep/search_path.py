@@ -1,4 +1,4 @@
-"""Where `visionsweep train` finds its configs. Imported at every start of Hydra, so it is small."""
+"""The config search path of `visionsweep train`. Small, since every start of Hydra imports it."""
 
 from pathlib import Path
 
@@ -19,11 +19,12 @@ class OwnConfigs(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Put `conf/` before the packaged configs, and register their schema.
 
-        Raises `ConfigError` if `conf/` seems to be that of another program.
+        Raises `ConfigError` if `conf/` seems to belong to another program.
         """
         if not any(element.path == PACKAGED for element in search_path.get_path()):
             return
-        import visionsweep.config.schema  # noqa: F401 - other apps need not know it
+        # Imported here, since other apps do not need it.
+        import visionsweep.config.schema  # noqa: F401
 
         own = Path("conf").absolute()
         if own.is_dir():
