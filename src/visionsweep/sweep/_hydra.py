@@ -42,7 +42,7 @@ def create_distribution(override: Override) -> BaseDistribution | str:
 
 
 def get_singletons() -> Any:
-    """Return the state of Hydra's singletons (plugins, configs in the store) for another process."""
+    """Return the state of Hydra's singletons (plugins, stored configs) for another process."""
     return Singleton.get_state()
 
 

@@ -37,7 +37,7 @@ def trial_seed(seed: int, number: int) -> int:
 
 
 def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
-    """Return a function that makes the sampler of a trial. Raises `ConfigError` for bad settings."""
+    """Return a function that makes a trial's sampler. Raises `ConfigError` for bad settings."""
     from optuna.samplers import RandomSampler
 
     if is_grid(config):  # draws nothing: every parameter is given
@@ -46,7 +46,7 @@ def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
     if "seed" not in config:  # a sampler of the user
         return lambda number: make()
     if config["_target_"] == _QMC:
-        # One scrambled sequence for the whole sweep; only parameters outside it depend on the trial.
+        # One scrambled sequence for the whole sweep; only parameters outside it use the trial.
         if config.get("independent_sampler") is not None:
             return lambda number: make(seed=seed)
         return lambda number: make(

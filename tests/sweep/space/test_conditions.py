@@ -106,9 +106,8 @@ def test_a_fixed_child_has_no_condition() -> None:
     space = parse_space(CONDITIONAL, None, ["optim.momentum=0.9"])
     assert "optim.momentum" not in distributions(space)
     assert space.overrides({"loss": "focal"}) == ("loss=focal", "optim.momentum=0.9")
-    assert space.dimensions[-2] == Dimension(
-        "warm", CategoricalDistribution([5])
-    )  # its condition holds
+    # the condition of `warm` holds
+    assert space.dimensions[-2] == Dimension("warm", CategoricalDistribution([5]))
 
 
 def test_a_sweep_on_the_command_line_keeps_the_condition() -> None:

@@ -94,9 +94,7 @@ def upstream_jobs(parsed: Any, trials: list[optuna.Trial]) -> list[tuple[str, ..
 
 @pytest.mark.parametrize("arguments", OVERRIDES.values(), ids=OVERRIDES)
 def test_command_line_as_upstream(arguments: list[str]) -> None:
-    random.seed(
-        arguments[0] if arguments else 0
-    )  # a shuffled order is drawn from the override's text
+    random.seed(arguments[0] if arguments else 0)  # the order of shuffle(...) depends on it
     expected = upstream(arguments)
     space = parse_space(None, None, arguments)
     assert (distributions(space), space.fixed, list(space.fixed_overrides)) == expected
@@ -118,7 +116,7 @@ def test_yaml_as_upstream(arguments: list[str]) -> None:
     assert (distributions(space), space.fixed, list(space.fixed_overrides)) == expected
 
 
-def test_yaml_values_that_are_no_strings() -> None:
+def test_yaml_values_that_are_not_strings() -> None:
     params = yaml.safe_load(
         "{a: 1, b: 0.001, c: true, d: [1, 'x y', false], e: 'choice(1,2)', 'f': [], g: -1.5e-7}"
     )
@@ -146,7 +144,7 @@ def test_interpolations_of_params_are_resolved() -> None:
         parse_space(config.bad, None, [])
 
 
-def test_command_line_over_params() -> None:
+def test_the_command_line_replaces_params() -> None:
     params = {"a": "1,2", "b": "interval(0,1)", "c": "3,4", "d": 5}
     arguments = ["c=9", "b=tag(log,interval(1,2))", "e=x,y"]
     space = parse_space(params, None, arguments)
@@ -159,8 +157,8 @@ def test_command_line_over_params() -> None:
     assert space.fixed == {"d": "5", "c": "9"}
 
 
-def test_sweep_after_a_plain_value_counts() -> None:
-    # Meant deviation: upstream keeps a=1 and drops the sweep without a word.
+def test_a_sweep_replaces_an_earlier_plain_value() -> None:
+    # Intended difference: upstream keeps a=1 and silently drops the sweep.
     space = parse_space({"a": 1}, None, ["a=1,2"])
     assert (distributions(space), space.fixed) == ({"a": CategoricalDistribution([1, 2])}, {})
 
@@ -266,7 +264,7 @@ def test_choices_round_trip(values: list[Any], quote: Quote, seed: int) -> None:
 @given(st.lists(st.text("ab \\()[]{}:=,\t", min_size=1), min_size=2, max_size=4, unique=True))
 @SOME
 def test_escaped_choices_round_trip(values: list[str]) -> None:
-    # Meant deviation: upstream takes the escapes away, and a\,b becomes a sweep inside of a job.
+    # Intended difference: upstream loses the escapes, so that a job reads a\,b as a sweep.
     escaped = ["".join(c if c in "ab" else f"\\{c}" for c in value) for value in values]
     for form in (f"x={','.join(escaped)}", f"x=choice({','.join(escaped)})"):
         space = parse_space(None, None, [form])
