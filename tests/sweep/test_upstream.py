@@ -218,12 +218,6 @@ def test_several_objectives(app: App, both: Both) -> None:
 
 
 @pytest.mark.slow
-def test_the_best_of_equal_ones_is_the_first(app: App, both: Both) -> None:
-    app.task = lambda cfg: 1.0
-    assert_equal(*both("x=interval(-5.0,5.0)", "hydra.sweeper.direction=maximize"))
-
-
-@pytest.mark.slow
 def test_failures(app: App, both: Both) -> None:
     def task(cfg: DictConfig) -> float:
         if HydraConfig.get().job.num % 2:
@@ -246,60 +240,6 @@ def test_a_grid_is_the_same_set_in_order(both: Both) -> None:
     assert sorted(ours.overrides) == sorted(theirs.overrides)
     assert ours.overrides == [(f"x={x}", f"y={y}") for x in (1, 2) for y in (0.5, 1.0)]
     assert ours.study.best_value == theirs.study.best_value
-
-
-@pytest.mark.slow
-def test_a_shuffled_list_keeps_its_order(app: App, both: Both) -> None:
-    """Upstream shuffles at each start, so a resumed sweep would have another space."""
-    theirs, ours = both("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", n_trials=1)
-    for key in ("x", "mode"):
-        (one,), (other,) = (
-            [t.distributions[key].choices for t in run.study.trials] for run in (theirs, ours)
-        )  # type: ignore[attr-defined]
-        assert sorted(one) == sorted(other)
-    app.sweep("x=shuffle(range(-5, 5))", "mode=shuffle(a,b,c)", "hydra.sweeper.n_trials=1")
-    assert app.study().trials[0].distributions == ours.study.trials[0].distributions
-
-
-@pytest.mark.slow
-def test_yaml_values_keep_their_types(app: App, both: Both) -> None:
-    """Upstream writes `None`, which Hydra reads as a string, and accepts no plain null."""
-    app.extend(hydra={"sweeper": {"params": {"z": [1, None], "y": True}}})
-    theirs, ours = both(n_trials=1)
-    assert (theirs.configs[0]["z"], ours.configs[0]["z"]) == ([1, "None"], [1, None])
-    assert theirs.configs[0]["y"] is ours.configs[0]["y"] is True
-    app.extend(hydra={"sweeper": {"params": {"z": None, "y": 2}}})
-    assert "not Optional" in app("--multirun", "hydra/sweeper=optuna").stderr
-    app.sweep("hydra.sweeper.n_trials=1")
-    assert app.configs[0]["z"] is None
-
-
-@pytest.mark.slow
-def test_a_sweep_replaces_an_earlier_plain_value(both: Both) -> None:
-    """Upstream keeps the earlier plain value and silently drops the sweep."""
-    theirs, ours = both("x=7", "x=1,2", n_trials=1)
-    assert theirs.overrides == [("x=7",)]
-    assert ours.overrides[0] in [("x=1",), ("x=2",)]
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings(r"ignore:extend_list\(...\) is deprecated:UserWarning")
-def test_a_list_is_extended(both: Both) -> None:
-    """Upstream replaces the list by the new elements."""
-    theirs, ours = both("numbers=extend_list(3)", n_trials=1)
-    assert theirs.configs[0]["numbers"] != [1, 2, 3]
-    assert ours.configs[0]["numbers"] == [1, 2, 3]
-
-
-@pytest.mark.slow
-def test_glob_over_a_group(app: App) -> None:
-    """Upstream raises an AssertionError."""
-    assert (
-        app("--multirun", "hydra/sweeper=optuna", "db=glob(*)", "hydra.sweeper.n_trials=1").code
-        == 1
-    )
-    assert app.sweep("db=glob(*)", "hydra.sweeper.n_trials=1").code == 0
-    assert app.study().trials[0].distributions["db"].choices == ("mysql", "postgresql", "sqlite")  # type: ignore[attr-defined]
 
 
 @pytest.mark.slow
