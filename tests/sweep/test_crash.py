@@ -414,7 +414,8 @@ def test_the_app_of_the_documentation_runs_as_printed(tmp_path: Path) -> None:
     for trial in study.trials:
         x, epochs = trial.params["+x"], max(trial.intermediate_values)
         assert trial.value == pytest.approx(-((x - 2) ** 2) - 1 / epochs)
-        assert (trial.state == TrialState.COMPLETE) == (epochs == 10)
+        # The app does not say how long a trial is, so one may also be pruned at its last epoch.
+        assert trial.state != TrialState.COMPLETE or epochs == 10
     assert_nothing_is_left(tmp_path)
     again = command.text.splitlines()[-2].partition("with: python app.py ")[2]
     assert (
