@@ -331,11 +331,15 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
         photos = "data=image_folder data.root=photos data.image_size=16"
         quick = f"name={name} tracking=none trainer.epochs=2"
         run_readme(f"python train.py {photos} {quick}", tmp_path)
+    samples = 0
     for command in commands:
         run_readme(command, tmp_path)
-    with (tmp_path / "submission.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["ImageID"] for row in rows] == ["3.png", "1.png", "0.png", "2.png"]
+        if "sample=" in command:
+            samples += 1
+            with (tmp_path / "submission.csv").open() as stream:
+                rows = list(csv.DictReader(stream))
+            assert [row["ImageID"] for row in rows] == ["3.png", "1.png", "0.png", "2.png"]
+    assert samples
 
 
 def run_readme(command: str, directory: Path) -> None:

@@ -342,6 +342,7 @@ def assert_resumes(app: App, command: Command) -> None:
     assert repeats(app.folder / "s" / "0" / "epochs.log", trials[0]) <= 1
 
 
+@pytest.mark.slow
 def test_a_second_controller_is_refused_and_ctrl_c_ends_the_first(app: App) -> None:
     command = long_sweep(app)
     for dry in ((), ("hydra.sweeper.n_trials=9",)):  # in this process: another one all the same
