@@ -59,10 +59,8 @@ def resume(directory: Path, *arguments: str) -> None:
     assert done.returncode == 0, out + err
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_after_the_batch_and_names_the_resume_command(
     tmp_path: Path, number: int, code: int
 ) -> None:

@@ -267,30 +267,22 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, .
     return comparable(trials)
 
 
-FAST = Counter(controller=1, worker=1)
 MANY = Counter(start=1, controller=1, worker=2, all=1)
 
 
-@pytest.mark.parametrize(
-    ("seed", "kills"),
-    [(0, FAST), *(pytest.param(seed, MANY, marks=pytest.mark.slow) for seed in range(1, 6))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_with_one_worker_the_study_equals_the_uninterrupted_one(
-    app: App, uninterrupted: list[tuple[Any, ...]], seed: int, kills: Counter[str]
+    app: App, uninterrupted: list[tuple[Any, ...]], seed: int
 ) -> None:
-    losses = crash_until_done(
-        app.folder, (*SWEEP, "hydra.sweeper.n_jobs=1"), random.Random(seed), kills
-    )
+    arguments = (*SWEEP, "hydra.sweeper.n_jobs=1")
+    losses = crash_until_done(app.folder, arguments, random.Random(seed), MANY)
     assert comparable(assert_whole(app.folder, losses)) == uninterrupted
 
 
-@pytest.mark.parametrize(
-    ("seed", "kills"),
-    [pytest.param(seed, MANY, marks=pytest.mark.slow) for seed in range(1, 7)],
-)
-def test_with_two_workers_nothing_is_lost_and_nothing_twice(
-    app: App, seed: int, kills: Counter[str]
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_with_two_workers_nothing_is_lost_and_nothing_twice(app: App, seed: int) -> None:
     arguments = (
         *SWEEP,
         "hydra.sweeper.n_jobs=2",
@@ -302,7 +294,7 @@ def test_with_two_workers_nothing_is_lost_and_nothing_twice(
         for a in arguments
         if a not in ("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1")
     )
-    losses = crash_until_done(app.folder, arguments, random.Random(100 + seed), kills)
+    losses = crash_until_done(app.folder, arguments, random.Random(100 + seed), MANY)
     assert_whole(app.folder, losses)
 
 
