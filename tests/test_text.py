@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from visionsweep.text import counted, duration_text, mask_passwords, objective_text, params_text
+from visionsweep.text import (
+    counted,
+    duration_text,
+    first_line,
+    is_masked,
+    mask_passwords,
+    masked,
+    objective_text,
+    params_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +70,43 @@ def test_counted() -> None:
         ("postgresql://me:secret@lab/db", "postgresql://me:***@lab/db"),
         ("a 'https://x:p@y.z' b", "a 'https://x:***@y.z' b"),
         ("postgresql+psycopg://me:s@e:c@lab:5432/db", "postgresql+psycopg://me:***@lab:5432/db"),
-        ("sqlite:///a@b.db", "sqlite:///a@b.db"),
-        ("me@lab and no URL", "me@lab and no URL"),
+        ("mysql://u:p/w:2@host/db", "mysql://u:***@host/db"),
+        ("postgresql://u:p,w'x]@host/db", "postgresql://u:***@host/db"),
+        ("[a=http://h:80,b='mysql://u:p@h/d',c=1]", "[a=http://h:80,b='mysql://u:***@h/d',c=1]"),
+        ("http://u:a://b@host", "http://u:***@host"),
+        ("redis://:secret@host", "redis://:***@host"),
+        ("['http://u:p@h','http://v:q@i']", "['http://u:***@h','http://v:***@i']"),
+        ("https://token@lab, https://token:@lab", "https://***@lab, https://***@lab"),
+        ("'postgresql:///d?sslpassword=s3c&a=b'", "'postgresql:///d?sslpassword=***&a=b'"),
+        ("http://lab?access_token=s3c'x", "http://lab?access_token=***"),
+        ("host=lab password=s3c dbname=d", "host=lab password=*** dbname=d"),
+        ("http://u:${oc.env:PW,s3c}@lab", "http://u:***@lab"),  # a default is no secret's name
     ],
 )
-def test_passwords_of_urls_are_masked(text: str, masked: str) -> None:
+def test_passwords_are_masked(text: str, masked: str) -> None:
     assert mask_passwords(text) == masked
+    assert mask_passwords(masked) == masked
+    assert is_masked(masked)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sqlite:///a@b.db",
+        "me@lab and no URL",
+        "http://host:5000 and me@lab",
+        "postgresql://me@lab/db",  # a database may need no password
+        "http://${oc.env:USER}:${oc.env:PW}@lab?token=${oc.env:TOKEN}",
+        "http://${oc.env:TOKEN}@lab",
+        "model.num_tokens=3",
+    ],
+)
+def test_text_without_a_password_stays(text: str) -> None:
+    assert mask_passwords(text) == text
+    assert not is_masked(text)
+
+
+def test_masking_reaches_into_containers_and_errors() -> None:
+    found = masked({"a": ["http://u:p@h", 1], "b": {"c": ("x", None)}})
+    assert found == {"a": ["http://u:***@h", 1], "b": {"c": ["x", None]}}
+    assert first_line(ValueError("no http://u:p@h\nmore")) == "no http://u:***@h"

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from visionsweep.text import mask_passwords
+
 _PROGRAMS = ("visionsweep", "python -m visionsweep")
 # Hydra's flags that say which config it reads
 _CONFIG_FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
@@ -52,5 +54,5 @@ def program() -> str:
 
 def fail(message: str) -> NoReturn:
     """End the process with one line and exit code 1."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
+    print(f"error: {mask_passwords(message)}", file=sys.stderr)  # noqa: T201 - the terminal is where this belongs
     raise SystemExit(1)

@@ -6,13 +6,31 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# A password may contain what ends a URL elsewhere, such as a comma.
-_URL = re.compile(r"[A-Za-z][\w+.-]*://(?:(?:(?!://)[^\s@])*@)?[^\s'\",\]]+")
+MASK = "***"
+
+# `scheme://USER:PASSWORD@`. A password may hold what ends a URL elsewhere, such as "@", "/" and
+# ",": it reaches to the last "@" before a space or the next URL of a list.
+_LOGIN = re.compile(
+    r"""(?<![\w+.-])(?P<scheme>[A-Za-z][\w+.-]{0,40})://(?P<user>(?:\$\{[^{}\s]*\}|[^\s:/@'"])*)
+    (?: :(?P<password>(?:(?!(?<=[,;'"=(\[{])[A-Za-z][\w+.-]{0,40}://)\S)*) )?@""",
+    re.VERBOSE,
+)
+# `?password=...` of a URL, and `password=...` of a libpq or ODBC string.
+_NAMED = re.compile(
+    r"""((?:[?&;][\w.-]*(?:passw(?:or)?d|pwd|token|secret|credential|signature|(?:api|access)_?key|
+    odbc_connect)[\w.-]*|\bpassw(?:or)?d)\s?=\s?)((?:[^\s&;'"]|['"](?=\w))+)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_DATABASES = ("postgres", "mysql", "mariadb", "mssql", "oracle")
+_REFERENCE = re.compile(r"(?:\$\{[^{},]*\})+")  # ${oc.env:PASSWORD} is no secret
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message; the name of its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message; the name of its type if it has none.
+
+    Passwords are masked: a driver may quote the address that it was given.
+    """
+    return mask_passwords((str(error).strip() or type(error).__name__).splitlines()[0])
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -84,19 +102,40 @@ def counted(number: int, noun: str) -> str:
 
 
 def mask_passwords(text: str) -> str:
-    """Return `text` with the password of every URL in it as ``***``."""
-    return _URL.sub(lambda match: _mask(match[0]), text) if "@" in text else text
+    """Return `text` with every password in it as ``***``, and a token that stands for a user.
+
+    Knows ``scheme://user:password@host``, ``https://token@host`` and ``?password=...``. An
+    interpolation such as ``${oc.env:PASSWORD}`` stays. Masking twice changes nothing.
+    """
+    if "://" in text:
+        text = _LOGIN.sub(_mask_login, text)
+    return _NAMED.sub(_mask_named, text) if "=" in text else text
 
 
-def _mask(url: str) -> str:
-    if "@" not in url:
-        return url
-    from sqlalchemy.engine import make_url  # here, since few commands need it
-    from sqlalchemy.exc import ArgumentError
+def masked(value: Any) -> Any:
+    """Return `value` with the passwords in all of its texts masked, in mappings and lists too."""
+    if isinstance(value, str):
+        return mask_passwords(value)
+    if isinstance(value, Mapping):
+        return {key: masked(item) for key, item in value.items()}
+    return [masked(item) for item in value] if isinstance(value, list | tuple) else value
 
-    try:
-        parsed = make_url(url)
-        # Rendering would escape an "@" in the path of an SQLite file.
-        return url if parsed.password is None else parsed.render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url)
+
+def is_masked(text: str) -> bool:
+    """Return whether `text` lacks a password that `mask_passwords` took out."""
+    return f"{MASK}@" in text or f"={MASK}" in text
+
+
+def _mask_login(match: re.Match[str]) -> str:
+    scheme, user, password = match.group("scheme", "user", "password")
+    if password and _REFERENCE.fullmatch(password):
+        return match[0]
+    if password:
+        return f"{scheme}://{user}:{MASK}@"
+    # A database may need no password. Elsewhere a user without one is a token.
+    is_token = user and not scheme.startswith(_DATABASES) and not _REFERENCE.fullmatch(user)
+    return f"{scheme}://{MASK}@" if is_token else match[0]
+
+
+def _mask_named(match: re.Match[str]) -> str:
+    return match[0] if _REFERENCE.fullmatch(match[2]) else f"{match[1]}{MASK}"

@@ -8,7 +8,6 @@ import pytest
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.journal import Journal
-from visionsweep.text import mask_passwords
 from visionsweep.tracking.ack import num_behind
 from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
 
@@ -76,19 +75,6 @@ def test_a_uri_that_mlflow_cannot_use_is_refused(uri, tmp_path):
 def test_the_command_that_opens_mlflow(uri, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert ui_command(uri.format(here=tmp_path)) == command
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("postgresql+psycopg2://u:p/w@host/db", "postgresql+psycopg2://u:***@host/db"),
-        ("postgresql://u:p,w'x]@host/db", "postgresql://u:***@host/db"),
-        ("[a=http://h:80,b='mysql://u:p@h/d',c=1]", "[a=http://h:80,b='mysql://u:***@h/d',c=1]"),
-        ("http://host:5000", "http://host:5000"),
-    ],
-)
-def test_passwords_are_masked(text, masked):
-    assert mask_passwords(text) == masked
 
 
 @pytest.mark.slow

@@ -28,13 +28,16 @@ class OptunaAsyncSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the sweep to its end; exits with 1 if it failed, 130 if it was interrupted."""
         from visionsweep.errors import UserError
+        from visionsweep.masking import mask_logs
         from visionsweep.sweep.command import run_sweep
+        from visionsweep.text import mask_passwords
 
+        mask_logs()
         assert self.config is not None
         try:
             code = run_sweep(self._hydra_context, self.config, self._task_function, arguments)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            print(f"error: {mask_passwords(str(error))}", file=sys.stderr)  # noqa: T201
             raise SystemExit(1) from None
         except KeyboardInterrupt:  # before the sweep handles Ctrl-C itself
             print("interrupted before the first trial", file=sys.stderr)  # noqa: T201

@@ -14,6 +14,7 @@ from visionsweep.cli.arguments import prepare_arguments
 from visionsweep.config.build import allowed_targets
 from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import UserError
+from visionsweep.masking import mask_logs
 from visionsweep.program import command, fail
 from visionsweep.rundir.result import Objective
 from visionsweep.sweep.trial import current_trial
@@ -27,6 +28,7 @@ def main(arguments: list[str]) -> int:
 
     Our own bugs keep their traceback. With HYDRA_FULL_ERROR=1, Hydra's errors keep theirs too.
     """
+    mask_logs()
     sys.argv[1:] = prepare_arguments(arguments)
     run_hydra = hydra.main(CONFIGS, "config", execution_whitelist=allowed_targets())(run_experiment)
     before = os.environ.get(FULL_ERROR)

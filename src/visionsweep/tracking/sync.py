@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.masking import mask_logs
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
 from visionsweep.text import first_line
@@ -40,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="only show what is missing")
     args = parser.parse_args(argv)
+    mask_logs()
     logging.basicConfig(format="%(message)s")
+    logging.captureWarnings(True)
     prepare_environment()
     try:
         return max(

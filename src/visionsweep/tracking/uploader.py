@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from visionsweep.masking import mask_logs
 from visionsweep.text import first_line
 from visionsweep.tracking.ack import num_behind
 
@@ -48,7 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _exit)
+    mask_logs()
     logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.captureWarnings(True)
     report = _reporter(_claim_stdout())
     prepare_environment()
 

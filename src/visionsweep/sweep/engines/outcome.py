@@ -10,7 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from visionsweep.errors import UserError, is_out_of_memory
 from visionsweep.sweep.engines.engine import Ended, Job, State
 from visionsweep.sweep.engines.pickling import dumps
-from visionsweep.text import shortened
+from visionsweep.text import mask_passwords, shortened
 
 _MAX_ERROR = 500  # characters of the one line that tables show
 
@@ -33,7 +33,8 @@ class Outcome:
         if state in ("pruned", "stopped"):
             return cls(state, error=one_line(str(error)) or None, exception=error)
         text = "".join(traceback.format_exception(type(error), error, frames))
-        return cls(state, error=_described(error), traceback=text, exception=error)
+        masked = mask_passwords(text)
+        return cls(state, error=_described(error), traceback=masked, exception=error)
 
     def pickled(self, job: Job, started: float, *, keep_job_return: bool) -> bytes:
         """Return the pickled `Ended` for the controller.
@@ -115,5 +116,6 @@ def with_cause(error: Exception) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message of several lines as one, of limited length."""
-    return shortened("; ".join(filter(None, map(str.strip, text.splitlines()))), _MAX_ERROR)
+    """Return a message of several lines as one, of limited length, without passwords."""
+    lines = filter(None, map(str.strip, mask_passwords(text).splitlines()))
+    return shortened("; ".join(lines), _MAX_ERROR)

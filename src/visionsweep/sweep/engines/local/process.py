@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 
+from visionsweep.masking import mask_logs
+
 if TYPE_CHECKING:
     from visionsweep.sweep.engines.engine import Job
 
@@ -35,6 +37,7 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
     """Run jobs until the controller says `exit`. `state_fd`: the file of `worker.start_state`."""
     # The controller handles Ctrl-C. Child processes inherit this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    mask_logs()
     faulthandler.enable()  # on descriptor 2: a crash in C leaves its stack in the job's log
     for descriptor in (connection_fd, state_fd):
         os.set_inheritable(descriptor, False)
