@@ -58,32 +58,53 @@ def test_hidden_files_are_ignored_and_others_counted(
     dataset = load(tmp_path)
     assert dataset.class_names == ["a", "b"]
     assert len(dataset.train) == 2
-    assert "ignored 1 files without an image suffix" in caplog.text
+    assert "left out: .cache/ (hidden), 1 file: .txt (1)" in caplog.text
 
 
-def test_an_empty_class_keeps_its_number(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_without_images_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     make_images(tmp_path / "a", 1, 1)
     (tmp_path / "b").mkdir()
     make_images(tmp_path / "c", 2, 3)
     dataset = load(tmp_path)
-    assert dataset.num_classes == 3
-    assert dataset.train.targets.tolist() == [0, 2, 2]
-    assert "1 of 3 classes have no image: b (3 images in all)" in caplog.text
+    assert dataset.class_names == ["a", "c"]
+    assert dataset.train.targets.tolist() == [0, 1, 1]
+    assert "classes: a, c (1 / 2 images); left out: b/ (no images)" in caplog.text
+
+
+def test_a_class_without_training_images_keeps_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("train/a", "train/c", "test/b"):
+        make_images(tmp_path / place, 1, len(place) + ord(place[-1]))
+    (tmp_path / "train" / "b").mkdir()
+    dataset = load(tmp_path)
+    assert dataset.train.targets.tolist() == [0, 2]
+    assert dataset.test.targets.tolist() == [1]
+    assert "1 of 3 classes have no image: b (2 images in all)" in caplog.text
 
 
 def test_train_and_test_folders_become_the_official_split(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for part, count in (("train", 3), ("test", 1), ("val", 1)):
+    caplog.set_level(logging.INFO)
+    for part, count in (("train", 3), ("test", 1), ("val", 2)):
         for index, name in enumerate(("a", "b")):
             make_images(tmp_path / part / name, count, 50 * index + 10 * len(part))
     dataset = load(tmp_path)
     assert dataset.class_names == ["a", "b"]
-    assert len(dataset.train) == 6
+    assert len(dataset.train) == 6 + 4
+    assert dataset.train.folds == [-1] * 6 + [0] * 4
+    assert dataset.train.ids[6:8] == ["val/a/0.png", "val/a/1.png"]
     assert dataset.test is not None
     assert dataset.test.ids == ["test/a/0.png", "test/b/0.png"]
     assert dataset.test.targets.tolist() == [0, 1]
-    assert "val is not used" in caplog.text
+    assert (
+        "classes: a, b (3 / 3 images); validation: 4 images from val/; test: 2 images from test/"
+        in caplog.text
+    )
 
 
 def test_files_in_train_and_test_are_refused(tmp_path: Path) -> None:
@@ -107,13 +128,6 @@ def test_a_class_only_in_test_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_train_and_val_are_not_classes(tmp_path: Path) -> None:
-    for name in ("train/a", "train/b", "val/a"):
-        make_images(tmp_path / name, 1, len(name))
-    with pytest.raises(DataError, match=r"got train, val\. Set data\.root=.*/train"):
-        load(tmp_path)
-
-
 def test_folders_without_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no class folder; expected at least 2"):
         load(tmp_path)
@@ -121,12 +135,12 @@ def test_folders_without_classes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds 3 images but no class folder"):
         load(tmp_path)
     make_images(tmp_path / "only", 1, 1)
-    with pytest.raises(DataError, match=r"holds only the class folder only"):
+    with pytest.raises(DataError, match=r"holds only images of the class only"):
         load(tmp_path)
     (tmp_path / "other").mkdir()
-    (tmp_path / "only" / "0.png").unlink()
+    (tmp_path / "only" / "0.png").rename(tmp_path / "only" / "0.heic")
     with pytest.raises(
-        DataError, match=r"no image in the class folders of .*expected files named .*\.jpg"
+        DataError, match=r"holds no image, but 1 file: \.heic \(1\); expected at least 2 classes"
     ):
         load(tmp_path)
 

@@ -15,6 +15,7 @@ def test_labels_must_be_in_range() -> None:
             check_labels(torch.tensor(targets), 10, "train")
 
 
-def test_integers_sort_by_value_and_words_by_name() -> None:
+def test_class_order_is_that_of_numbers_and_natural_for_words() -> None:
     assert sorted_class_names(["10", "9", "9", "-2"]) == ["-2", "9", "10"]
-    assert sorted_class_names(["10", "9", "x"]) == ["10", "9", "x"]
+    assert sorted_class_names(["10", "9", "x"]) == ["9", "10", "x"]
+    assert sorted_class_names(["img10", "b", "img2", "B1"]) == ["B1", "b", "img2", "img10"]

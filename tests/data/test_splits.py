@@ -274,3 +274,17 @@ def test_files_that_are_not_a_manifest_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("id,label\n1,2\n")
     with pytest.raises(DataError, match=r"other\.csv is not a split manifest"):
         read_split(tmp_path / "other.csv")
+
+
+def test_the_data_s_own_split_is_used() -> None:
+    targets = np.array([0, 1, 0, 1, 0, 1])
+    train, val = split_indices(targets, None, **FRACTION, seed=1, own_folds=[-1, -1, 0, -1, -1, 0])
+    assert (train.tolist(), val.tolist()) == ([0, 1, 3, 4], [2, 5])
+    folds = [0, 1, 2, 2, 1, -1]
+    train, val = split_indices(targets, None, **(FRACTION | {"fold": 2}), seed=1, own_folds=folds)
+    assert (train.tolist(), val.tolist()) == ([0, 1, 4, 5], [2, 3])
+    for fold in (None, 3):
+        with pytest.raises(ConfigError, match=r"split\.fold: .* one of its folds \(0, 1, 2\)"):
+            split_indices(targets, None, **(FRACTION | {"fold": fold}), seed=1, own_folds=folds)
+    with pytest.raises(DataError, match="none is left for training"):
+        split_indices(targets, None, **FRACTION, seed=1, own_folds=[0] * 6)

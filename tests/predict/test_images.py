@@ -20,10 +20,13 @@ def listing(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_its_images_and_those_below(tmp_path: Path) -> None:
-    touch(tmp_path, "b.png", "sub/a.JPG", "sub/._a.JPG", ".hidden/c.png", "notes.txt")
-    images = find_images(tmp_path, None, None)
+    touch(tmp_path, "b.png", "sub/a.JPG", "sub/._a.JPG", ".hidden/c.png", "notes.txt", "c.heic")
+    touch(tmp_path, "d.heic", "e.avif")
+    images, left_out = find_images(tmp_path, None, None)
+    assert left_out == "3 files: .heic (2), .txt (1)"
     assert [(image.name, image.path) for image in images] == [
         ("b.png", tmp_path / "b.png"),
+        ("e.avif", tmp_path / "e.avif"),
         ("sub/a.JPG", tmp_path / "sub/a.JPG"),
     ]
 
@@ -42,7 +45,7 @@ def test_the_column_of_the_paths(
 ) -> None:
     touch(listing.parent, "x.png")
     listing.write_text(f"{header}\n{row}\n")
-    (image,) = find_images(listing, image_column, None)
+    (image,), _ = find_images(listing, image_column, None)
     assert (image.name, image.path) == ("x.png", listing.parent / "x.png")
 
 
@@ -50,7 +53,7 @@ def test_paths_start_from_the_root_and_keep_their_order(listing: Path) -> None:
     root = listing.parent / "images"
     touch(root, "b, 1.png", "ä/a.png")
     listing.write_text('\ufeffpath\n"b, 1.png"\n\nä/a.png\n', encoding="utf-8")
-    images = find_images(listing, None, root)
+    images, _ = find_images(listing, None, root)
     assert [image.name for image in images] == ["b, 1.png", "ä/a.png"]
     assert all(image.path.is_file() for image in images)
 
@@ -102,5 +105,5 @@ def test_mistakes_of_a_folder(
 
 def test_a_file_name_that_no_csv_can_hold(tmp_path: Path) -> None:
     (tmp_path / "\udcff.png").touch()
-    with pytest.raises(DataError, match=r"^data\.predict: the file name .* is not UTF-8"):
+    with pytest.raises(DataError, match=r"^data\.predict: the name '.*xff.png' in .* is not UTF-8"):
         find_images(tmp_path, None, None)

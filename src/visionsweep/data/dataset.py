@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+ALWAYS_TRAIN = -1
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -28,6 +30,8 @@ class ImageSet:
     targets: Tensor  # (N,) int64
     ids: list[str]  # path or index of each image, for the split manifest and messages
     groups: list[str] | None = None  # images of one group stay on one side of a split
+    # The data's own split: the fold in which an image validates, or ALWAYS_TRAIN.
+    folds: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -1,5 +1,6 @@
 """Image file -> (C, H, W) uint8 array: the decoder of training and prediction."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,9 +13,9 @@ from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import ConfigError, DataError
 
 Fit = Literal["crop", "pad", "stretch"]
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+# Formats that Pillow lists but cannot decode by itself: stubs, films, and PostScript, which runs as
+# a program.
+NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 EXIF_ORIENTATION = 0x0112
 # Shrink by whole factors down to this many times the wanted size, then filter: the default of
 # Pillow's Image.thumbnail, close to filtering the full image in a fraction of the time.
@@ -27,6 +28,16 @@ class UnreadableImageError(DataError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot read {path} ({reason})")
         self.reason = reason
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that Pillow decodes, in lower case with their dot."""
+    Image.init()
+    readable = (Image.OPEN.keys() | {"MPO"}) - NO_PICTURES  # an MPO file is opened as a JPEG
+    return frozenset(
+        suffix for suffix, name in Image.registered_extensions().items() if name in readable
+    )
 
 
 def make_preprocessing(image_size: int | Sequence[int], channels: int, fit: str) -> Preprocessing:

@@ -1,18 +1,22 @@
-"""Images in one folder per class: root/CLASS/**/IMAGE, or root/{train,test}/CLASS/**/IMAGE."""
+"""Images in one folder per class: root/CLASS/**/IMAGE, or root/{train,validation,test}/CLASS/..."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import ImageDataset
-from visionsweep.data.decode import IMAGE_SUFFIXES, Fit, make_preprocessing
+from visionsweep.data.decode import Fit, image_suffixes, make_preprocessing
+from visionsweep.data.folders import Layout, class_folders, explain_left_out, find_layout
 from visionsweep.data.image_files import (
     ImageFiles,
     check_disjoint,
-    find_images_below,
+    explain_others,
     load_files,
-    refuse_unreadable,
+    require_unicode,
+    scan_folders,
+    with_validation,
 )
 from visionsweep.data.labels import warn_empty_classes
 from visionsweep.data.paths import require_folder
@@ -21,7 +25,7 @@ from visionsweep.text import did_you_mean
 
 logger = logging.getLogger(__name__)
 
-PART_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+MAX_SHOWN_CLASSES = 10
 
 
 def load_image_folder(
@@ -33,28 +37,26 @@ def load_image_folder(
     cache_dir: str | None = None,
     flips: bool = True,
 ) -> ImageDataset:
-    """Return the images below `root`, classes in the order of their folders' names.
+    """Return the images below `root`, classes in the natural order of their folders' names.
 
-    If root/train and root/test hold class folders, test is the official test split. A class folder
-    without an image keeps its number and causes a warning. Raises DataError if there is no image,
-    or if a file is in both parts.
+    A validation and a test folder beside the training folder are those parts of the data. Raises
+    DataError if there is no image, or if a file is in training and test.
     """
     preprocessing = make_preprocessing(image_size, channels, fit)
     folder = require_folder("data.root", root, "the folder with one subfolder per class")
-    train_folder, test_folder = _find_parts(folder)
-    class_names = [path.name for path in _sub_folders(train_folder)]
-    if len(class_names) < 2:
-        raise DataError(_explain_no_classes(train_folder, class_names))
-    train_files = _list_files(folder, train_folder, class_names)
-    if test_folder is not None:
-        test_files = _list_files(folder, test_folder, class_names)
-        check_disjoint(train_files, test_files, "data.root")
+    layout = find_layout(folder)
+    class_names, files = _find_files(folder, layout)
+    if "test" in files:
+        check_disjoint(files["train"], files["test"], "data.root")
+    train_files = files["train"]
+    if "validation" in files:
+        train_files = with_validation(train_files, files["validation"])
     train, bad = load_files(train_files, preprocessing, on_bad_image, cache_dir)
-    warn_empty_classes(class_names, train.targets, str(train_folder))
+    warn_empty_classes(class_names, train.targets, str(folder))
     test = None
-    if test_folder is not None:
-        test, test_bad = load_files(test_files, preprocessing, on_bad_image, cache_dir)
-        warn_empty_classes(class_names, test.targets, str(test_folder))
+    if "test" in files:
+        test, test_bad = load_files(files["test"], preprocessing, on_bad_image, cache_dir)
+        warn_empty_classes(class_names, test.targets, f"{folder} (test)")
         bad = bad + test_bad
     return ImageDataset(
         name=folder.name,
@@ -67,73 +69,103 @@ def load_image_folder(
     )
 
 
-def _sub_folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(
-            path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-        )
-    except OSError as error:
-        refuse_unreadable("data.root", error)
+def _find_files(root: Path, layout: Layout) -> tuple[list[str], dict[str, ImageFiles]]:
+    """Return the names of the classes, and the files of each part; log what was found."""
+    parts = {"train": layout.train, "validation": layout.validation, "test": layout.test}
+    folders = {
+        part: class_folders(folder, without=layout.others)
+        for part, folder in parts.items()
+        if folder is not None
+    }
+    _check_classes(root, folders)
+    # All at once: an image that is reached through a link belongs to the part in which it lies.
+    places = [(part, name) for part, classes in folders.items() for name in classes]
+    found = scan_folders("data.root", [folders[part][name] for part, name in places])
+    images = dict(zip(places, found.of_folder, strict=True))
+    class_names = [
+        name for name in folders["train"] if any(images.get((part, name)) for part in folders)
+    ]
+    if len(class_names) < 2:
+        raise DataError(_explain_no_classes(layout.train, class_names, found.others))
+    files = {part: _files_of(part, class_names, images, root) for part in folders}
+    for part, part_files in files.items():
+        if not part_files.paths:
+            raise DataError(
+                f"data.root: no image in the class folders of {parts[part]}; "
+                "add some, or rename or remove the folder"
+            )
+    without_images = set(folders["train"]) - set(class_names)
+    left_out = [f"{name}/ (no images)" for name in sorted(without_images)]
+    left_out += explain_left_out(layout, root)
+    _log_found(root, layout, files, class_names, [*left_out, explain_others(found.others)])
+    return class_names, files
 
 
-def _find_parts(folder: Path) -> tuple[Path, Path | None]:
-    """Return the folder with the classes for training, and that of the test split if any."""
-    names = {path.name for path in _sub_folders(folder)}
-    if (
-        not names
-        or not names <= PART_NAMES
-        or not all(_sub_folders(folder / name) for name in names)
-    ):
-        return folder, None
-    if not {"train", "test"} <= names:
-        raise DataError(
-            f"data.root: expected class folders, or train and test, in {folder}, "
-            f"got {', '.join(sorted(names))}. Set data.root={folder / min(names)} to use that part"
-        )
-    unused = sorted(names - {"train", "test"})
-    if unused:
-        logger.warning(
-            "%s is not used: validation is split off train (split.val_fraction)", folder / unused[0]
-        )
-    return folder / "train", folder / "test"
+def _check_classes(root: Path, folders: Mapping[str, Mapping[str, Path]]) -> None:
+    for part, classes in folders.items():
+        unknown = sorted(classes.keys() - folders["train"].keys())
+        if unknown:
+            raise DataError(
+                f"data.root: class {unknown[0]} of the {part} images in {root} is not among the "
+                f"{len(folders['train'])} classes of the training images; rename or remove the "
+                f"folder{did_you_mean(unknown[0], folders['train'])}"
+            )
 
 
-def _explain_no_classes(folder: Path, class_names: Sequence[str]) -> str:
-    if class_names:
-        found = f"only the class folder {class_names[0]}"
-    else:
-        num_images = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
-        found = f"{num_images:,} images but no class folder" if num_images else "no class folder"
-    return (
-        f"data.root: {folder} holds {found}; expected at least 2: {folder}/CLASS/IMAGE. "
-        "Sort the images into folders, or list them with data=csv"
-    )
-
-
-def _list_files(root: Path, folder: Path, class_names: Sequence[str]) -> ImageFiles:
+def _files_of(
+    part: str,
+    class_names: Sequence[str],
+    images: Mapping[tuple[str, str], Sequence[Path]],
+    root: Path,
+) -> ImageFiles:
     """Return the images of a part, by class and then by path; ids are relative to `root`."""
-    unknown = sorted({path.name for path in _sub_folders(folder)} - set(class_names))
-    if unknown:
-        raise DataError(
-            f"data.root: class {unknown[0]} of {folder} is not among the {len(class_names)} classes"
-            f" of train; rename or remove the folder{did_you_mean(unknown[0], class_names)}"
-        )
     paths: list[Path] = []
     targets: list[int] = []
-    num_others = 0
     for target, name in enumerate(class_names):
         # Archives drop empty folders; a class without test images only causes a warning.
-        found, others = (
-            find_images_below("data.root", folder / name) if (folder / name).exists() else ([], 0)
-        )
-        paths += found
-        targets += [target] * len(found)
-        num_others += others
-    if not paths:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(
-            f"data.root: no image in the class folders of {folder}; expected files named {suffixes}"
-        )
-    if num_others:
-        logger.info("%s: ignored %s files without an image suffix", folder, f"{num_others:,}")
+        of_class = images.get((part, name), ())
+        paths += of_class
+        targets += [target] * len(of_class)
+    for path in paths:
+        require_unicode("data.root", path)
     return ImageFiles(paths, [path.relative_to(root).as_posix() for path in paths], targets)
+
+
+def _log_found(
+    root: Path,
+    layout: Layout,
+    files: Mapping[str, ImageFiles],
+    class_names: Sequence[str],
+    left_out: Sequence[str],
+) -> None:
+    """Log one line: the classes with their images, the other parts, what is left out."""
+    counts = Counter(files["train"].targets)
+    if len(class_names) > MAX_SHOWN_CLASSES:
+        shown = ", ".join(class_names[:MAX_SHOWN_CLASSES])
+        total = len(files["train"].paths)
+        pieces = [f"{len(class_names)} classes: {shown}, ... ({total:,} images)"]
+    else:
+        of_each = " / ".join(f"{counts[target]:,}" for target in range(len(class_names)))
+        pieces = [f"classes: {', '.join(class_names)} ({of_each} images)"]
+    for part, folder in (("validation", layout.validation), ("test", layout.test)):
+        if folder is not None:
+            where = folder.relative_to(root).as_posix()
+            pieces.append(f"{part}: {len(files[part].paths):,} images from {where}/")
+    if left_out := [reason for reason in left_out if reason]:
+        pieces.append(f"left out: {', '.join(left_out)}")
+    logger.info("%s", "; ".join(pieces))
+
+
+def _explain_no_classes(folder: Path, class_names: Sequence[str], others: Counter[str]) -> str:
+    if class_names:
+        found = f"only images of the class {class_names[0]}"
+    else:
+        suffixes = image_suffixes()
+        num_images = sum(path.suffix.lower() in suffixes for path in folder.iterdir())
+        found = f"{num_images:,} images but no class folder" if num_images else "no class folder"
+        if others:
+            found = f"no image, but {explain_others(others)}"
+    return (
+        f"data.root: {folder} holds {found}; expected at least 2 classes: {folder}/CLASS/IMAGE. "
+        "Sort the images into folders, or list them with data=csv"
+    )

@@ -28,11 +28,17 @@ def check_labels(targets: Tensor, num_classes: int, where: str) -> None:
 
 
 def sorted_class_names(labels: Iterable[str]) -> list[str]:
-    """Return the distinct labels in class order: by value if all are integers, else by name."""
-    names = sorted(set(labels))
+    """Return the distinct labels in class order: by value if all are integers, else naturally."""
+    names = set(labels)
     if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in names):
-        names.sort(key=int)
-    return names
+        return sorted(names, key=int)
+    return sorted(names, key=natural_key)
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a sort key by which ``img2`` comes before ``img10``."""
+    pieces = re.split(r"([0-9]+)", name)
+    return [(int(piece), "") if piece.isdecimal() else (0, piece) for piece in pieces], name
 
 
 def warn_empty_classes(class_names: Sequence[str], targets: Tensor, where: str) -> None:

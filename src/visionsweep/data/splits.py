@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from visionsweep.data.dataset import ImageDataset, ImageSet
+from visionsweep.data.dataset import ALWAYS_TRAIN, ImageDataset, ImageSet
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.rundir.atomic import atomic_write
 from visionsweep.rundir.layout import SPLIT
@@ -40,13 +40,22 @@ def split_indices(
     num_folds: int,
     seed: int,
     class_names: Sequence[str] | None = None,
+    own_folds: Sequence[int] | None = None,
 ) -> tuple[Indices, Indices]:
     """Return sorted indices for training and validation: disjoint, complete, stratified by class.
 
     Validation is fold `fold` of `num_folds` if `fold` is set, else the share `val_fraction`. No
     group lies on both sides. A class of one image or one group stays in training. The result
     depends only on the arguments. Raises DataError if a side would be empty.
+
+    If the data brings its own split, `own_folds`, that is used instead: fold `fold` of it, or its
+    only one.
     """
+    if own_folds is not None:
+        is_val = _own_validation(own_folds, fold)
+        train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+        _warn_missing_classes(np.asarray(targets), train, val, class_names)
+        return train, val
     _check_settings(val_fraction, fold, num_folds, seed)
     targets = np.asarray(targets, dtype=np.int64)
     rng = np.random.default_rng(seed)
@@ -67,8 +76,29 @@ def split_indices(
             f"{len(train):,} for training and {len(val):,} for validation. Change split.*, or add "
             f"images: a class needs 2{'' if groups is None else ' groups'} to be on both sides"
         )
-    _warn_missing_classes(targets, train, val, class_names)
+    why = "a class of one image or one group stays in training"
+    _warn_missing_classes(targets, train, val, class_names, why)
     return train, val
+
+
+def _own_validation(folds: Sequence[int], fold: int | None) -> npt.NDArray[np.bool_]:
+    """Return the mask (N,) of the validation images of the data's own split."""
+    fold_of = np.asarray(folds)
+    available = sorted(set(fold_of[fold_of != ALWAYS_TRAIN].tolist()))
+    if fold is None and len(available) == 1:
+        fold = available[0]
+    if fold not in available:
+        numbers = ", ".join(map(str, available))
+        raise ConfigError(
+            f"split.fold: the data has its own split; expected one of its folds ({numbers}), "
+            f"got {'null' if fold is None else fold}"
+        )
+    is_val: npt.NDArray[np.bool_] = fold_of == fold
+    if is_val.all():
+        raise DataError(
+            f"split.fold={fold}: every image is in that fold, and none is left for training"
+        )
+    return is_val
 
 
 def _check_settings(val_fraction: float, fold: int | None, num_folds: int, seed: int) -> None:
@@ -192,7 +222,11 @@ def _cover_classes(table: Indices, in_val: npt.NDArray[np.bool_]) -> None:
 
 
 def _warn_missing_classes(
-    targets: Indices, train: Indices, val: Indices, class_names: Sequence[str] | None
+    targets: Indices,
+    train: Indices,
+    val: Indices,
+    class_names: Sequence[str] | None,
+    why: str = "",
 ) -> None:
     counts = np.bincount(targets)
     for part, indices in (("training", train), ("validation", val)):
@@ -206,13 +240,13 @@ def _warn_missing_classes(
             f"{name} ({counts[label]})" for name, label in zip(names, missing, strict=False)
         )
         logger.warning(
-            "split: %d of %d classes have no image in %s: %s%s; "
-            "a class of one image or one group stays in training",
+            "split: %d of %d classes have no image in %s: %s%s%s",
             len(missing),
             int((counts > 0).sum()),
             part,
             shown,
             ", ..." if len(missing) > 5 else "",
+            f"; {why}" if why else "",
         )
 
 

@@ -40,7 +40,9 @@ def run_prediction(arguments: Arguments) -> str:
     from visionsweep.training.predictor import load_predictor
 
     _check_out(arguments)
-    images = find_images(arguments.data.predict, arguments.data.image, arguments.data.root)
+    images, left_out = find_images(
+        arguments.data.predict, arguments.data.image, arguments.data.root
+    )
     template = make_template(images, arguments.sample, arguments.id_column, arguments.label_column)
     device, _ = choose_device(arguments.device, key="device")
     predictors = [load_predictor(run_dir, device) for run_dir in arguments.run]
@@ -65,7 +67,8 @@ def run_prediction(arguments: Arguments) -> str:
     else:
         columns = {template.label: labels} | probability_columns(new_columns, probabilities)
     write_text(arguments.out, render(template, columns))
-    return f"{summarize(labels)}\nwrote {arguments.out}"
+    note = f"left out {left_out}\n" if left_out else ""
+    return f"{note}{summarize(labels)}\nwrote {arguments.out}"
 
 
 def _check_out(arguments: Arguments) -> None:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from visionsweep.data.decode import IMAGE_SUFFIXES
-from visionsweep.data.image_files import find_images_below
+from visionsweep.data.image_files import explain_others, require_unicode, scan_folders
 from visionsweep.data.paths import require_folder
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.table import Table, read_table
@@ -31,11 +30,14 @@ class ImageFile:
     name: str
 
 
-def find_images(source: Path, image_column: str | None, root: Path | None) -> list[ImageFile]:
+def find_images(
+    source: Path, image_column: str | None, root: Path | None
+) -> tuple[list[ImageFile], str]:
     """Return the images of `source`: a folder's, sorted by path, or a CSV file's, in its order.
 
-    ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that
-    they start from. Raises `ConfigError` or `DataError` if there is no image, or one is missing.
+    The text says which files of the folder are left out; it is empty if none is. ``image_column``
+    and ``root`` are for a CSV file: the column of the paths, and the folder that they start from.
+    Raises `ConfigError` or `DataError` if there is no image, or one is missing.
     """
     if source.is_dir():
         for key, value in (("data.image", image_column), ("data.root", root)):
@@ -44,30 +46,22 @@ def find_images(source: Path, image_column: str | None, root: Path | None) -> li
                     f"{key}: belongs to a CSV file, but data.predict={source} is a folder; "
                     "leave it out"
                 )
-        paths, _ = find_images_below("data.predict", source)
-        images = [ImageFile(path, path.relative_to(source).as_posix()) for path in paths]
+        found = scan_folders("data.predict", [source])
+        images = [
+            ImageFile(path, path.relative_to(source).as_posix()) for path in found.of_folder[0]
+        ]
+        others = explain_others(found.others)
         if not images:
-            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             raise DataError(
-                f"data.predict: no image below {source}; expected files named {suffixes}"
+                f"data.predict: no image below {source}{f' ({others})' if others else ''}; "
+                "expected files such as NAME.jpg or NAME.png"
             )
     else:
         images = _images_listed(read_table("data.predict", source), image_column, root)
+        others = ""
     for image in images:
-        if not _is_unicode(image.name):
-            raise DataError(
-                f"data.predict: the file name {image.name!a} is not UTF-8, as a CSV file needs; "
-                "rename it"
-            )
-    return images
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        require_unicode("data.predict", image.path)
+    return images, others
 
 
 def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:

@@ -80,6 +80,7 @@ def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool =
         dataset.train.groups,
         seed=config.seed,
         class_names=dataset.class_names,
+        own_folds=dataset.train.folds,
         **vars(config.split),
     )
     check_data(dataset, len(train_indices), trainer.batch_size)
