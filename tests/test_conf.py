@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,19 +28,19 @@ def choices(group: str) -> list[str]:
 
 
 def train_one_step(compose: Compose, *overrides: str) -> RunParts:
-    experiment = assemble(resolved_config(compose("trainer.batch_size=8", *overrides)))
-    state = experiment.state
+    parts = assemble(resolved_config(compose("trainer.batch_size=8", *overrides)))
+    state = parts.state
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
-    batches = list(itertools.islice(experiment.train.epoch(0), 2))
+    batches = list(itertools.islice(parts.train.epoch(0), 2))
     statistics = backward(
-        state.model.train(), state.loss, batches, experiment.settings.autocast, state.scaler.scale
+        state.model.train(), state.loss, batches, parts.settings.autocast, state.scaler.scale
     )
-    update(state, experiment.settings.clip_norm)
+    update(state, parts.settings.clip_norm)
     assert torch.isfinite(state.loss.value(statistics))
     after = list(state.model.parameters())
     assert all(torch.isfinite(parameter).all() for parameter in after)
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    return experiment
+    return parts
 
 
 GROUPS = ("loss", "optim", "scheduler", "augment", "model")
@@ -71,28 +72,38 @@ def write_fashion_mnist(root: Path) -> None:
             (root / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
 
 
+def fashion_mnist(folder: Path) -> list[str]:
+    write_fashion_mnist(folder)
+    return [f"data.root={folder}"]
+
+
+# Data sets that need files: writes them into the folder and returns the overrides.
+FILES_OF: dict[str, Callable[[Path], list[str]]] = {
+    "cifar10": lambda folder: [f"data.root={folder}"],
+    "csv": lambda folder: [
+        *(f"data.path={make_csv(folder)}", "data.label=class", "data.group=person")
+    ],
+    "fashion_mnist": fashion_mnist,
+    "image_folder": lambda folder: [
+        *(f"data.root={make_folder(folder / 'photos')}", "data.image_size=16")
+    ],
+}
+
+
 @pytest.mark.parametrize("choice", choices("data"))
 def test_every_data_set_trains(
     choice: str, compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    overrides = [f"data={choice}"]
-    if choice == "fashion_mnist":
-        write_fashion_mnist(tmp_path)
-        overrides += [f"data.root={tmp_path}"]
-    elif choice == "image_folder":
-        overrides += [f"data.root={make_folder(tmp_path / 'photos')}", "data.image_size=16"]
-    elif choice == "csv":
-        overrides += [f"data.path={make_csv(tmp_path)}", "data.label=class", "data.group=person"]
-    elif choice == "cifar10":
-        # Its files need a download; tests/data reads generated ones.
+    overrides = [f"data={choice}", *FILES_OF.get(choice, lambda _: [])(tmp_path)]
+    if choice == "cifar10":  # its files need a download; tests/data reads generated ones
         with pytest.raises(DataError, match=r"data\.download=true"):
-            train_one_step(compose, *overrides, f"data.root={tmp_path}")
+            train_one_step(compose, *overrides)
         return
-    experiment = train_one_step(compose, *overrides)
-    if experiment.dataset.train.groups is not None:
-        groups = np.array(experiment.dataset.train.groups)
-        assert not set(groups[experiment.train_indices]) & set(groups[experiment.val_indices])
+    parts = train_one_step(compose, *overrides)
+    if parts.dataset.train.groups is not None:
+        groups = np.array(parts.dataset.train.groups)
+        assert not set(groups[parts.train_indices]) & set(groups[parts.val_indices])
 
 
 @pytest.mark.parametrize("model", choices("model"))
@@ -103,8 +114,8 @@ def test_models_take_grey_and_colour_images_of_any_size(
     root = quote(str(make_folder(tmp_path / "photos")))
     data = ["data=image_folder", f"data.root={root}", "data.cache_dir=none"]
     shape = [f"data.channels={channels}", f"data.image_size={size}"]
-    experiment = train_one_step(compose, f"model={model}", *data, *shape)
-    assert experiment.inference["channels"] == channels
+    parts = train_one_step(compose, f"model={model}", *data, *shape)
+    assert parts.inference["channels"] == channels
 
 
 @pytest.mark.parametrize(
@@ -124,8 +135,8 @@ def test_every_precision_and_memory_format_trains(
 
 def test_layer_wise_lr_decay_reaches_the_optimizer(compose: Compose) -> None:
     overrides = ["model=timm", "optim=adamp", "optim.layer_decay=0.5", "optim.lr=0.01"]
-    experiment = train_one_step(compose, *overrides)
-    initial = {group["initial_lr"] for group in experiment.state.optimizer.param_groups}
+    parts = train_one_step(compose, *overrides)
+    initial = {group["initial_lr"] for group in parts.state.optimizer.param_groups}
     assert max(initial) == pytest.approx(0.01)
     assert min(initial) < 0.005
 

@@ -138,7 +138,7 @@ def test_wrong_files_are_refused(folder: Path) -> None:
 
 
 def test_unset_and_missing_settings(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.path is not set: set data\.path to the CSV file"):
+    with pytest.raises(ConfigError, match=r"data\.path is not set: set it to the CSV file"):
         load(None)
     with pytest.raises(ConfigError, match=r"data\.label is not set: give the name of the column"):
         load(write(folder, ["path,class", "0.png,a"]), label=None)

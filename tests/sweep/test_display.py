@@ -50,6 +50,7 @@ def test_each_end_is_one_line(logged: pytest.LogCaptureFixture) -> None:
     display.ended(record(10, 0.93119, duplicate_of=7, directory="7"), is_best=False)
     display.ended(record(11, 0.5, 61706.0, epochs=1), is_best=True)
     display.ended(record(12, 0.5, seed_values=(0.4, 0.6)), is_best=False)
+    display.ended(record(13, 0.4, state="pruned", seed_values=(0.3, 0.5)), is_best=False)
     display.refresh(Status({"complete": 1}, 20, None, 1.0))
     display.close()
     shown = "loss=focal optim.lr=0.00312"
@@ -60,6 +61,7 @@ def test_each_end_is_one_line(logged: pytest.LogCaptureFixture) -> None:
         f"#10   complete 0.9312    same as #7  {shown}",
         f"#11   complete 0.5000 / 61706*    3.2 s  1 epoch  {shown}",
         f"#12   complete 0.5000 +- 0.14 over 2 seeds    3.2 s  12 epochs  {shown}",
+        f"#13   pruned   0.4000 +- 0.14 over 2 seeds    3.2 s  12 epochs  {shown}",
     ]
     assert [r.levelname for r in logged.records].count("WARNING") == 1
 

@@ -33,15 +33,14 @@ def require_file(key: str, value: str | None, meaning: str) -> Path:
 
 
 def _require(key: str, value: str | None, meaning: str) -> Path:
-    instead = (
-        ", or use data=digits to try without data" if key in ("data.root", "data.path") else ""
-    )
     if not value:
-        raise ConfigError(f"{key} is not set: set {key} to {meaning}{instead}")
+        raise ConfigError(
+            f"{key} is not set: set it to {meaning}, or use data=digits to try without data"
+        )
     path = absolute(key, value)
     if not path.exists():
         raise DataError(
-            f"{key}: {path} does not exist (current directory: {Path.cwd()}). Set {key}{instead}"
+            f"{key}: {path} does not exist (current directory: {Path.cwd()}); set it to {meaning}"
         )
     return path
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from visionsweep.rundir.atomic import write_text
-from visionsweep.rundir.layout import BEST as BEST
 from visionsweep.rundir.layout import RESULT
 
 NUM_PARAMETERS = "num_parameters"  # an objective that is no metric
