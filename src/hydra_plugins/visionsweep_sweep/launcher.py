@@ -66,6 +66,9 @@ class WorkersLauncher(Launcher):
         self, *, hydra_context: "HydraContext", task_function: "TaskFunction", config: "DictConfig"
     ) -> None:
         """Keep what the jobs need."""
+        from visionsweep.streams import keep_streams
+
+        keep_streams()
         self._sweep = {
             "hydra_context": hydra_context,
             "task_function": task_function,

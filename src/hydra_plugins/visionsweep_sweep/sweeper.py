@@ -29,10 +29,12 @@ class OptunaAsyncSweeper(Sweeper):
         """Run the sweep to its end; exits with 1 if it failed, 130 if it was interrupted."""
         from visionsweep.errors import UserError
         from visionsweep.masking import mask_logs
+        from visionsweep.streams import keep_streams
         from visionsweep.sweep.command import run_sweep
         from visionsweep.text import mask_passwords
 
         mask_logs()
+        keep_streams()
         assert self.config is not None
         try:
             code = run_sweep(self._hydra_context, self.config, self._task_function, arguments)

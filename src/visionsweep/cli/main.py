@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib import import_module, metadata
 
 from visionsweep.program import fail, start_verb
+from visionsweep.streams import keep_streams
 from visionsweep.text import did_you_mean
 
 _VERBS = {
@@ -25,6 +26,7 @@ Configs of your own go into conf/, e.g. conf/loss/mine.yaml, and are found befor
 
 def main() -> int:
     """Run the verb in ``sys.argv`` and return its exit code."""
+    keep_streams()
     script, *arguments = sys.argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         verbs = "\n".join(f"  {verb:<9}{meaning}" for verb, (_, meaning) in _VERBS.items())

@@ -17,6 +17,7 @@ from visionsweep.errors import UserError
 from visionsweep.masking import mask_logs
 from visionsweep.program import command, fail
 from visionsweep.rundir.result import Objective
+from visionsweep.streams import keep_streams
 from visionsweep.sweep.trial import current_trial
 
 CONFIGS = "pkg://visionsweep.conf"  # a `conf/` in the current directory comes first
@@ -29,6 +30,7 @@ def main(arguments: list[str]) -> int:
     Our own bugs keep their traceback. With HYDRA_FULL_ERROR=1, Hydra's errors keep theirs too.
     """
     mask_logs()
+    keep_streams()
     sys.argv[1:] = prepare_arguments(arguments)
     run_hydra = hydra.main(CONFIGS, "config", execution_whitelist=allowed_targets())(run_experiment)
     before = os.environ.get(FULL_ERROR)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
 from visionsweep.rundir.atomic import write_text
+from visionsweep.streams import keep_streams
 
 
 def main(argv: Sequence[str]) -> int:
     """Predict as `argv` asks; return the exit code: 1, with one line on stderr, for a mistake."""
+    keep_streams()
     if any(argument in ("-h", "--help") for argument in argv):
         sys.stdout.write(describe_arguments() + "\n")
         return 0

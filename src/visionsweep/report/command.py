@@ -18,10 +18,12 @@ from visionsweep.rundir.layout import (
     holds_sweep,
     run_directories,
 )
+from visionsweep.streams import keep_streams
 
 
 def main(argv: list[str]) -> int:
     """Draw what `argv` names, print where it is, and return the exit code."""
+    keep_streams()
     parser = argparse.ArgumentParser(prog="visionsweep report", description=__doc__)
     parser.add_argument(
         "directories", type=Path, nargs="+", metavar="DIR", help="the directory of a run or a sweep"

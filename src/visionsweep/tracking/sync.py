@@ -11,6 +11,7 @@ from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.masking import mask_logs
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
+from visionsweep.streams import keep_streams
 from visionsweep.text import first_line
 from visionsweep.tracking.ack import (
     are_pictures_due,
@@ -30,6 +31,7 @@ PAUSES = (1.0, 2.0, 4.0)  # seconds between attempts while the store does not an
 
 def main(argv: list[str] | None = None) -> int:
     """Send, print one line per run, and return 0 if everything is there, else 1."""
+    keep_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "directories", type=Path, nargs="+", metavar="DIR", help="a run's directory, or a sweep's"
