@@ -74,6 +74,7 @@ def test_counted() -> None:
         ("postgresql://u:p,w'x]@host/db", "postgresql://u:***@host/db"),
         ("[a=http://h:80,b='mysql://u:p@h/d',c=1]", "[a=http://h:80,b='mysql://u:***@h/d',c=1]"),
         ("http://u:a://b@host", "http://u:***@host"),
+        ("uri=http\\://u\\:p@lab\\:9", "uri=http\\://u\\:***@lab\\:9"),  # as Hydra escapes it
         ("redis://:secret@host", "redis://:***@host"),
         ("['http://u:p@h','http://v:q@i']", "['http://u:***@h','http://v:***@i']"),
         ("https://token@lab, https://token:@lab", "https://***@lab, https://***@lab"),

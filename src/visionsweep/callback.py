@@ -9,7 +9,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,12 +21,18 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.schema import TrackingConfig, directions
+from visionsweep.config.secrets import hide_from_hydra, mask_key
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import LEFT_BY_A_FAILED_START, SWEEP
 from visionsweep.rundir.lock import locked
-from visionsweep.sweep.stored import merge, read_stored
-from visionsweep.tracking.lifecycle import Upload, check_tracking, request_best_model
+from visionsweep.sweep.stored import merge, override_key, read_stored
+from visionsweep.tracking.lifecycle import (
+    Upload,
+    check_tracking,
+    request_best_model,
+    store_to_resume,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +74,11 @@ class RunCallback(Callback):
             else:
                 from visionsweep.run.description import refuse_difference, resolved_config
 
-                refuse_difference(resolved_config(config), run_dir)
+                refuse_difference(config, resolved_config(config), run_dir)
             _make_directory(run_dir, "hydra.run.dir")
-            self._start(config, run_dir)
+            self._start(config, run_dir, config.hydra.overrides.task)
+            mask_key(config, "tracking.uri")  # the uploader has it
+            hide_from_hydra(config, run_dir)
 
     def on_run_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Wait for the uploader."""
@@ -82,6 +90,7 @@ class RunCallback(Callback):
         A dry run starts nothing and writes nothing.
         """
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
+        given = config.hydra.overrides.task
         with _refusing():
             check_name("study", config.study)
             _refuse_other_direction(config)
@@ -100,7 +109,7 @@ class RunCallback(Callback):
             _make_directory(sweep_dir, "hydra.sweep.dir")
             with locked(sweep_dir):  # else another controller runs, with its uploader
                 pass
-            self._start(config, sweep_dir)
+            self._start(config, sweep_dir, given)
         self._sweep = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -117,11 +126,15 @@ class RunCallback(Callback):
         self._finish(is_refused=exit_code == 1)
         self._sweep = None
 
-    def _start(self, config: DictConfig, directory: Path) -> None:
+    def _start(self, config: DictConfig, directory: Path, given: Iterable[str]) -> None:
+        """Start the uploader; ``given`` are the overrides of this command, not the stored ones."""
         tracking = cast(TrackingConfig, OmegaConf.to_object(config.tracking))
         check_tracking(tracking)
-        if tracking.enabled:
-            self._upload = Upload(directory, tracking)
+        if not tracking.enabled:
+            return
+        if not any(override_key(one) in ("tracking", "tracking.uri") for one in given):
+            tracking.uri = store_to_resume(directory, tracking.uri)
+        self._upload = Upload(directory, tracking)
 
     def _finish(self, *, is_refused: bool = False) -> None:
         upload, self._upload = self._upload, None

@@ -9,10 +9,11 @@ from typing import Any
 MASK = "***"
 
 # `scheme://USER:PASSWORD@`. A password may hold what ends a URL elsewhere, such as "@", "/" and
-# ",": it reaches to the last "@" before a space or the next URL of a list.
+# ",": it reaches to the last "@" before a space or the next URL of a list. Hydra writes "\\:".
 _LOGIN = re.compile(
-    r"""(?<![\w+.-])(?P<scheme>[A-Za-z][\w+.-]{0,40})://(?P<user>(?:\$\{[^{}\s]*\}|[^\s:/@'"])*)
-    (?: :(?P<password>(?:(?!(?<=[,;'"=(\[{])[A-Za-z][\w+.-]{0,40}://)\S)*) )?@""",
+    r"""(?<![\w+.-])(?P<head>(?P<scheme>[A-Za-z][\w+.-]{0,40})\\*://)
+    (?P<user>(?:\$\{[^{}\s]*\}|[^\s:/@'"\\])*)
+    (?:(?P<colon>\\*:)(?P<password>(?:(?!(?<=[,;'"=(\[{])[A-Za-z][\w+.-]{0,40}\\*://)\S)*))?@""",
     re.VERBOSE,
 )
 # `?password=...` of a URL, and `password=...` of a libpq or ODBC string.
@@ -127,14 +128,14 @@ def is_masked(text: str) -> bool:
 
 
 def _mask_login(match: re.Match[str]) -> str:
-    scheme, user, password = match.group("scheme", "user", "password")
+    head, scheme, user, colon, password = match.group("head", "scheme", "user", "colon", "password")
     if password and _REFERENCE.fullmatch(password):
         return match[0]
     if password:
-        return f"{scheme}://{user}:{MASK}@"
+        return f"{head}{user}{colon}{MASK}@"
     # A database may need no password. Elsewhere a user without one is a token.
     is_token = user and not scheme.startswith(_DATABASES) and not _REFERENCE.fullmatch(user)
-    return f"{scheme}://{MASK}@" if is_token else match[0]
+    return f"{head}{MASK}@" if is_token else match[0]
 
 
 def _mask_named(match: re.Match[str]) -> str:

@@ -56,3 +56,28 @@ def test_a_config_path_starts_from_the_current_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert prepare_arguments(arguments) == [word.format(cwd=tmp_path) for word in expected]
+
+
+def test_a_password_is_asked_for_again_when_a_run_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "first", "name: first\n", ["+tracking.uri=http://bob:***@lab", "seed=1"])
+    resume = f"resume={tmp_path}/first"
+    with pytest.raises(SystemExit):
+        prepare_arguments([resume])
+    assert capsys.readouterr().err == (
+        "error: resume: tracking.uri held a password, which is not stored; give it again: "
+        f"visionsweep train {resume} tracking.uri=...\n"
+    )
+    given = "tracking.uri=http://bob:secret@lab"
+    arguments = prepare_arguments([resume, given])
+    assert (arguments[0], arguments[-1]) == ("seed=1", given)
+    assert not any("***" in argument for argument in arguments)
+
+
+def test_interpolations_of_a_resumed_run_are_read_again(tmp_path: Path) -> None:
+    config = "name: first\ndata: {root: '${oc.env:NOT_SET}/x'}\n"
+    make_run(tmp_path / "first", config, ["'tracking.uri=${oc.env:URI}'"])
+    arguments = prepare_arguments([f"resume={tmp_path}/first"])
+    assert arguments[0] == "'tracking.uri=${oc.env:URI}'"
+    assert "data.root='${oc.env:NOT_SET}/x'" in arguments

@@ -15,6 +15,7 @@ def make_context(place: str, searched: dict[str, str] | None = None, lr: Any = 3
     return RunContext(
         run_dir=Path("/home/ada") / place,
         config=Config(study="faces", optim={"lr": lr}),
+        stored={},
         trial=NoTrial(),
         first_start=None,
         choices={"model": "cnn", "loss": "focal", "optim": "adamp"},

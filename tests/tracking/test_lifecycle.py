@@ -9,7 +9,14 @@ from visionsweep.config.schema import TrackingConfig
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.journal import read_journal
 from visionsweep.tracking import lifecycle
-from visionsweep.tracking.lifecycle import Upload, best_run, check_tracking, request_best_model
+from visionsweep.tracking.ack import ensure_ack
+from visionsweep.tracking.lifecycle import (
+    Upload,
+    best_run,
+    check_tracking,
+    request_best_model,
+    store_to_resume,
+)
 
 SETTINGS = {
     "enabled": True,
@@ -147,3 +154,25 @@ def test_a_model_without_weights_is_not_requested(tmp_path):
     (tmp_path / "0/checkpoints/best.pt").unlink()
     assert request_best_model(tmp_path, None)
     assert requested(tmp_path / "0") == []
+
+
+def test_a_resumed_run_or_sweep_uses_the_store_that_it_began_in(make_run, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    _, run_dir = make_run("s/0")
+    assert store_to_resume(run_dir, "http://lab") == "http://lab"  # a new one
+    for uri in ("sqlite:////z/mlflow.db", "http://a"):  # synchronized to another one later
+        ensure_ack(run_dir, uri)
+    for directory in (run_dir, tmp_path / "s"):
+        assert store_to_resume(directory, None) == "sqlite:////z/mlflow.db"
+
+
+def test_a_store_with_a_password_is_asked_for_again(make_run, monkeypatch):
+    _, run_dir = make_run()
+    uri = "http://bob:secret@lab"
+    ensure_ack(run_dir, uri)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(ConfigError, match=r"began in http://bob:\*\*\*@lab.* MLFLOW_TRACKING_URI"):
+        store_to_resume(run_dir, None)
+    assert store_to_resume(run_dir, uri) == uri
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert store_to_resume(run_dir, None) is None  # the environment has it

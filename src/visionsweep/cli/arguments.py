@@ -3,12 +3,15 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from visionsweep.config.paths import PATH_KEYS, quote, quote_path_override
-from visionsweep.program import fail
+from visionsweep.program import command, fail
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, RESULT
+from visionsweep.text import is_masked
+from visionsweep.tracking.ack import known_uris
 
 _CONFIG_PATH = ("--config-path", "-cp")
 _INFO = ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help")
@@ -30,7 +33,7 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     if is_multirun:
         fail(f"{resume[-1]}: resumes a single run; a sweep is resumed with --multirun study=NAME")
     others = [argument for argument in arguments if argument not in resume]
-    return [*_stored_overrides(_unquote(resume[-1].partition("=")[2])), *others]
+    return [*_stored_overrides(_unquote(resume[-1].partition("=")[2]), others), *others]
 
 
 def _refuse_misplaced(arguments: list[str], *, is_multirun: bool) -> None:
@@ -58,8 +61,11 @@ def _absolute(path: str) -> str:
     return path if "://" in path else os.path.abspath(path)
 
 
-def _stored_overrides(directory: str) -> list[str]:
-    """Return the overrides that compose the run in `directory` again, in its directory."""
+def _stored_overrides(directory: str, given: list[str]) -> list[str]:
+    """Return the overrides that compose the run in `directory` again, in its directory.
+
+    A password is not stored: exits with one line unless `given` has it again.
+    """
     run_dir = Path(directory).absolute()
     config, environment, result = (run_dir / name for name in (CONFIG, ENVIRONMENT, RESULT))
     if not config.is_file() or not environment.is_file():
@@ -74,17 +80,36 @@ def _stored_overrides(directory: str) -> list[str]:
         how = "is already finished" if state == "finished" else "was pruned by its sweep"
         print(f"{directory} {how}: nothing to resume (its result: {result})")  # noqa: T201
         raise SystemExit(0)
-    stored = OmegaConf.load(config)
+    stored = OmegaConf.to_container(OmegaConf.load(config))
     # Relative paths started from where the run was started; config.yaml has them absolute.
-    kept = {key: OmegaConf.select(stored, key) for key in ("name", "study", *PATH_KEYS)}
+    kept = {key: _typed(stored, key) for key in ("name", "study", *PATH_KEYS)}
     pinned = {key: value for key, value in kept.items() if isinstance(value, str)}
     pinned |= {"resume": str(run_dir), "hydra.run.dir": str(run_dir)}
+    replaced = {*pinned, *map(_key, given)}
+    if "tracking" in replaced or any(not is_masked(uri) for uri in known_uris(run_dir)):
+        replaced.add("tracking.uri")  # another store, or that which the run began in
     overrides = [
         override
         for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
-        if override.partition("=")[0] not in pinned
+        if _key(override) not in replaced
     ]
+    for override in filter(is_masked, overrides):
+        fail(
+            f"resume: {_key(override)} held a password, which is not stored; give it again: "
+            f"{command('train')} resume={directory} {_key(override)}=..."
+        )
     return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
+
+
+def _typed(config: Any, key: str) -> Any:
+    """Return a value of config.yaml with its interpolations as typed."""
+    for name in key.split("."):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def _unquote(value: str) -> str:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from visionsweep.config.paths import from_directory, shown
 from visionsweep.config.schema import Config
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.run.description import refuse_difference, resolved_config
+from visionsweep.run.description import refuse_difference, resolved_config, stored_config
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, sweep_directory
 from visionsweep.rundir.lock import locked
 from visionsweep.sweep.trial import Trial, current_trial
@@ -28,6 +28,7 @@ class RunContext:
 
     run_dir: Path
     config: Config
+    stored: dict[str, Any]  # the config as files hold it, without secrets
     trial: Trial
     first_start: Mapping[str, Any] | None  # environment.json of a run that is resumed
     choices: Mapping[str, str]  # the chosen option of each component group
@@ -67,7 +68,7 @@ def open_run(cfg: DictConfig) -> Iterator[RunContext]:
     run_dir = _run_directory(config)
     with locked(run_dir, TRIAL_LOCK_SECONDS if is_trial else 0.0):
         can_resume = is_trial or config.resume is not None
-        first_start = _first_start(config, run_dir, is_trial=is_trial) if can_resume else None
+        first_start = _first_start(cfg, config, run_dir, is_trial=is_trial) if can_resume else None
         choices: dict[str, str] = {}
         overrides: list[str] = []
         if HydraConfig.initialized():
@@ -79,6 +80,7 @@ def open_run(cfg: DictConfig) -> Iterator[RunContext]:
         yield RunContext(
             run_dir=run_dir,
             config=config,
+            stored=stored_config(cfg, config),
             trial=trial,
             first_start=first_start,
             choices=choices,
@@ -122,7 +124,9 @@ def _run_directory(config: Config) -> Path:
     return run_dir
 
 
-def _first_start(config: Config, run_dir: Path, *, is_trial: bool) -> dict[str, Any] | None:
+def _first_start(
+    cfg: DictConfig, config: Config, run_dir: Path, *, is_trial: bool
+) -> dict[str, Any] | None:
     """Return what the first process wrote; None if it died before the run began.
 
     Takes the run's name from there: without name=NAME it is the time of the first start. Only a
@@ -133,7 +137,7 @@ def _first_start(config: Config, run_dir: Path, *, is_trial: bool) -> dict[str, 
     previous = OmegaConf.load(run_dir / CONFIG)
     config.name, study = OmegaConf.select(previous, "name"), config.study
     config.study = OmegaConf.select(previous, "study")
-    refuse_difference(config, run_dir)
+    refuse_difference(cfg, config, run_dir)
     if is_trial:
         config.study = study
     first_start: dict[str, Any] = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config.difference import difference
 from visionsweep.config.paths import resolve_paths, shown
 from visionsweep.config.schema import Config
+from visionsweep.config.secrets import without_secrets
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import CONFIG
 from visionsweep.text import first_line
@@ -36,20 +37,24 @@ def resolved_config(cfg: DictConfig) -> Config:
     return Config(**values)
 
 
-def plain_config(config: Config) -> dict[str, Any]:
-    """Return the config as stored: plain containers, without `resume`."""
-    values = asdict(config)
-    del values["resume"]
-    return values
+def stored_config(cfg: DictConfig, config: Config) -> dict[str, Any]:
+    """Return `config`, resolved from `cfg`, as stored: plain, without `resume` and secrets."""
+    resolved = asdict(config)
+    del resolved["resume"]
+    values: dict[str, Any] = without_secrets(cfg, resolved)
+    # Both are names of directories, and those of this run even if the variable changes.
+    return values | {"name": config.name, "study": config.study}
 
 
-def refuse_difference(config: Config, run_dir: Path) -> None:
+def refuse_difference(cfg: DictConfig, config: Config, run_dir: Path) -> None:
     """Raise `ConfigError` unless the run in `run_dir` was started with this config, key by key."""
     stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
+    # Earlier versions stored what an environment variable held.
+    resolved = difference(stored, asdict(config))
     lines = [
         f"  {key}: {before!r} -> {now!r}"
-        for key, (before, now) in difference(stored, plain_config(config)).items()
-        if not _MAY_DIFFER.fullmatch(key)
+        for key, (before, now) in difference(stored, stored_config(cfg, config)).items()
+        if key in resolved and not _MAY_DIFFER.fullmatch(key)
     ]
     if lines:
         raise ConfigError(

@@ -13,7 +13,6 @@ import numpy as np
 from visionsweep.data.digest import content_digest
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
-from visionsweep.run.description import plain_config
 from visionsweep.rundir.layout import parse_place
 from visionsweep.rundir.result import NUM_PARAMETERS
 from visionsweep.text import short_value
@@ -58,7 +57,7 @@ def score_text(metric: str, value: float) -> str:
 
 def run_params(context: RunContext) -> dict[str, object]:
     """Return the parameters by which runs are compared; all others are in the config."""
-    flat = flatten(plain_config(context.config))
+    flat = flatten(context.stored)
     params: dict[str, object] = dict(context.choices)
     wanted = [key for key in flat if key.partition(".")[0] in ("loss", "optim")]
     searched = [key for key in context.searched if key not in ("name", "study")]

@@ -10,7 +10,6 @@ from visionsweep.data.splits import read_split, split_rows, write_split
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
-from visionsweep.run.description import plain_config
 from visionsweep.run.environment import environment, git_diff
 from visionsweep.run.identity import (
     describe_datasets,
@@ -22,6 +21,7 @@ from visionsweep.run.identity import (
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.journal import RUN_NAME_TAG, Journal
 from visionsweep.rundir.layout import CODE_DIFF, CONFIG, ENVIRONMENT, SPLIT
+from visionsweep.text import mask_passwords, masked
 
 
 def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
             f"{shown(split_path)}: the data has changed since the run started, so it cannot "
             "be resumed exactly; restore the files, or start a new run"
         )
-    write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain_config(context.config))))
+    write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(context.stored)))
     diff = git_diff()
     if diff:
-        write_text(run_dir / CODE_DIFF, f"{diff}\n")
+        write_text(run_dir / CODE_DIFF, f"{mask_passwords(diff)}\n")
     record = environment()
     if context.first_start is not None:
         first = context.first_start
@@ -54,7 +54,7 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
             "bad_images": parts.dataset.bad_images,
             "resumed": [],
         }
-    write_text(run_dir / ENVIRONMENT, json.dumps(record, indent=2) + "\n")
+    write_text(run_dir / ENVIRONMENT, json.dumps(masked(record), indent=2) + "\n")
     return record
 
 

@@ -28,6 +28,7 @@ from visionsweep.rundir.layout import TRACEBACK
 from visionsweep.rundir.result import Objective, write_result
 from visionsweep.signals import stop_requests
 from visionsweep.sweep.trial import TrialPruned, TrialStopped
+from visionsweep.text import mask_passwords
 from visionsweep.training.loop import EpochResult, Interrupted, fit
 
 log = logging.getLogger(__name__)
@@ -172,10 +173,11 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
 
 def _record_failure(context: RunContext, journal: Journal, error: Exception) -> None:
     lines = [f"{error}\n"] if isinstance(error, UserError) else traceback.format_exception(error)
-    write_text(context.run_dir / TRACEBACK, "".join(lines))
+    write_text(context.run_dir / TRACEBACK, mask_passwords("".join(lines)))
     journal.artifact(TRACEBACK)
     journal.tags({"error": _reason(error), RUN_NAME_TAG: f"{run_title(context)} failed"})
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return mask_passwords(f"{kind}{error}")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import orjson
 
 from visionsweep.rundir.layout import CHECKPOINTS, JOURNAL
+from visionsweep.text import mask_passwords
 
 # Old names, until tracking/ uses those of the layout.
 JOURNAL_NAME = JOURNAL
@@ -57,7 +58,7 @@ class Journal:
 
         A resumed run keeps its uid, name and parameters; only the new pid and tags are recorded.
         """
-        where = {"host": socket.gethostname(), "tags": dict(tags)}
+        where = {"host": socket.gethostname(), "tags": _plain(tags)}
         if self._is_started:
             self._append("resume", where)
             return
@@ -111,7 +112,7 @@ class Journal:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags of the run; later values replace earlier ones."""
-        self._append("tags", {"tags": dict(values)})
+        self._append("tags", {"tags": _plain(values)})
 
     def end(self, state: State) -> None:
         """Record how the run ended, and wait until the disk has everything."""
@@ -203,7 +204,12 @@ def _number(value: float) -> float | str:
 
 
 def _plain(value: object) -> object:
-    """Return a value with valid JSON: NaN and infinities become strings, at any depth."""
+    """Return a value with valid JSON and without passwords, at any depth.
+
+    NaN and infinities become strings.
+    """
+    if isinstance(value, str):
+        return mask_passwords(value)
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Mapping):

@@ -16,6 +16,7 @@ from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, PRESET_GROUP
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.trial_record import TrialRecord
+from visionsweep.text import mask_passwords
 
 
 def preset_file(
@@ -38,7 +39,8 @@ def preset_file(
     ]
     if preset.left_out:
         lines.append(f"Not in this file, since no preset can say it: {shlex.join(preset.left_out)}")
-    return "\n".join(["# " + line.replace("\n", "\\n") for line in lines] + [preset.text()])
+    text = ["# " + line.replace("\n", "\\n") for line in lines] + [preset.text()]
+    return mask_passwords("\n".join(text))
 
 
 @dataclass

@@ -77,8 +77,11 @@ def ensure_ack(run_dir: Path, uri: str) -> None:
 
 
 def known_uris(run_dir: Path) -> list[str]:
-    """Return the stores that have, or should have, the run; passwords are masked."""
-    return sorted(_read(run_dir))
+    """Return the stores that have, or should have, the run, the first one first.
+
+    Passwords are masked.
+    """
+    return list(_read(run_dir))
 
 
 def num_behind(directory: Path, uri: str) -> int:

@@ -13,8 +13,8 @@ from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, run_directories, runs_of_trial
 from visionsweep.rundir.result import read_result
-from visionsweep.text import counted, mask_passwords
-from visionsweep.tracking.ack import num_behind
+from visionsweep.text import counted, is_masked, mask_passwords
+from visionsweep.tracking.ack import known_uris, num_behind
 from visionsweep.tracking.process import resolve_uri, start_uploader, ui_command
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,24 @@ class Upload:
 
 def _show_behind(count: int) -> None:
     log.info("MLflow: %s behind", counted(count, "record"))
+
+
+def store_to_resume(directory: Path, uri: str | None) -> str | None:
+    """Return the store that the run or sweep began in; `uri`, as configured, for a new one.
+
+    So it does not matter where the command that resumes it is typed. Raises `ConfigError` if the
+    store needs a password that neither `uri` nor the environment has.
+    """
+    places = (directory, *run_directories(directory))
+    known = next((uris[0] for place in places if (uris := known_uris(place))), None)
+    if known is None or not is_masked(known):
+        return known or uri
+    if mask_passwords(resolve_uri(uri, Path.cwd())) != known:
+        raise ConfigError(
+            f"tracking.uri: {directory} began in {known}, and passwords are not stored; give it "
+            "again with tracking.uri=... or MLFLOW_TRACKING_URI"
+        )
+    return uri
 
 
 def check_tracking(tracking: TrackingConfig) -> None:

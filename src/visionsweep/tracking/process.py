@@ -1,5 +1,6 @@
 """The uploader's process as the trainer sees it: start, progress, end. Imports no MLflow."""
 
+import contextlib
 import json
 import os
 import re
@@ -128,7 +129,7 @@ def start_uploader(
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "visionsweep.tracking.uploader", str(directory)]
-    command += ["--uri", uri, "--experiment", experiment, "--wait", str(wait_seconds)]
+    command += ["--experiment", experiment, "--wait", str(wait_seconds)]
     with (directory / UPLOADER_LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -137,6 +138,10 @@ def start_uploader(
             stderr=log,
             start_new_session=True,
         )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it died; its log says why
+        process.stdin.write(f"{uri}\n".encode())  # `ps` shows arguments to everybody
+        process.stdin.flush()
     return UploaderProcess(process, directory, uri, on_connection=on_connection)
 
 

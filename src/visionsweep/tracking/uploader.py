@@ -1,8 +1,8 @@
 """The process that sends a run or sweep to MLflow: `python -m visionsweep.tracking.uploader DIR`.
 
-Its parent holds the other end of stdin: the upload ends when stdin is closed and everything is
-sent. Progress goes to stdout as JSON lines. Only this process and `sync` import MLflow, through
-`directory`.
+The first line of stdin is the tracking URI, which may hold a password. The parent keeps the other
+end of stdin: the upload ends when it is closed and everything is sent. Progress goes to stdout as
+JSON lines. Only this process and `sync` import MLflow, through `directory`.
 """
 
 import argparse
@@ -38,7 +38,6 @@ def main(argv: list[str] | None = None) -> int:
     """Send until stdin is closed and all is sent (0), `--wait` seconds later (1), or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m visionsweep.tracking.uploader")
     parser.add_argument("directory", type=Path, help="a run's directory, or a sweep's")
-    parser.add_argument("--uri", required=True, help="MLflow tracking URI")
     parser.add_argument("--experiment", help="MLflow experiment; default: the one in the journal")
     parser.add_argument(
         "--wait", type=float, default=60.0, help="seconds to continue after stdin is closed"
@@ -52,13 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     mask_logs()
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.captureWarnings(True)
+    uri = _read_uri()
     report = _reporter(_claim_stdout())
     prepare_environment()
 
     from visionsweep.tracking.directory import DirectoryReplay
     from visionsweep.tracking.store import Store
 
-    replay = DirectoryReplay(args.directory, Store(args.uri), args.experiment)
+    replay = DirectoryReplay(args.directory, Store(uri), args.experiment)
     return upload(replay, args.wait, report)
 
 
@@ -104,6 +104,14 @@ def upload(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> in
             return 1
         else:
             time.sleep(min(pause, MAX_CLOSING_PAUSE_SECONDS))
+
+
+def _read_uri() -> str:
+    """Return the first line of stdin, byte by byte: what follows is not ours to take."""
+    line = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode()
 
 
 def _is_closed_within(seconds: float) -> bool:

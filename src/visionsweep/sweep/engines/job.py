@@ -1,6 +1,7 @@
 """Runs jobs in a worker, one after the other. No pipes, no processes."""
 
 import contextlib
+import copy
 import functools
 import os
 import pickle
@@ -14,6 +15,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.utils import execution_whitelist, instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
+from visionsweep.config.secrets import masked_config
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.engines.engine import Job
 from visionsweep.sweep.engines.outcome import Outcome, with_cause
@@ -66,12 +68,13 @@ class JobRunner:
             return Outcome("failed", error=with_cause(error), exception=error)
         if job.check is not None:
             return self._check(job.check, config)
-        task = _Task(self._function)
+        hidden = masked_config(config)  # Hydra writes its config to files
+        task = _Task(self._function, None if hidden is config else config)
         whitelist = self._context.execution_whitelist
         with self._output.to(log_path(config, directory)), job_logging(config, whitelist):
             job_return = run_job(
                 task_function=task,
-                config=config,
+                config=hidden,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
                 hydra_context=self._context,
@@ -120,12 +123,18 @@ class JobRunner:
 class _Task:
     """The task function; keeps the outcome of an exception before Hydra sees it."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[[Any], Any], config: DictConfig | None = None) -> None:
+        """``config``: that of the job if it has passwords, which Hydra's does not."""
         functools.update_wrapper(self, function)
         self._function = function
+        self._config = config
         self.outcome: Outcome | None = None  # None: it returned a value
 
     def __call__(self, config: DictConfig) -> Any:
+        if self._config is not None:
+            config = copy.deepcopy(self._config)
+            with read_write(config), open_dict(config):
+                del config["hydra"]
         try:
             return self._function(config)
         except BaseException as error:
