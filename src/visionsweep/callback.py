@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config.hydra_settings import check_hydra_settings
 from visionsweep.config.schema import TrackingConfig, directions
 from visionsweep.config.secrets import hide_from_hydra, mask_key
 from visionsweep.errors import ConfigError, UserError
@@ -64,6 +65,7 @@ class RunCallback(Callback):
         """Check the run's directory; start the uploader."""
         run_dir = Path(config.hydra.run.dir).absolute()
         with _refusing():
+            check_hydra_settings(config.hydra)
             check_name("name", config.name)
             if config.resume is None:
                 _refuse_used(
@@ -92,6 +94,7 @@ class RunCallback(Callback):
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
         given = config.hydra.overrides.task
         with _refusing():
+            check_hydra_settings(config.hydra)
             check_name("study", config.study)
             _refuse_other_direction(config)
             if not _is_resuming(config):

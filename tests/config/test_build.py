@@ -1,12 +1,13 @@
 """Every wrong config node is an error of one line that names its key."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypedDict
 
 import pytest
 import torch
 from torch import nn
 
+from visionsweep.config import allowed
 from visionsweep.config.build import build
 from visionsweep.errors import ConfigError
 
@@ -31,7 +32,7 @@ class Target:
 
 
 def make(node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, **runtime: Any) -> Any:
-    monkeypatch.setenv("VISIONSWEEP_ALLOW", f"{__name__}.*")
+    monkeypatch.setattr(allowed, "_GIVEN", f"{__name__}.*")
     return build({"_target_": f"{__name__}.Target", **node}, "group", **runtime)
 
 
@@ -97,21 +98,50 @@ def test_a_foreign_target_is_refused(target: str) -> None:
 
 
 def test_a_misspelt_target_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"loss\._target_: cannot import 'torch\.nn\.Linaer'"):
-        build({"_target_": "torch.nn.Linaer"}, "loss")
+    with pytest.raises(ConfigError, match=r"loss\._target_: cannot import '.*\.PolyLos'"):
+        build({"_target_": "visionsweep.losses.poly.PolyLos"}, "loss")
 
 
 def test_a_missing_setting_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"layer\.out_features: required by Linear, but not set"):
-        build({"_target_": "torch.nn.Linear", "in_features": 3}, "layer")
+    with pytest.raises(ConfigError, match=r"model\.out_features: required by Linear, but not set"):
+        build({"_target_": "torch.nn.Linear", "in_features": 3}, "model")
 
 
 def test_nested_nodes_are_built_with_the_same_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     inner = {"_target_": f"{__name__}.Target", "count": 2}
-    monkeypatch.setenv("VISIONSWEEP_ALLOW", f"{__name__}.*,{__name__}.hold")
+    monkeypatch.setattr(allowed, "_GIVEN", f"{__name__}.*")
     held = build({"_target_": f"{__name__}.hold", "steps": {"a": inner}}, "group", runtime=5)
     assert held["a"].arguments["count"] == 2
     assert held["a"].arguments["runtime"] == 5
+
+
+class Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+class Options(TypedDict, total=False):
+    a: int
+
+
+def loose(
+    note: Any,
+    notes: dict[str, Any] | None = None,
+    either: int | Any = 0,
+    sized: Sized | None = None,
+    options: Options | None = None,
+    pair: tuple = (),
+) -> dict[str, Any]:
+    """Return the arguments: annotations that do not say what fits."""
+    return locals()
+
+
+def test_annotations_that_cannot_be_checked_take_any_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(allowed, "_GIVEN", f"{__name__}.*")
+    node = {"note": "x", "notes": {"a": [1]}, "either": "y", "sized": "z", "options": {"a": 1}}
+    node["pair"] = [1, 2]
+    assert build({"_target_": f"{__name__}.loose", **node}, "group") == node
 
 
 def hold(steps: dict[str, Any], runtime: int) -> dict[str, Any]:

@@ -98,6 +98,9 @@ def _stored_overrides(directory: str, given: list[str]) -> list[str]:
             f"resume: {_key(override)} held a password, which is not stored; give it again: "
             f"{command('train')} resume={directory} {_key(override)}=..."
         )
+    flags = [override for override in overrides if override.startswith("-")]
+    if flags:
+        fail(f"resume: {environment} holds '{flags[0]}', which is no override; start a new run")
     return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
 
 

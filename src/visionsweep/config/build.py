@@ -9,53 +9,16 @@ would also check the class of the result against the allow-list, which timm's fa
 import collections.abc
 import importlib
 import inspect
-import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
+from visionsweep.config.allowed import HOW_TO_ALLOW, describe_allowed, is_allowed, is_the_named
 from visionsweep.errors import ConfigError
 from visionsweep.text import first_line
 
-ALLOWED_TARGETS = (
-    "visionsweep.models.*",
-    "visionsweep.losses.*",
-    "visionsweep.optim.*",
-    "visionsweep.schedulers.*",
-    "visionsweep.data.*",
-    "torch.nn.*",
-    "torch.optim.*",  # never all of torch: torch.load and torch.hub.load run any code
-    "torchvision.transforms.*",
-    "timm.create_model",
-    "timm.optim.*",
-    "adamp.AdamP",
-)
 OUR_TARGETS = "visionsweep."
-# What Hydra itself instantiates from our configs, besides components.
-HYDRA_TARGETS = (
-    "visionsweep.callback.RunCallback",
-    "hydra_plugins.*",
-    "visionsweep.run.check",
-    "optuna.samplers.*",
-    "optuna.pruners.*",
-    "logging.StreamHandler",
-    "logging.FileHandler",
-)
-
-
-def allowed_targets() -> list[str]:
-    """Return the patterns that a `_target_` may match.
-
-    `VISIONSWEEP_ALLOW=mypkg.*,other.Loss` adds to them. Only the environment can: a config may come
-    from a stranger.
-    """
-    own = os.environ.get("VISIONSWEEP_ALLOW", "")
-    return [
-        *ALLOWED_TARGETS,
-        *HYDRA_TARGETS,
-        *(entry.strip() for entry in own.split(",") if entry.strip()),
-    ]
 
 
 def build(node: Any, key: str, **runtime: Any) -> Any:
@@ -103,23 +66,22 @@ def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
 
 
 def _locate(path: str, key: str) -> Callable[..., Any]:
-    if not _is_allowed(path):
-        raise ConfigError(
-            f"{key}._target_: {path!r} is not allowed; allowed are {', '.join(ALLOWED_TARGETS)} "
-            "and the targets in the environment variable VISIONSWEEP_ALLOW"
-        )
+    if not is_allowed(path, key.partition(".")[0]):
+        raise _not_allowed(path, key)
     module, _, name = path.rpartition(".")
     try:
         target: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{key}._target_: cannot import '{path}' ({error})") from error
+    if not is_the_named(target, path):
+        raise _not_allowed(path, key)
     return target
 
 
-def _is_allowed(path: str) -> bool:
-    return any(
-        path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
-        for pattern in allowed_targets()
+def _not_allowed(path: str, key: str) -> ConfigError:
+    return ConfigError(
+        f"{key}._target_: {path!r} is not allowed; expected "
+        f"{describe_allowed(key.partition('.')[0])}; {HOW_TO_ALLOW}"
     )
 
 
@@ -203,7 +165,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
-    if origin in (list, tuple, collections.abc.Sequence):
+    if origin in (list, tuple, collections.abc.Sequence) or hint is tuple:
         items = [a for a in typing.get_args(hint) if a is not Ellipsis]
         if not isinstance(value, Sequence) or isinstance(value, str):
             return False
@@ -217,7 +179,14 @@ def _fits(value: Any, hint: Any) -> bool:
     ):
         return True  # an object that was built already
     # A plain value does not fit where a library expects an object such as a tensor.
-    return not isinstance(hint, type) or isinstance(value, hint)
+    return not isinstance(hint, type) or _is_instance(value, hint)
+
+
+def _is_instance(value: Any, hint: type) -> bool:
+    try:
+        return isinstance(value, hint)
+    except TypeError:  # `Any`, a protocol, a typed dictionary: they do not say what fits
+        return True
 
 
 _NAMES = {

@@ -1,15 +1,21 @@
 """Hydra's and OmegaConf's errors as one line: what is wrong, and what there is instead."""
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from visionsweep.text import did_you_mean, nearest
+from visionsweep.config.allowed import HOW_TO_ALLOW
+from visionsweep.text import did_you_mean, first_line, nearest
 
 _MAX_OPTIONS = 40
+_REFUSED = re.compile(
+    r"[Tt]arget '([^']+)'.*?(?:cannot be authorized|is not in the Hydra)", re.DOTALL
+)
+_PLACE = re.compile(r"^full_key: (.+)$", re.MULTILINE)
 
 
 def one_line(error: BaseException) -> str:
@@ -41,6 +47,23 @@ def one_line(error: BaseException) -> str:
         f"{'; '.join([first, *lines[1 : heads[0]]])}{did_you_mean(wanted, options) or ';'} "
         f"choose one of {', '.join(options[:_MAX_OPTIONS])}{more}"
     )
+
+
+def target_problem(error: BaseException) -> str:
+    """Return why Hydra does not call a target: it is not in the program's allow-list, or else."""
+    refused = _REFUSED.search(str(error))
+    if refused is None:
+        return first_line(error)
+    return f"{refused[1]!r} is not in this program's allow-list (Hydra's execution_whitelist)"
+
+
+def refused_target(error: BaseException) -> str | None:
+    """Return the line for a target that Hydra refused, with its place; None for other errors."""
+    if not _REFUSED.search(str(error)):
+        return None
+    place = _PLACE.search(str(error))
+    where = place[1] if place else first_line(error).removeprefix("Unable to configure ")
+    return f"{where}: {target_problem(error)}; {HOW_TO_ALLOW}"
 
 
 def _unknown_key(error: ConfigKeyError | ConfigAttributeError, advice: list[str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from visionsweep.config.hydra_settings import check_hydra_settings
 from visionsweep.config.paths import shown
 from visionsweep.errors import UserError, is_out_of_memory
 from visionsweep.program import command
@@ -80,6 +81,8 @@ def check(cfg: DictConfig) -> dict[str, int]:
 
     Returns the size of its best checkpoint. Raises the `UserError` that the run would raise.
     """
+    if HydraConfig.initialized():
+        check_hydra_settings(HydraConfig.get())
     parts = assemble(resolved_config(cfg), keep_dataset=True)
     weights = parts.state.evaluated_model().state_dict().values()
     return {"checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights)}

@@ -9,6 +9,7 @@ from optuna.distributions import check_distribution_compatibility
 from optuna.storages import BaseStorage
 from optuna.trial import Trial
 
+from visionsweep.config.hydra_errors import target_problem
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
@@ -16,7 +17,6 @@ from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import differences
 from visionsweep.sweep.study import SweepStudy, past_trials
 from visionsweep.sweep.warm_start import load_history
-from visionsweep.text import first_line
 
 
 def open_study(sweep: Sweep, storage: BaseStorage | None = None) -> SweepStudy:
@@ -74,7 +74,7 @@ def _custom_search_space(dotpath: str | None) -> Callable[[Any, Trial], None] | 
             {"_target_": dotpath, "_partial_": True}
         )
     except InstantiationException as error:
-        raise ConfigError(f"hydra.sweeper.custom_search_space: {first_line(error)}") from error
+        raise ConfigError(f"hydra.sweeper.custom_search_space: {target_problem(error)}") from error
     return function
 
 

@@ -6,9 +6,11 @@ A sampler's random state is lost with its process, so each trial gets a new samp
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
+from visionsweep.config.allowed import PRUNERS, SAMPLERS
+from visionsweep.config.hydra_errors import target_problem
 from visionsweep.errors import ConfigError
 from visionsweep.text import first_line
 
@@ -20,8 +22,6 @@ MakeSampler = Callable[[int], "BaseSampler"]
 
 _GRID = "optuna.samplers.GridSampler"
 _QMC = "optuna.samplers.QMCSampler"
-_SAMPLER_TARGETS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")
-_PRUNER_TARGETS = ("optuna.pruners.*",)
 
 
 def is_grid(sampler: Mapping[str, Any]) -> bool:
@@ -42,7 +42,7 @@ def sampler_factory(config: Mapping[str, Any], seed: int) -> MakeSampler:
 
     if is_grid(config):  # draws nothing: every parameter is given
         return lambda number: RandomSampler(seed=trial_seed(seed, number))
-    make = _partial(config, "hydra.sweeper.sampler", _SAMPLER_TARGETS)
+    make = _partial(config, "hydra.sweeper.sampler", SAMPLERS)
     if "seed" not in config:  # a sampler of the user
         return lambda number: make()
     if config["_target_"] == _QMC:
@@ -62,21 +62,21 @@ def build_pruner(config: Mapping[str, Any] | None) -> "BasePruner":
     if config is None:
         return NopPruner()
     pruner: BasePruner = _call(
-        _partial(config, "hydra.sweeper.pruner", _PRUNER_TARGETS), "hydra.sweeper.pruner"
+        _partial(config, "hydra.sweeper.pruner", PRUNERS), "hydra.sweeper.pruner"
     )
     return pruner
 
 
-def _partial(config: Mapping[str, Any], key: str, targets: tuple[str, ...]) -> Callable[..., Any]:
+def _partial(config: Mapping[str, Any], key: str, targets: Set[str]) -> Callable[..., Any]:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     try:
         make: functools.partial[Any] = instantiate(
-            dict(config), _partial_=True, _convert_="all", _execution_whitelist_=targets
+            dict(config), _partial_=True, _convert_="all", _execution_whitelist_=sorted(targets)
         )
     except InstantiationException as error:
-        raise ConfigError(f"{key}: {first_line(error)}") from error
+        raise ConfigError(f"{key}: {target_problem(error)}") from error
     return functools.partial(_call, make, key)
 
 

@@ -15,6 +15,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.utils import execution_whitelist, instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
+from visionsweep.config.hydra_errors import target_problem
 from visionsweep.config.secrets import masked_config
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.engines.engine import Job
@@ -94,7 +95,7 @@ class JobRunner:
                 # Refuses a function that the app's whitelist does not allow.
                 task = _Task(instantiate({"_target_": function, "_partial_": True}).func)
             except Exception as error:
-                reason = f"{CHECK_KEY}={function}: {with_cause(error)}"
+                reason = f"{CHECK_KEY}={function}: {target_problem(error)}"
                 return Outcome("failed", error=reason, exception=error)
             value = None
             with contextlib.suppress(Exception):  # `task` keeps it as its outcome
