@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
-from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.atomic import write_output
 from visionsweep.streams import keep_streams
 
 
@@ -68,7 +68,12 @@ def run_prediction(arguments: Arguments) -> str:
         columns = probability_columns(class_names, probabilities)
     else:
         columns = {template.label: labels} | probability_columns(new_columns, probabilities)
-    write_text(arguments.out, render(template, columns))
+    try:
+        write_output(arguments.out, render(template, columns))
+    except OSError as error:
+        raise UserError(
+            f"out: {arguments.out} cannot be written ({error.strerror}); choose another file"
+        ) from error
     note = f"left out {left_out}\n" if left_out else ""
     return f"{note}{summarize(labels)}\nwrote {arguments.out}"
 

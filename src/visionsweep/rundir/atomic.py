@@ -36,6 +36,19 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_output(path: Path, text: str) -> None:
+    """Write `text` to a file that the user named: whole or not at all if it is a regular file.
+
+    A device, a pipe or a link stays what it is and is written to: a rename would replace it. Files
+    in the directory of a run are never written so, since a link there may be a stranger's.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        with path.open("wb") as file:
+            file.write(text.encode())
+    else:
+        write_text(path, text)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -1,0 +1,58 @@
+"""Where a written file ends up: whole in its place, or through what stands there."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from visionsweep.rundir.atomic import write_output, write_text
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("old")
+    write_output(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_a_link_is_written_through(is_dangling: bool, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.csv", tmp_path / "out.csv"
+    if not is_dangling:
+        target.write_text("old and longer")
+    link.symlink_to(target)
+    write_output(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_link_among_the_files_of_a_run_is_replaced(tmp_path: Path) -> None:
+    theirs, mine = tmp_path / "config.yaml", tmp_path / "mine"
+    mine.write_text("precious")
+    theirs.symlink_to(mine)
+    write_text(theirs, "new")
+    assert mine.read_text() == "precious"
+    assert not theirs.is_symlink()
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    write_output(pipe, "new")
+    reader.join()
+    assert got == ["new"]
+    assert pipe.is_fifo()
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o20666, os.makedev(1, 3))  # as /dev/null
+    except OSError:
+        pytest.skip("only root may make a device")
+    write_output(device, "new")
+    assert device.is_char_device()
