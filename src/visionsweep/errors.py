@@ -29,5 +29,4 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
-    message = str(error).lower()
-    return type(error) is RuntimeError and any(text in message for text in _OUT_OF_MEMORY)
+    return type(error) is RuntimeError and any(m in str(error).lower() for m in _OUT_OF_MEMORY)

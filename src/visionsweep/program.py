@@ -36,6 +36,16 @@ def command(verb: str) -> str:
     return f"{_PROGRAMS[0]} {verb}"
 
 
+def config_flags() -> list[str]:
+    """Return the arguments of this process that tell Hydra which config to read."""
+    found = []
+    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
+        name, has_value, _ = word.partition("=")
+        if name in _CONFIG_FLAGS:
+            found += [word] if has_value else [word, following]
+    return found
+
+
 def program() -> str:
     """Return what started this process, an app of any kind, with its flags that name a config."""
     main = getattr(sys.modules["__main__"], "__spec__", None)
@@ -45,11 +55,7 @@ def program() -> str:
         words = ["python", "-m", main.name.removesuffix(".__main__")]
     else:
         words = ["python", os.path.relpath(sys.argv[0]) if sys.argv[0] else "app.py"]
-    for word, following in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=False):
-        name, has_value, _ = word.partition("=")
-        if name in _CONFIG_FLAGS:
-            words += [word] if has_value else [word, following]
-    return shlex.join(words)
+    return shlex.join([*words, *config_flags()])
 
 
 def fail(message: str) -> NoReturn:

@@ -31,7 +31,24 @@ def first_line(error: BaseException) -> str:
 
     Passwords are masked: a driver may quote the address that it was given.
     """
-    return mask_passwords((str(error).strip() or type(error).__name__).splitlines()[0])
+    return mask_passwords((message(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def message(error: BaseException) -> str:
+    """Return an error's text; nothing if its ``__str__`` raises."""
+    try:
+        return printable(str(error))
+    except (Exception, SystemExit):
+        return ""
+
+
+def printable(text: str) -> str:
+    """Return `text` with escapes for what cannot be shown, such as lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

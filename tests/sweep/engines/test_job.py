@@ -1,6 +1,8 @@
 """Jobs in real workers: config, reports, exceptions and output."""
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.sweep.engines import worker_app
 from tests.sweep.engines.driver import DEADLINE, Driver
 from visionsweep.sweep.engines.engine import Reported, Started
+from visionsweep.sweep.objective import objectives
 
 CHECK = "tests.sweep.engines.worker_app.check"
 
@@ -114,6 +117,9 @@ def test_a_pruned_job_has_not_failed(driver: Driver) -> None:
     ("x", "state", "error"),
     [
         ("value", "failed", "ValueError: too; long"),
+        ("empty", "failed", "ValueError"),
+        ("silent", "failed", "Silent"),
+        ("bytes", "failed", r"ValueError: caf\udce9 \x1b[31m"),
         ("user", "failed", "optim.lr: expected a number"),
         ("exit", "failed", "SystemExit: 3"),
         ("unpicklable", "failed", "Unpicklable: 1 and 2"),
@@ -143,6 +149,48 @@ def test_a_value_that_cannot_be_pickled_fails_the_job(driver: Driver) -> None:
     assert "returned a _thread.lock, which cannot be sent to the controller" in ended.error
 
 
+def test_a_value_that_is_no_number_reaches_the_controller(driver: Driver) -> None:
+    ended = driver.run("return_one_day")
+    assert ended.state == "completed"
+    values, problem = objectives(ended.value, 1)
+    assert values == []
+    assert problem is not None
+    assert problem.startswith("expected a number from the task function, got <")
+
+
+# -- the process
+
+
+def test_a_job_finds_the_process_as_the_first_one_did(
+    make_driver: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", os.environ["PATH"] + ":/somewhere")
+    driver = make_driver()
+    before = driver.run("state").value
+    assert driver.run("vandalize").state == "completed"
+    ended = driver.run("state")
+    assert ended.value == before
+    log = driver.log(ended.key)
+    assert "printed" in log
+    assert "logged" in log
+    assert "UserWarning: only a warning" in log
+
+
+def test_a_job_has_the_arguments_of_a_single_run(driver: Driver) -> None:
+    """Whatever starts further processes of a job passes them on."""
+    ended = driver.run("argv", "x=[1,2]", key="8/seed_0")
+    arguments = ended.value[1:]
+    run_dir = f"hydra.run.dir='{driver.sweep_dir / '8/seed_0'}'"
+    assert {"do=argv", "x=[1,2]", run_dir} <= {*arguments}
+    assert "--multirun" not in arguments
+    assert "hydra.mode=MULTIRUN" not in arguments
+
+
+def test_a_forked_child_that_returns_is_not_the_job(driver: Driver) -> None:
+    assert driver.run("fork_and_return").value == 1.0
+    assert driver.run("value", "x=3").value == 6.0
+
+
 @pytest.mark.parametrize("x", ["failed", "pruned"])
 def test_the_objects_of_a_failed_job_are_freed(driver: Driver, x: str) -> None:
     """A traceback would keep the model, and its memory on the GPU."""
@@ -152,6 +200,13 @@ def test_the_objects_of_a_failed_job_are_freed(driver: Driver, x: str) -> None:
 
 
 # -- output
+
+
+def test_any_text_can_be_printed(driver: Driver) -> None:
+    ended = driver.run("print_any_text")
+    assert ended.state == "completed"
+    log = (driver.sweep_dir / ended.key / "app.log").read_bytes()
+    assert log == b"caf\\udce9\ncaf\xe9\n"
 
 
 def test_all_output_of_a_job_goes_to_its_log_once(

@@ -5,11 +5,14 @@ Imports no torch and no pytest, so that workers start fast.
 
 import ctypes
 import gc
+import io
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -128,7 +131,15 @@ class Unpicklable(Exception):  # noqa: N818
         self.lock = threading.Lock()
 
 
+class Silent(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        raise SystemExit(2)
+
+
 EXCEPTIONS: dict[str, BaseException] = {
+    "empty": ValueError(),
+    "silent": Silent(),
+    "bytes": ValueError("caf\udce9 \x1b[31m"),
     "value": ValueError("too\nlong"),
     "user": UserError("optim.lr: expected a number"),
     "exit": SystemExit(3),
@@ -149,6 +160,73 @@ class _Big:
 
 
 _kept: "weakref.ref[_Big] | None" = None
+
+
+class OneDay:
+    """A number that cannot be converted."""
+
+    def __float__(self) -> float:
+        raise RuntimeError("not today")
+
+
+def do_return_one_day(cfg: DictConfig) -> Any:
+    return OneDay()
+
+
+def do_print_any_text(cfg: DictConfig) -> None:
+    print("caf\udce9")
+    sys.stdout.buffer.write(b"caf\xe9\n")
+
+
+def do_vandalize(cfg: DictConfig) -> None:
+    """Change whatever a later job in this process depends on."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+    os.environ["LOCAL_RANK"] = "0"
+    os.environ.pop("PATH")
+    os.umask(0o777)
+    sys.argv[1:] = ["--multirun"]
+    warnings.simplefilter("error")
+    logging.disable()
+    signal.alarm(1)
+    sys.stdout.close()
+    sys.stderr = io.StringIO()
+
+
+def do_state(cfg: DictConfig) -> dict[str, Any]:
+    mask = os.umask(0)
+    os.umask(mask)
+    warnings.warn("only a warning", stacklevel=1)
+    logging.getLogger("app").info("logged")
+    print("printed")
+    return {
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "umask": mask,
+        "alarm": signal.alarm(0),
+    }
+
+
+def do_argv(cfg: DictConfig) -> list[str]:
+    return sys.argv
+
+
+def do_fork_and_return(cfg: DictConfig) -> float:
+    """Both processes return."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return 1.0
+
+
+def do_orphan(cfg: DictConfig) -> None:
+    """Leave a process whose parent has ended, in a session of its own."""
+    start = (
+        "import pathlib, subprocess, sys; "
+        "pathlib.Path(sys.argv[1]).write_text(str(subprocess.Popen(sys.argv[2:]).pid))"
+    )
+    command = [sys.executable, "-c", start, cfg.file, *SLEEPER]
+    subprocess.run(command, start_new_session=True, check=True)
 
 
 def do_fail_with_big(cfg: DictConfig) -> None:

@@ -5,6 +5,7 @@ import copy
 import functools
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,15 @@ from hydra.utils import execution_whitelist, instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
 from visionsweep.config.hydra_errors import target_problem
+from visionsweep.config.paths import quote
 from visionsweep.config.secrets import masked_config
+from visionsweep.program import config_flags
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.engines.engine import Job
 from visionsweep.sweep.engines.outcome import Outcome, with_cause
 from visionsweep.sweep.engines.output import Output, job_logging, log_path
+from visionsweep.sweep.engines.process_state import ProcessState
+from visionsweep.sweep.objective import portable
 from visionsweep.sweep.trial import NoTrial, Trial, set_current_trial
 
 CHECK_KEY = "hydra.sweeper.check"
@@ -38,6 +43,7 @@ class JobRunner:
         self._context, self._config, self._function, singletons, self._keep = pickle.loads(state)
         _hydra.set_singletons(singletons)
         self._output = Output()
+        self._state = ProcessState()
 
     def run(self, job: Job, trial: Trial, on_start: Callable[[str, float], None]) -> bytes:
         """Run a job to its end, whatever it raises; return the pickled `Ended`.
@@ -52,7 +58,8 @@ class JobRunner:
         hydra_config = HydraConfig.instance().cfg
         set_current_trial(trial)
         try:
-            outcome = self._run(job)
+            with self._state.kept():
+                outcome = self._run(job)
         except BaseException as error:  # of Hydra, a callback or the disk: the worker lives on
             outcome = Outcome.of_exception(error, error.__traceback__)
         finally:
@@ -69,6 +76,7 @@ class JobRunner:
             return Outcome("failed", error=with_cause(error), exception=error)
         if job.check is not None:
             return self._check(job.check, config)
+        sys.argv = _single_run(config, directory)
         hidden = masked_config(config)  # Hydra writes its config to files
         task = _Task(self._function, None if hidden is config else config)
         whitelist = self._context.execution_whitelist
@@ -81,7 +89,7 @@ class JobRunner:
                 hydra_context=self._context,
                 configure_logging=False,
             )
-        outcome = task.outcome or Outcome("completed", value=job_return.return_value)
+        outcome = task.outcome or Outcome("completed", value=portable(job_return.return_value))
         outcome.job_return = job_return
         return outcome
 
@@ -119,6 +127,25 @@ class JobRunner:
         with read_write(config.hydra.runtime), open_dict(config.hydra.runtime):
             config.hydra.runtime.output_dir = directory
         return config, Path(directory)
+
+
+def _single_run(config: DictConfig, directory: Path) -> list[str]:
+    """Return the `sys.argv` of a single run of this job, whose output joins that of the job.
+
+    Lightning, for example, starts the other processes of a job with it.
+    """
+    program = sys.argv[0]
+    overrides = config.hydra.overrides
+    return [
+        os.path.abspath(program) if os.path.isfile(program) else program,
+        *config_flags(),
+        *(str(o) for o in overrides.hydra if not o.startswith("hydra.mode=")),
+        *map(str, overrides.task),
+        f"hydra.run.dir={quote(str(directory))}",
+        "hydra.output_subdir=null",
+        f"hydra.job.num={config.hydra.job.num}",
+        f"hydra.job.id={quote(str(config.hydra.job.id))}",
+    ]
 
 
 class _Task:

@@ -10,9 +10,10 @@ from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from visionsweep.errors import UserError, is_out_of_memory
 from visionsweep.sweep.engines.engine import Ended, Job, State
 from visionsweep.sweep.engines.pickling import dumps
-from visionsweep.text import mask_passwords, shortened
+from visionsweep.text import mask_passwords, message, printable, shortened
 
 _MAX_ERROR = 500  # characters of the one line that tables show
+_MAX_TRACEBACK = 100_000
 
 
 @dataclass
@@ -31,10 +32,9 @@ class Outcome:
         """Return the outcome that an exception means; `frames` is the traceback to show."""
         state = _state_of(error)
         if state in ("pruned", "stopped"):
-            return cls(state, error=one_line(str(error)) or None, exception=error)
-        text = "".join(traceback.format_exception(type(error), error, frames))
-        masked = mask_passwords(text)
-        return cls(state, error=_described(error), traceback=masked, exception=error)
+            return cls(state, error=one_line(message(error)) or None, exception=error)
+        text = _traceback_text(error, frames)
+        return cls(state, error=_described(error), traceback=text, exception=error)
 
     def pickled(self, job: Job, started: float, *, keep_job_return: bool) -> bytes:
         """Return the pickled `Ended` for the controller.
@@ -63,6 +63,8 @@ class Outcome:
                 raise
             # The configs may hold objects that cannot be pickled.
             job_return.cfg = job_return.hydra_cfg = None
+            if self.state != "completed":  # so may the exception
+                job_return._return_value = RuntimeError(self.error)
             return pickle_ended()
 
     def _fail_to_return(self, error: Exception) -> None:
@@ -103,16 +105,24 @@ def _state_of(error: BaseException) -> State:
 
 
 def _described(error: BaseException) -> str:
-    is_for_user = isinstance(error, UserError)
-    return one_line(str(error) if is_for_user else f"{type(error).__name__}: {error}")
+    name, text = type(error).__name__, message(error)
+    is_for_user = isinstance(error, UserError) and text
+    return one_line(text if is_for_user else f"{name}: {text}" if text.strip() else name)
+
+
+def _traceback_text(error: BaseException, frames: Any) -> str:
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # of a property of the exception
+        text = "".join(traceback.format_tb(frames)) + _described(error)
+    return mask_passwords(shortened(printable(text), _MAX_TRACEBACK))
 
 
 def with_cause(error: Exception) -> str:
     """Return an error's message in one line, with that of its cause."""
-    cause = error.__cause__
-    return one_line(
-        str(error) if cause is None or str(cause) in str(error) else f"{error}\n{cause}"
-    )
+    text = message(error)
+    cause = "" if error.__cause__ is None else message(error.__cause__)
+    return one_line(text if cause in text else f"{text}\n{cause}")
 
 
 def one_line(text: str) -> str:

@@ -155,8 +155,11 @@ def test_stop_ends_a_job_whose_worker_is_still_starting(make_driver: MakeDriver)
 
 def test_close_leaves_no_process(make_driver: MakeDriver, tmp_path: Path) -> None:
     driver = make_driver()
+    driver.run("orphan", f"file={tmp_path / 'orphan'}")
     driver.submit("busy_with_child", f"file={tmp_path / 'pids'}")
-    pids = {*driver.pids_in(tmp_path / "pids"), *driver.engine.pids}
+    found = [pid for name in ("orphan", "pids") for pid in driver.pids_in(tmp_path / name)]
+    pids = {*found, *driver.engine.pids}
+    assert is_alive(found[0])
     driver.engine.close()
     assert not [pid for pid in pids if is_alive(pid)]  # at once, without waiting
     driver.engine.close()

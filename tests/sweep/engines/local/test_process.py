@@ -40,6 +40,8 @@ def test_only_the_answer_to_the_own_report_counts(trial: WorkerTrial) -> None:
         ("0.5", 3, TypeError, "expected a number at step 3, got '0.5'"),
         (float("nan"), 3, ValueError, "the objective is nan at step 3; expected a finite number"),
         (0.5, 1.5, TypeError, "expected an integer as step .*, got 1.5"),
+        (0.5, -1, ValueError, "expected a step from 0 to 2147483647, got -1"),
+        (0.5, 2**31, ValueError, "expected a step from 0 to 2147483647, got 2147483648"),
     ],
 )
 def test_a_report_must_be_a_finite_number_at_a_step(

@@ -188,8 +188,9 @@ class WorkersEngine:
             elif kind == "report":
                 self._events.append(Reported(*content))
             else:
-                self._events.append(_unpickled(worker, *content))
-                worker.finish_job()
+                ended, is_last = content
+                self._events.append(_unpickled(worker, ended))
+                worker.finish_job(is_last=is_last)
 
     def _supervise(self) -> None:
         now = time.monotonic()

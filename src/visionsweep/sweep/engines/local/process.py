@@ -19,18 +19,19 @@ from multiprocessing import process, spawn
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
-
 from visionsweep.masking import mask_logs
+from visionsweep.sweep.engines.local.descendants import MARK, kill_descendants
 
 if TYPE_CHECKING:
     from visionsweep.sweep.engines.engine import Job
 
 _PARENT_CHECK_SECONDS = 1.0
+_mark = os.environ.get(MARK)
+_MAX_STEP = 2**31 - 1  # the databases' integer
 
 # From the controller: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
 # From a worker: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value)
-# | ("ended", pickled Ended).
+# | ("ended", pickled Ended, whether this process cannot run another job).
 
 
 def main(connection_fd: int, state_fd: int, threads: int) -> None:
@@ -47,9 +48,10 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
     preparation, state = pickle.loads(os.pread(state_fd, size, 0))  # workers share the offset
     os.close(state_fd)
     _import_app(preparation)
-    _buffer_lines()
+    _make_streams_safe()
 
     from visionsweep.sweep.engines.job import JobRunner
+    from visionsweep.sweep.engines.process_state import is_spent
 
     runner = JobRunner(state)
     channel.send("ready")
@@ -57,7 +59,8 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
         while (blob := channel.jobs.get()) is not None:
             job: Job = pickle.loads(blob)
             trial = WorkerTrial(channel, job, threads)
-            channel.send("ended", runner.run(job, trial, on_start=channel.started))
+            ended = runner.run(job, trial, on_start=channel.started)
+            channel.send("ended", ended, is_spent())
     except BaseException:
         traceback.print_exc()
         end_process_tree()  # a thread of the app would keep this process alive
@@ -81,9 +84,13 @@ def _import_app(preparation: dict[str, Any]) -> None:
         del own._inheriting  # type: ignore[attr-defined]
 
 
-def _buffer_lines() -> None:
-    with contextlib.suppress(AttributeError):  # the app may have replaced it
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+def _make_streams_safe() -> None:
+    """Have every line written at once, and no text refused: a print must not fail a trial."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # the app may have replaced it
+            stream.reconfigure(  # type: ignore[union-attr]
+                encoding="utf-8", errors="backslashreplace", line_buffering=True
+            )
 
 
 class Channel:
@@ -95,11 +102,16 @@ class Channel:
         self.stop = threading.Event()
         self._connection = connection
         self._sending = threading.Lock()
-        self._parent = os.getppid()
+        self._pid, self._parent = os.getpid(), os.getppid()
         threading.Thread(target=self._receive, name="controller", daemon=True).start()
 
     def send(self, *message: Any) -> None:
-        """Send to the controller; ends this process if the controller is gone."""
+        """Send to the controller; ends this process if the controller is gone.
+
+        A child that a task forked and that returned from the task ends here too.
+        """
+        if os.getpid() != self._pid:
+            os._exit(1)
         try:
             with self._sending:
                 self._connection.send(message)
@@ -135,9 +147,7 @@ class Channel:
 def end_process_tree() -> NoReturn:
     """Kill this process and its descendants."""
     try:
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                child.kill()
+        kill_descendants(os.getpid(), _mark)
         if os.getpgrp() == os.getpid():
             os.killpg(os.getpid(), signal.SIGKILL)
     finally:
@@ -181,11 +191,14 @@ class WorkerTrial:
 
 def _step(step: Any) -> int:
     try:
-        return operator.index(step)
+        number = operator.index(step)
     except TypeError:
         raise TypeError(
             f"trial.report: expected an integer as step (the epoch), got {step!r}"
         ) from None
+    if not 0 <= number <= _MAX_STEP:
+        raise ValueError(f"trial.report: expected a step from 0 to {_MAX_STEP}, got {number}")
+    return number
 
 
 def _finite(value: Any, step: Any) -> float:

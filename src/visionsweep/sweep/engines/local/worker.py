@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import psutil
 
 from visionsweep.errors import UserError
 from visionsweep.sweep.engines.engine import Job
+from visionsweep.sweep.engines.local.descendants import MARK, kill_descendants
 from visionsweep.sweep.engines.local.resources import Slot
 from visionsweep.sweep.engines.pickling import dumps
 
@@ -44,6 +46,7 @@ class Worker:
         self._log_path = log_path
         self._log_offset = 0
         self._children: list[psutil.Process] = []  # when it was killed
+        self._mark = secrets.token_hex(8)
         self.connection, other = Pipe()
         with contextlib.ExitStack() as stack:
             stack.callback(other.close)
@@ -53,7 +56,7 @@ class Worker:
                 self._log_offset = log.tell()
             self._process = subprocess.Popen(
                 _command(other.fileno(), state.fileno(), slot.threads),
-                env={**os.environ, **slot.environment},
+                env={**os.environ, **slot.environment, MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -82,10 +85,10 @@ class Worker:
         with contextlib.suppress(OSError):
             self.connection.send(message)
 
-    def finish_job(self) -> None:
-        """Note that the job ended, and the process is free."""
+    def finish_job(self, *, is_last: bool) -> None:
+        """Note that the job ended, and the process is free; or at its end, if it was the last."""
         self.job = None
-        self.jobs_done += 1
+        self.jobs_done = sys.maxsize if is_last else self.jobs_done + 1
 
     def messages(self) -> list[tuple[Any, ...]]:
         """Return all messages that arrived."""
@@ -117,17 +120,14 @@ class Worker:
         return used
 
     def kill(self) -> None:
-        """Kill the process, its descendants, and what they left in its session."""
+        """Kill the process and its descendants."""
         if self.is_reaped:
             return
-        with contextlib.suppress(psutil.Error):
-            self._children = psutil.Process(self.pid).children(recursive=True)
+        self._process.send_signal(signal.SIGSTOP)  # it starts no more of them
+        self._children = kill_descendants(self.pid, self._mark)
         self._process.kill()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        for child in self._children:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
 
     def reap(self) -> int:
         """Wait until what `kill` killed is gone; return the exit code."""
@@ -180,10 +180,11 @@ def start_state(state: tuple[Any, ...]) -> IO[bytes]:
 
 def _command(connection_fd: int, state_fd: int, threads: int) -> list[str]:
     root = str(Path(__file__).parents[4])  # the app's own sys.path is set only later
+    # Defines no names: a name of the app's main module must not be found here.
     program = (
-        f"import sys; sys.path.insert(0, {root!r}); "
-        "from visionsweep.sweep.engines.local.process import main; "
-        f"main({connection_fd}, {state_fd}, {threads})"
+        f"__import__('sys').path.insert(0, {root!r}); __import__('importlib').import_module("
+        "'visionsweep.sweep.engines.local.process')"
+        f".main({connection_fd}, {state_fd}, {threads})"
     )
     # -W, -X, -O, ...
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
