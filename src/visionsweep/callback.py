@@ -27,7 +27,7 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import LEFT_BY_A_FAILED_START, SWEEP
 from visionsweep.rundir.lock import locked
-from visionsweep.sweep.stored import merge, override_key, read_stored
+from visionsweep.sweep.stored import continued, override_key, read_stored, typed_overrides
 from visionsweep.tracking.lifecycle import (
     Upload,
     check_tracking,
@@ -201,12 +201,11 @@ def _as_stored(config: DictConfig, sweep_dir: Path) -> DictConfig:
     """
     stored = read_stored(sweep_dir)
     assert stored is not None  # the file exists
-    given = map(str, (*config.hydra.overrides.hydra, *config.hydra.overrides.task))
-    overrides = merge([*stored.hydra_overrides, *stored.task_overrides], list(given))
+    hydra, task = continued(stored, *typed_overrides(config))
     loader = GlobalHydra.instance().config_loader()
     try:
         return loader.load_configuration(
-            config.hydra.job.config_name, overrides, run_mode=RunMode.MULTIRUN
+            config.hydra.job.config_name, [*hydra, *task], run_mode=RunMode.MULTIRUN
         )
     except (HydraException, OmegaConfBaseException):
         return config

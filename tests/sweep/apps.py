@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
+from visionsweep.config.secrets import masked_config
 from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, STUDY
 from visionsweep.sweep import open_study, warm_start
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
@@ -286,7 +287,7 @@ class InlineEngine:
         try:
             done = run_job(
                 task_function=task,
-                config=config,
+                config=masked_config(config),  # as a worker does
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
                 hydra_context=self._context,

@@ -45,11 +45,6 @@ def test_bad_settings_are_refused(keys: dict[str, Any], message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_the_identity_holds_no_password() -> None:
-    url = "postgresql://me:secret@lab/db"
-    assert sweep_settings(storage=url).identity()["storage"] == "postgresql://me:***@lab/db"
-
-
 def test_the_seed_of_the_sampler() -> None:
     sampler = {"_target_": "optuna.samplers.TPESampler", "seed": 3}
     assert sweep_settings(sampler=sampler).sampler_seed(7) == 3

@@ -298,6 +298,89 @@ def test_a_renamed_directory_is_still_the_sweep(again: App) -> None:
     assert out.stdout.splitlines()[-1].endswith("hydra.sweep.dir=t")
 
 
+def test_time_and_environment_are_no_change(
+    app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    app.extend(stamp="${now:%H-%M-%S-%f}", job="${oc.env:JOB_ID}", copy="${job}")
+    for job in (1, 2):
+        monkeypatch.setenv("JOB_ID", str(job))
+        out = app.sweep("x=interval(0.0,1.0)", f"hydra.sweeper.n_trials={job}")
+        assert (out.code, numbers(app)) == (0, [job - 1]), out.text
+    app.extend(stamp="${now:%H-%M}")
+    text = app.sweep("x=interval(0.0,1.0)").error()
+    assert "\n  stamp: '${now:%H-%M-%S-%f}' -> '${now:%H-%M}'\n" in text
+
+
+def test_a_sweep_of_an_earlier_version_has_resolved_values(app: App) -> None:
+    app.extend(link="${x}", text="${y}-${mode}")
+    assert app.sweep("z=1,2", "hydra.sweeper.n_trials=1").code == 0
+    path = app.folder / "s" / SWEEP
+    kept = yaml.safe_load(path.read_text())
+    kept["config"] |= {"link": 1.0, "text": "0-fast"}
+    path.write_text(yaml.safe_dump(kept))
+    assert app.sweep("z=1,2", "hydra.sweeper.n_trials=2").code == 0
+    assert "link: 1.0 -> '${x}'" in app.sweep("z=1,2", "x=2").error()
+
+
+def test_the_resume_command_has_the_group_that_chooses_the_sweeper(app: App) -> None:
+    app.extend(defaults=[{"db": "mysql"}, "_self_", {"search": None}])
+    app.write(
+        "search/mine.yaml",
+        """\
+        # @package _global_
+        defaults: [{override /hydra/sweeper: optuna_async}]
+        hydra: {sweeper: {n_trials: 1, params: {x: 'interval(0.0,1.0)'}}}
+        """,
+    )
+    paths = ("hydra.searchpath=[pkg://tests]", "hydra.sweep.dir=s/${now:%S}")
+    out = app("--multirun", "search=mine", "db=sqlite", *paths)
+    assert out.code == 0, out.text
+    [folder] = (app.folder / "s").iterdir()
+    resume = out.stdout.splitlines()[-1].partition("resume with: ")[2]
+    assert resume == (
+        "python app.py --multirun search=mine db=sqlite 'hydra.searchpath=[pkg://tests]' "
+        f"hydra.sweep.dir=s/{folder.name}"
+    )
+    out = app(*shlex.split(resume)[2:], "hydra.sweeper.n_trials=2")
+    assert (out.code, numbers(app)) == (0, [1]), out.text
+    repeat = out.stdout.rpartition("repeat trial ")[2].partition("with: ")[2].splitlines()[0]
+    assert app(*shlex.split(repeat)[2:]).code == 0
+    assert app.configs[0]["x"] < 1
+    assert app.configs[0]["db"]["name"] == "sqlite"
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("is_typed", [True, False])
+def test_no_file_holds_the_storages_password(
+    app: App, monkeypatch: pytest.MonkeyPatch, is_typed: bool
+) -> None:
+    url = f"postgresql://me:{SECRET}@lab/db"
+    monkeypatch.setenv("STUDY_URL", url)
+    given = "hydra.sweeper.storage=" + (f"'{url}'" if is_typed else "${oc.env:STUDY_URL}")
+    app.extend(db_url="${oc.env:STUDY_URL}")
+    out = app.sweep("x=interval(0.0,1.0)", "hydra.sweeper.n_trials=1", given)
+    assert out.code == 0, out.text
+    assert SECRET not in out.text
+    assert not [name for name, text in tree(app.folder).items() if SECRET.encode() in text]
+    kept = yaml.safe_load((app.folder / "s" / SWEEP).read_text())
+    more = ("hydra.sweep.dir=s", "hydra.sweeper.n_trials=2")
+    if is_typed:
+        assert kept["search"]["storage"] == "postgresql://me:***@lab/db"
+        text = app(*RESUME, *more).error()
+        assert text.startswith(
+            "hydra.sweeper.storage: the password in 'postgresql://me:***@lab/db'"
+        )
+        assert len(text.splitlines()) == 1
+        more += (given,)
+    else:
+        assert given in kept["hydra_overrides"]
+        assert kept["search"]["storage"] == "${oc.env:STUDY_URL}"
+    out = app(*RESUME, *more)
+    assert (out.code, numbers(app)) == (0, [1]), out.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [["--config-name", "other"], ["--config-name=other"], ["-cn", "other"]]

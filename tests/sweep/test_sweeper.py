@@ -58,6 +58,38 @@ def train(cfg: DictConfig) -> float:
     return value
 
 
+# -- apps as they are
+
+
+def test_the_sweep_gives_a_group_without_a_default(app: App) -> None:
+    app.extend(defaults=[{"db": "???"}, "_self_"], name="${db.name}")
+    out = app.sweep("db=mysql,postgresql", FREE)
+    assert out.code == 0, out.text
+    assert {config["db"]["name"] for config in app.configs} == {"mysql", "postgresql"}
+    app.extend(defaults=[{"db": "???"}, "_self_"])
+    assert "You must specify 'db'" in app.sweep(X, ONE, to="other").error()
+
+
+@pytest.mark.parametrize(
+    ("subdir", "name"),
+    [
+        ("${hydra.job.num}", None),
+        ("trial_${hydra.job.num}", "trial_0"),
+        ("${mode}/${hydra.job.num}_${hydra.job.override_dirname}", "fast/0_x=2"),
+    ],
+)
+def test_a_directory_that_holds_the_number_has_the_apps_name(
+    app: App, subdir: str, name: str | None
+) -> None:
+    out = app.sweep("x=2", ONE, f"hydra.sweep.subdir={subdir}")
+    assert out.code == 0, out.text
+    assert app.directories() == ["0"]
+    links = [path for path in (app.folder / "s").rglob("*") if path.is_symlink()]
+    names = [str(path.relative_to(app.folder / "s")) for path in links if path.name != "best"]
+    assert names == ([name] if name else [])
+    assert all((path / ".hydra" / "overrides.yaml").is_file() for path in links)
+
+
 # -- a sweep from its first line to its last
 
 
@@ -559,8 +591,11 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
         (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected at least 1, got 0"),
         (
             ["hydra.sweep.subdir=${hydra.job.override_dirname}"],
-            "hydra.sweep.subdir: expected ${hydra.job.num}",
+            "hydra.sweep.subdir: expected a relative path that holds the job's number",
         ),
+        (["hydra.sweep.subdir=../${hydra.job.num}"], "hydra.sweep.subdir: expected a relative"),
+        (["hydra.sweep.dir=${nope}"], "hydra.sweep.dir: Interpolation key 'nope' not found"),
+        (["hydra.sweep.dir=''"], "hydra.sweep.dir: expected a directory, got ''"),
         (
             ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.min_resource=0"],
             "hydra.sweeper.pruner: ",

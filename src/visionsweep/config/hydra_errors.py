@@ -36,7 +36,8 @@ def one_line(error: BaseException) -> str:
         reasons = "; ".join(line for line in lines if not line.startswith(noise))
         return f"{error.override}: Hydra cannot parse this override: {reasons}; quote the value"
     if isinstance(error, OmegaConfBaseException):  # what follows names types of ours
-        return first
+        key = str(error.full_key or "")
+        return first if key in first else f"{key}: {first}"
     lines = list(itertools.takewhile(lambda line: not line.startswith("Config search path"), lines))
     heads = [i for i, line in enumerate(lines) if line.startswith("Available options in")]
     if not heads:

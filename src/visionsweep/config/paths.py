@@ -44,6 +44,11 @@ def quote(value: str) -> str:
     return f"'{escaped}'"
 
 
+def as_typed(value: str) -> str:
+    """Return `value` as an override's right side, quoted if Hydra's grammar needs it."""
+    return value if _PLAIN.fullmatch(value) else quote(value)
+
+
 def shown(path: Path) -> str:
     """Return `path` as a person would type it: relative below the current directory."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -75,7 +75,9 @@ def open_run(cfg: DictConfig) -> Iterator[RunContext]:
             hydra = HydraConfig.get()
             chosen = hydra.runtime.choices
             choices = {group: str(chosen[group]) for group in COMPONENT_GROUPS if group in chosen}
-            overrides = [*hydra.overrides.task, *filter(_is_search_path, hydra.overrides.hydra)]
+            # As typed: an interpolation may hold a password.
+            typed: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+            overrides = [*typed["task"], *filter(_is_search_path, typed["hydra"])]
         keys = trial.params or (first_start or {}).get("searched") or _typed(overrides)
         yield RunContext(
             run_dir=run_dir,

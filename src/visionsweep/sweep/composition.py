@@ -1,8 +1,10 @@
 """From a trial's parameters to its jobs: their overrides and their composed configs."""
 
+import contextlib
 import copy
+import functools
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +24,7 @@ from visionsweep.sweep import _hydra
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
 
+_ANY_NUMBER = 1234
 _NEEDS_NO_DEFAULTS = "hydra.sweep."  # of `hydra.*`, only these keys select nothing in the defaults
 
 
@@ -44,7 +47,7 @@ class Composer:
         self._parser = OverridesParser.create()
         self._composed: dict[tuple[str, ...], bytes] = {}  # group overrides -> pickled config
         self._is_group: dict[str, bool] = {}
-        self._fixed: DictConfig | None = None
+        self._fixed: DictConfig | None = None  # a job's config without the searched parameters
         self._first_seed = self._read_first_seed() if settings.seeds > 1 else 0
 
     def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
@@ -55,6 +58,8 @@ class Composer:
                 f"{self._settings.seed_key}={self._first_seed + seed_index}",
                 f"hydra.sweep.subdir={run_place(number, seed_index)}",
             )
+        elif self.names_directories:
+            overrides += (f"hydra.sweep.subdir={run_place(number)}",)
         return overrides
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -88,22 +93,46 @@ class Composer:
             self._is_group[name] = bool(self._loader.get_group_options(name))
         return self._is_group[name]
 
-    def fixed_config(self) -> dict[str, Any]:
-        """Return the resolved config of a job without the searched parameters."""
-        try:
-            config = self.compose(self._space.fixed_arguments())
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(one_line(error)) from error
-        _require_numbered_directories(config)
-        return resolve(config)
+    def fixed_config(self) -> DictConfig:
+        """Return the config of a job without the searched parameters.
+
+        A config group without a default (`db: ???`) has its first choice.
+        """
+        if self._fixed is None:
+            try:
+                self._fixed = self.compose(self._space.fixed_arguments())
+            except HydraException:
+                first = self._space.first()
+                groups = {key: value for key, value in first.items() if self.is_group(key)}
+                if not groups:
+                    raise
+                self._fixed = self.compose(self._space.overrides(groups))
+        return self._fixed
 
     def value_of(self, key: str | None) -> Any:
         """Return a key's value in the fixed config; None if the app has no such key."""
-        if key is None:
-            return None
-        if self._fixed is None:
-            self._fixed = self.compose(self._space.fixed_arguments())
-        return OmegaConf.select(self._fixed, key)
+        return None if key is None else OmegaConf.select(self.fixed_config(), key)
+
+    @functools.cached_property
+    def names_directories(self) -> bool:
+        """Whether the app names a trial's directory otherwise than by its number."""
+        return directory_of(self.fixed_config(), _ANY_NUMBER) != run_place(_ANY_NUMBER)
+
+    def directory_name(self, number: int, params: Mapping[str, Any]) -> str:
+        """Return the app's own name of a trial's directory, relative to the sweep's."""
+        return directory_of(self.compose(self._space.overrides(params)), number)
+
+    def require_directory_per_trial(self) -> None:
+        """Raise `ConfigError` unless `hydra.sweep.subdir` gives each trial a directory below."""
+        config = self.fixed_config()
+        name, other = directory_of(config, _ANY_NUMBER), directory_of(config, _ANY_NUMBER + 1)
+        is_below = not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
+        if name == other or not is_below:
+            written = OmegaConf.to_container(config.hydra.sweep)["subdir"]  # type: ignore[call-overload, index]
+            raise ConfigError(
+                "hydra.sweep.subdir: expected a relative path that holds the job's number, such "
+                f"as trial_${{hydra.job.num}}, got {written}"
+            )
 
     def _read_first_seed(self) -> int:
         key = self._settings.seed_key
@@ -141,16 +170,19 @@ def _needs_hydra(override: Override) -> bool:
     return may_select or override.is_sweep_override()
 
 
-def _require_numbered_directories(config: DictConfig) -> None:
-    config = copy.deepcopy(config)
-    with open_dict(config.hydra.job):
-        config.hydra.job.num, config.hydra.job.id = 1234, run_place(1234)
-    if str(config.hydra.sweep.subdir) != run_place(1234):
-        written = OmegaConf.to_container(config.hydra.sweep)["subdir"]  # type: ignore[call-overload, index]
-        raise ConfigError(
-            "hydra.sweep.subdir: expected ${hydra.job.num}, since a trial's directory is its "
-            f"number, got {written}"
-        )
+def directory_of(config: DictConfig, number: int) -> str:
+    """Return the directory of job `number` with this config, relative to the sweep's."""
+    with _as_job(config, number) as job:
+        return str(job.hydra.sweep.subdir)
+
+
+def as_written(config: DictConfig) -> dict[str, Any]:
+    """Return a job's config as plain containers, without `hydra` and with its interpolations.
+
+    What `${now:...}` and `${oc.env:...}` give differs from command to command.
+    """
+    plain: Any = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    return {key: _plain(value) for key, value in plain.items() if key != "hydra"}
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -158,13 +190,20 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
     A key that cannot be resolved stays as it is written.
     """
+    with _as_job(config, 0) as job:
+        return {str(key): _plain(_resolved(job, str(key))) for key in job if key != "hydra"}
+
+
+@contextlib.contextmanager
+def _as_job(config: DictConfig, number: int) -> Iterator[DictConfig]:
+    """Yield a copy of `config` as that of job `number`; it is Hydra's current config meanwhile."""
     config = copy.deepcopy(config)
     with open_dict(config.hydra.job):
-        config.hydra.job.num, config.hydra.job.id = 0, run_place(0)
+        config.hydra.job.num, config.hydra.job.id = number, run_place(number)
     before = HydraConfig.instance().cfg
     HydraConfig.instance().set_config(config)
     try:
-        return {str(key): _plain(_resolved(config, str(key))) for key in config if key != "hydra"}
+        yield config
     finally:
         HydraConfig.instance().cfg = before
 

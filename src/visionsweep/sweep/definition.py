@@ -7,8 +7,9 @@ from typing import Any
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from visionsweep.program import program
 from visionsweep.rundir.layout import STUDY
-from visionsweep.sweep.command_line import resume_command
+from visionsweep.sweep.command_line import command_of, single_run_overrides
 from visionsweep.sweep.composition import Composer
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
@@ -30,6 +31,7 @@ class Sweep:
     grid: list[dict[str, Any]] | None
     previous: Stored | None  # as on disk; None: a new sweep
     current: Stored  # as it will be written
+    resume_overrides: list[str]  # enough to find the sweep
 
     @property
     def storage_url(self) -> str:
@@ -51,12 +53,15 @@ class Sweep:
 
     def resume_command(self) -> str:
         """Return the command that resumes this sweep."""
-        return resume_command(self.sweep_dir, self.current.hydra_overrides, self.settings.study_key)
+        return command_of(f"{program()} --multirun", self.resume_overrides)
 
     def repeat_overrides(self, number: int, params: dict[str, Any], threads: int) -> list[str]:
         """Return plain overrides that repeat a trial (its first seed) as a single run."""
         settings = self.settings
-        overrides = self.composer.overrides(number, params, seed_index=0)
+        overrides = [
+            *self.composer.overrides(number, params, seed_index=0),
+            *single_run_overrides(self.current.hydra_overrides),
+        ]
         left_out = {*settings.multirun_keys, settings.study_key, "hydra.sweep.subdir"}
         plain = [o for o in overrides if override_key(o) not in left_out]
         key = settings.threads_key

@@ -10,24 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError, UserError
-from visionsweep.sweep.composition import Composer
+from visionsweep.sweep.command_line import resume_overrides
+from visionsweep.sweep.composition import Composer, as_written, resolve
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import DEFAULT_TRIALS, SweepSettings, read_settings
 from visionsweep.sweep.space.space import parse_space
 from visionsweep.sweep.stored import (
     Stored,
+    continued,
     differences,
     git_commit,
-    merge,
     new_id,
     override_key,
     read_stored,
+    typed_overrides,
+    written_as,
 )
+from visionsweep.text import mask_passwords, masked
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +45,22 @@ def prepare(
     context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
 ) -> Sweep:
     """Return the sweep of a command. Raises `UserError` for what the user can fix."""
-    sweep_dir = Path(str(config.hydra.sweep.dir))
+    try:
+        return _prepare(context, config, task_function, arguments)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(one_line(error)) from error
+
+
+def _prepare(
+    context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
+) -> Sweep:
+    sweep_dir = _sweep_dir(config)
     previous = read_stored(sweep_dir)
     task = [str(argument) for argument in arguments]
     if previous is not None:
         config, task = _merged(context, config, task, previous)
-    node = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
-    assert isinstance(node, dict)
-    settings = read_settings({str(key): value for key, value in node.items()})
+    node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
+    settings = read_settings(node)
     space = parse_space(
         settings.params, settings.default_params, task, config_loader=context.config_loader
     )
@@ -55,15 +70,22 @@ def prepare(
         for i, item in enumerate(settings.enqueue)
     ]
     settings = replace(settings, enqueue=enqueue)
-    hydra = [str(override) for override in config.hydra.overrides.hydra]
+    composer.require_directory_per_trial()
+    hydra, _ = typed_overrides(config)
+    # Fixed overrides count as what they make of the config, however they are written.
+    search = {"space": space.fingerprint()["searched"], **settings.identity()}
+    search["storage"] = _stored_url(config)
+    written = as_written(composer.fixed_config())
+    if previous is not None:  # an earlier version stored what interpolations gave
+        written = written_as(previous.config, written, resolve(composer.fixed_config()))
+        search = written_as(previous.search, search, search | {"storage": masked(settings.storage)})
     current = Stored(
         id=new_id(),
         study_name=sweep_dir.name,
-        task_overrides=task,
-        hydra_overrides=[o for o in hydra if override_key(o) not in _FOR_ONE_COMMAND],
-        # Fixed overrides count as what they make of the config, however they are written.
-        search={"space": space.fingerprint()["searched"], **settings.identity()},
-        config=composer.fixed_config(),
+        task_overrides=masked(task),
+        hydra_overrides=masked([o for o in hydra if override_key(o) not in _FOR_ONE_COMMAND]),
+        search=search,
+        config=masked(written),
         seed=settings.sampler_seed(None if previous is None else previous.seed),
         git_commit=git_commit(),
     )
@@ -75,19 +97,44 @@ def prepare(
     sampler_factory(settings.sampler, current.seed)(0)
     grid = space.grid() if settings.is_grid else None
     n_trials = _total(settings, grid)
+    resume = resume_overrides(
+        sweep_dir,
+        current.hydra_overrides,
+        [o for o in current.task_overrides if composer.is_group(override_key(o))],
+        settings.study_key,
+        lambda overrides: _leads_here(context, config, overrides),
+    )
     return Sweep(
         *(context, config, task_function, sweep_dir, settings, space, composer, n_trials, grid),
-        *(previous, current),
+        *(previous, current, resume),
     )
+
+
+def _sweep_dir(config: DictConfig) -> Path:
+    directory = config.hydra.sweep.dir
+    if not directory:
+        raise ConfigError(f"hydra.sweep.dir: expected a directory, got {directory!r}")
+    return Path(str(directory))
+
+
+def _stored_url(config: DictConfig) -> str | None:
+    """Return the storage as files hold it: interpolations as typed, a typed password masked."""
+    typed: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+    url: str | None = typed["storage"]
+    if masked(url) != url:
+        log.warning(
+            "hydra.sweeper.storage: other users of this machine can read a password in the list "
+            "of processes; keep it in the environment: 'hydra.sweeper.storage=${oc.env:NAME}'"
+        )
+    return None if url is None else mask_passwords(url)
 
 
 def _merged(
     context: HydraContext, config: DictConfig, task: list[str], previous: Stored
 ) -> tuple[DictConfig, list[str]]:
     """Return config and task overrides of the stored sweep with this command's changes."""
-    given = [str(override) for override in config.hydra.overrides.hydra]
-    task_merged = merge(previous.task_overrides, task)
-    hydra_merged = merge(previous.hydra_overrides, given)
+    given, _ = typed_overrides(config)
+    hydra_merged, task_merged = continued(previous, given, task)
     if (task_merged, hydra_merged) == (task, given):
         return config, task
     target, sweep_dir = config.hydra.sweeper._target_, config.hydra.sweep.dir
@@ -104,6 +151,17 @@ def _merged(
     config.hydra.mode = RunMode.MULTIRUN
     HydraConfig.instance().set_config(config)
     return config, task_merged
+
+
+def _leads_here(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> bool:
+    """Return whether a command with these overrides finds this sweeper."""
+    try:
+        found = context.config_loader.load_configuration(
+            config.hydra.job.config_name, list(overrides), run_mode=RunMode.MULTIRUN
+        )
+    except (HydraException, OmegaConfBaseException):
+        return False
+    return bool(found.hydra.sweeper._target_ == config.hydra.sweeper._target_)
 
 
 def _continued(

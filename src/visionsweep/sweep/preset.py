@@ -79,6 +79,8 @@ def make_preset(overrides: Sequence[str], is_group: Callable[[str], bool]) -> Pr
 
 def _include(preset: Preset, override: Override, is_group: Callable[[str], bool]) -> bool:
     """Add a parsed override to the preset; return False if no preset can express it."""
+    if override.is_hydra_override():  # `hydra.searchpath` works in the primary config only
+        return False
     if override.is_delete() or override.is_list_extend() or override.is_sweep_override():
         return False
     key, value = override.key_or_group, override.value()

@@ -17,6 +17,7 @@ from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.definition import Sweep
+from visionsweep.sweep.directory_names import DirectoryNames
 from visionsweep.sweep.display import make_display
 from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.launcher import create_engine
@@ -125,12 +126,14 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
     settings, sweep_dir = sweep.settings, sweep.sweep_dir
     metric = sweep.composer.value_of(settings.metric_key) or "value"
     epochs = sweep.epochs()
+    names = DirectoryNames(sweep_dir, sweep.composer)
     cleaned: set[str] = set()
 
     def repeat(record: TrialRecord) -> list[str]:
         return sweep.repeat_overrides(record.number, record.params, engine.threads)
 
     def write(records: list[TrialRecord]) -> None:
+        names.update(records)
         write_results(
             sweep_dir,
             records,

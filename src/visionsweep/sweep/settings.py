@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.samplers import is_grid
-from visionsweep.text import mask_passwords
 
 DEFAULT_TRIALS = 20
 _KEY = "hydra.sweeper"
@@ -82,12 +81,11 @@ class SweepSettings:
         return int(seed)
 
     def identity(self) -> dict[str, Any]:
-        """Return what must not change during a sweep, besides space and config."""
+        """Return what must not change during a sweep, besides space, config and storage."""
         return {
             "sampler": self.sampler,
             "pruner": self.pruner,
             "direction": list(self.directions),
-            "storage": None if self.storage is None else mask_passwords(self.storage),
             "study_name": self.study_name,
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,

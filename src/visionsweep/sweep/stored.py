@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.config.difference import NOT_SET, difference
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import SWEEP
-from visionsweep.text import first_line, mask_passwords
+from visionsweep.text import first_line, is_masked, mask_passwords, masked
 
 _HEADER = (
     "# What this sweep was started with. --multirun with the same study resumes it. Do not edit.\n"
@@ -30,15 +31,15 @@ class Stored:
     task_overrides: list[str]
     hydra_overrides: list[str]
     search: dict[str, Any]  # space, directions, sampler, pruner, seeds: must not change
-    config: dict[str, Any]  # the resolved config of a job, without the searched parameters
+    config: dict[str, Any]  # of a job, without the searched parameters, interpolations as written
     seed: int  # of the sampler; drawn once if the config gives none
     git_commit: str | None
     valid_from: int = 0  # first trial with this config; on_change=extend moves it
     is_checked: bool = False  # every choice was composed and built before trial 0
 
     def write(self, sweep_dir: Path) -> None:
-        """Write `sweep.yaml` atomically."""
-        text = yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        """Write `sweep.yaml` atomically, without passwords."""
+        text = yaml.safe_dump(masked(asdict(self)), sort_keys=False, allow_unicode=True)
         write_text(sweep_dir / SWEEP, _HEADER + text)
 
 
@@ -55,6 +56,12 @@ def read_stored(sweep_dir: Path) -> Stored | None:
             f"{sweep_dir / SWEEP}: cannot be read as a stored sweep ({first_line(error)}). "
             "Restore the file, or choose another study"
         ) from error
+
+
+def typed_overrides(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Return Hydra's and the app's overrides as typed: an interpolation may hold a password."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)
+    return given["hydra"], given["task"]
 
 
 def new_id() -> str:
@@ -83,6 +90,34 @@ def merge(stored: Sequence[str], given: Sequence[str]) -> list[str]:
     waiting = dict(zip(keys, given, strict=True))
     merged = [waiting.pop(override_key(override), override) for override in stored]
     return merged + list(waiting.values())
+
+
+def continued(
+    stored: Stored, hydra: Sequence[str], task: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return Hydra's and the app's overrides of a stored sweep with those of a command.
+
+    Raises `ConfigError` if the command leaves out one that was stored without its password.
+    """
+    merged = merge(stored.hydra_overrides, hydra), merge(stored.task_overrides, task)
+    for override in (*merged[0], *merged[1]):
+        if is_masked(override):
+            key, _, value = override.partition("=")
+            raise ConfigError(
+                f"{key}: the password in {value} is not stored; give the whole address again with "
+                f"{key}=..., or keep it in the environment: {key}='${{oc.env:NAME}}'"
+            )
+    return merged
+
+
+def written_as(stored: Any, written: Any, resolved: Any) -> Any:
+    """Return `written`, but values as `resolved` that are stored so, by an earlier version."""
+    if all(isinstance(value, Mapping) for value in (stored, written, resolved)):
+        return {
+            key: written_as(stored.get(key), value, resolved.get(key))
+            for key, value in written.items()
+        }
+    return resolved if stored == resolved else written
 
 
 def differences(

@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from optuna.trial import TrialState
 
 from visionsweep.errors import ConfigError
@@ -13,7 +15,7 @@ from visionsweep.rundir.layout import SWEEP, WARM_START
 from visionsweep.sweep.definition import Sweep, sqlite_url
 from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import Stored, read_stored
-from visionsweep.text import mask_passwords
+from visionsweep.text import first_line, mask_passwords
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,13 @@ def _read_history(sweep: Sweep, directory: Path) -> list[tuple[dict[str, Any], l
 
 def _storage_url(sweep: Sweep, other: Stored, directory: Path) -> str:
     own, stored = sweep.settings.storage, other.search["storage"]
-    if own is not None and mask_passwords(own) == stored:
-        return own  # the stored one has no password
-    return stored or sqlite_url(directory)
+    if stored is None:
+        return sqlite_url(directory)
+    try:
+        url = str(OmegaConf.create({"url": stored}).url)
+    except OmegaConfBaseException as error:
+        raise ConfigError(
+            f"{_KEY}: {directory} is stored at {stored}: {first_line(error)}"
+        ) from error
+    # The stored one has no password.
+    return own if own is not None and mask_passwords(own) == mask_passwords(url) else url

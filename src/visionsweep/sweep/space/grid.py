@@ -70,7 +70,7 @@ def probes(
         dimensions, [dimension for dimension in dimensions if is_group(dimension.key)]
     )
     if not found:
-        found = [_build(dimensions, {}, _first)]
+        found = [first(dimensions)]
     seen = {(key, str(value)) for params in found for key, value in params.items()}
     for dimension in dimensions:
         for choice in choices(dimension.distribution):
@@ -82,6 +82,11 @@ def probes(
             seen |= {(key, str(value)) for key, value in params.items()}
             found.append(params)
     return found
+
+
+def first(dimensions: Sequence[Dimension]) -> dict[str, Any]:
+    """Return the active configuration of first choices."""
+    return _build(dimensions, {}, _first)
 
 
 def _first(dimension: Dimension, candidates: Sequence[Any], known: Mapping[str, Any]) -> Any:

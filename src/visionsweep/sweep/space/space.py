@@ -60,6 +60,10 @@ class SearchSpace:
         """Return the overrides that every job has."""
         return self.overrides({})
 
+    def first(self) -> dict[str, Any]:
+        """Return the configuration of first choices."""
+        return grid.first(self.dimensions)
+
     def check_params(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return given parameters, perhaps not all, in the space's order and types.
 
