@@ -97,7 +97,7 @@ def test_a_sample_with_one_column_per_class_gets_the_probabilities(
         (["out=nowhere/x.csv"], "out: "),
         (["out=images"], "out: "),
         (["sample=s.csv", "out=s.csv"], "out: "),
-        (["sample=s.csv"], "sample: 1 of 1 id of "),
+        (["sample=s.csv"], "sample: data.predict has no image for 1 of 1 id of "),
         (["sample=wide.csv"], "label_column: the sample has the columns ImageID, P_cat, P_dog; "),
         (["device=gpu"], "device: "),
     ],

@@ -103,7 +103,7 @@ def test_columns(
         (
             "id,label\na.png,0\nb.png,0\nc.png,0\n",
             ["a.png"],
-            r"2 of 3 ids of .* no image in data\.predict, e\.g\. 'b\.png', 'c\.png' \(compared by",
+            r"2 of 3 ids of .*, e\.g\. 'b\.png', 'c\.png' \(compared by",
         ),
         ("id,label\na.png,0\na.png,1\n", ["a.png"], r"1 id not unique, e\.g\. 'a\.png'"),
         (

@@ -35,7 +35,9 @@ def test_a_sweep_gets_its_page_and_the_pictures_of_the_trials_with_weights(tmp_p
     make_run(tmp_path / run_place(2), ["a", "b"])  # without weights
     assert main([str(tmp_path)]) == 0
     expected = [tmp_path / REPORT, tmp_path / "0" / FIGURES, tmp_path / "1" / "seed_0" / FIGURES]
-    assert capsys.readouterr().out.splitlines() == list(map(str, expected))
+    *shown, last = capsys.readouterr().out.splitlines()
+    assert shown == list(map(str, expected))
+    assert last.startswith("drawn: 2 of 3 finished runs, those that keep their weights")
     assert (tmp_path / REPORT).read_text(encoding="utf-8").endswith("</html>\n")
     assert not (tmp_path / "2" / FIGURES).exists()
 

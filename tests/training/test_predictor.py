@@ -11,6 +11,8 @@ from tests.predict.conftest import pixels as pixels
 from tests.predict.untrained_run import MODEL, expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import UserError
+from visionsweep.rundir.layout import BEST, JOURNAL
+from visionsweep.rundir.result import write_result
 from visionsweep.training import checkpoint
 from visionsweep.training.predictor import load_predictor
 
@@ -111,3 +113,13 @@ def test_a_damaged_run_is_one_line(what: str, message: str, tmp_path: Path) -> N
     with pytest.raises(UserError, match=message) as caught:
         load_predictor(run_dir)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_a_sweep_did_not_keep(tmp_path: Path) -> None:
+    for place in ("7", "7/seed_0"):
+        run_dir = tmp_path / place
+        run_dir.mkdir()
+        (run_dir / JOURNAL).touch()
+        write_result(run_dir, {"best_epoch": 3})
+        with pytest.raises(UserError, match=r"hydra\.sweeper\.keep_checkpoints"):
+            checkpoint.load(run_dir / BEST)

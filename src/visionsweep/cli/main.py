@@ -15,6 +15,11 @@ _VERBS = {
     "sync": ("visionsweep.tracking.sync", "send runs that MLflow does not have yet"),
     "report": ("visionsweep.report.command", "draw the pictures of a run, the page of a sweep"),
 }
+# What people take for a verb.
+_ELSEWHERE = {
+    "resume": "train resume=outputs/NAME",
+    "sweep": "train --multirun",
+}
 _HELP = """\
 usage: visionsweep VERB [...]
 
@@ -36,6 +41,8 @@ def main() -> int:
     if verb == "--version":
         print(f"visionsweep {metadata.version('visionsweep')}")  # noqa: T201
         return 0
+    if verb in _ELSEWHERE:
+        fail(f"{verb}: expected {', '.join(_VERBS)}; that is visionsweep {_ELSEWHERE[verb]}")
     if verb not in _VERBS:
         fail(f"{verb}: expected {', '.join(_VERBS)}{did_you_mean(verb, _VERBS)}")
     # So that modules of the user's own are found, e.g. the class that conf/loss/mine.yaml names.

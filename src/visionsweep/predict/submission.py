@@ -129,8 +129,8 @@ def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> lis
     missing = [name for name in ids if _normal(name) not in best]
     if missing:
         raise DataError(
-            f"sample: {len(missing):,} of {counted(len(ids), 'id')} of {sample} have no image in "
-            f"data.predict, {_examples(missing)} (compared by {best_naming}); "
+            f"sample: data.predict has no image for {len(missing):,} of {counted(len(ids), 'id')} "
+            f"of {sample}, {_examples(missing)} (compared by {best_naming}); "
             "correct data.predict or id_column"
         )
     unclear = [name for name in ids if len(best[_normal(name)]) > 1]
@@ -147,8 +147,8 @@ def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> lis
     if extra:
         raise DataError(
             f"sample: {sample} has {counted(len(ids), 'row')} for {counted(len(images), 'image')}: "
-            f"{len(extra):,} without a row, {_examples(extra)}; remove them, or list the wanted "
-            "images with data.predict=CSV data.root=FOLDER"
+            f"{len(extra):,} without a row, {_examples(extra)}; remove those images, or list the "
+            "others with data.predict=CSV data.root=FOLDER"
         )
     return matched
 

@@ -19,6 +19,7 @@ from visionsweep.rundir.layout import (
     run_directories,
 )
 from visionsweep.streams import keep_streams
+from visionsweep.text import counted
 
 
 def main(argv: list[str]) -> int:
@@ -45,10 +46,16 @@ def report(directory: Path) -> None:
     if (directory / SWEEP).exists() or holds_sweep(directory):
         write_sweep_page(read_sweep(directory), directory / REPORT)
         _say(directory / REPORT)
-        for run_dir in run_directories(directory):
-            # a sweep keeps the weights of its best trials only
-            if (run_dir / BEST).exists() and (run_dir / PREDICTIONS).exists():
-                _draw(run_dir)
+        # a sweep keeps the weights of its best trials only
+        finished = [run for run in run_directories(directory) if (run / PREDICTIONS).exists()]
+        best = [run for run in finished if (run / BEST).exists()]
+        for run_dir in best:
+            _draw(run_dir)
+        if len(best) < len(finished):
+            sys.stdout.write(
+                f"drawn: {len(best)} of {counted(len(finished), 'finished run')}, those that keep "
+                f"their weights; another: visionsweep report {directory}/NUMBER\n"
+            )
     elif (directory / JOURNAL).exists():
         _draw(directory)
     else:

@@ -12,6 +12,8 @@ import torch
 
 from visionsweep.errors import UserError
 from visionsweep.rundir.atomic import atomic_write
+from visionsweep.rundir.layout import holds_sweep, sweep_directory
+from visionsweep.rundir.result import read_result
 from visionsweep.text import first_line
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
 
@@ -27,7 +29,7 @@ def save(contents: dict[str, Any], path: Path) -> None:
 def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint. Raises `UserError` if it is missing, damaged or of another format."""
     if not path.is_file():
-        raise UserError(f"{path} does not exist: the run has not finished an epoch")
+        raise UserError(f"{path} does not exist: {_why_missing(path)}")
     try:
         contents = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
@@ -38,6 +40,19 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
         found = contents.get("format") if isinstance(contents, dict) else None
         raise UserError(f"{path}: expected checkpoint format {FORMAT}, got {found}")
     return contents
+
+
+def _why_missing(path: Path) -> str:
+    run_dir = path.parent.parent
+    result = read_result(run_dir)
+    if result is None or not result.get("best_epoch"):
+        return "the run has not finished an epoch"
+    if holds_sweep(sweep_directory(run_dir)):
+        return (
+            "a sweep keeps the weights of its best trials (hydra.sweeper.keep_checkpoints). Take "
+            "one of those, or train this one again with its own command"
+        )
+    return "it was removed after the run; train again"
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def test_pictures_show_the_validation_predictions(figures, tmp_path):
     draw(tmp_path)
     num_correct = int((val.logits.argmax(axis=1) == val.targets).sum())
     matrix, curves, *_, mistakes = figures
-    assert matrix.axes[0].get_title("left") == f"{num_correct} of 60 correct"
+    assert matrix.axes[0].get_title("left") == f"{num_correct} of 60 validation images correct"
     assert [axes.get_title("left") for axes in curves.axes] == ["loss"]
     best = max(p.max() for p in val.probabilities()[val.logits.argmax(axis=1) != val.targets])
     assert mistakes.axes[0].get_xlabel().startswith(f"{best:.2f}")

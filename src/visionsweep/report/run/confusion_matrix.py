@@ -53,7 +53,7 @@ def draw_confusion_matrix(
     axes.set(xlabel="predicted", ylabel="target")
     axes.spines[:].set(visible=True, color=GRAY)
     right, total = int(np.trace(matrix)), int(matrix.sum())
-    axes.set_title(f"{right:,} of {total:,} correct")
+    axes.set_title(f"{right:,} of {total:,} validation images correct")
     if num_classes <= MAX_COUNTED_CLASSES:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             count = int(matrix[row, column])

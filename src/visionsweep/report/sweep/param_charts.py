@@ -73,6 +73,9 @@ def parallel_coordinates(sweep: ChartedSweep) -> Chart | None:
     data, layout = plain(figure)
     for trace, trial in zip(data, trials, strict=False):  # then comes the colour bar
         trace |= {"meta": trial.number, "customdata": None, "hovertemplate": None}
+        trace["line"]["color"] = _darker(trace["line"]["color"])
+    scale = data[-1]["marker"]["colorscale"]
+    data[-1]["marker"]["colorscale"] = [[place, _darker(color)] for place, color in scale]
     ticks = [re.sub(r"\b\.\b", ".<br>", name) for name in (sweep.metrics[0], *keys)]
     layout["xaxis"] |= {"ticktext": ticks, "side": "top"}
     notes = [] if len(near) == len(sweep.ranked) else ["Without the trials far behind."]
@@ -84,6 +87,12 @@ def parallel_coordinates(sweep: ChartedSweep) -> Chart | None:
         notes.append(f"{len(keys)} of {len(known)} parameters, those that mattered most.")
     title = "Parallel coordinates"
     return make_chart("parallel", title, " ".join(notes), data, layout, 400, "full")
+
+
+def _darker(color: str) -> str:
+    """Return a colour ``rgb(r, g, b)`` darker: Optuna's scale begins with white, the page's."""
+    shades = (0.8 * float(shade) for shade in re.findall(r"[\d.]+", color))
+    return "rgb({:.0f}, {:.0f}, {:.0f})".format(*shades)
 
 
 def rank(sweep: ChartedSweep) -> Chart | None:
