@@ -13,7 +13,7 @@ import yaml
 
 from tests.conftest import ROOT, Compose
 from tests.images import make_csv, make_folder
-from visionsweep.config.paths import quote
+from visionsweep.config.typed_text import quote
 from visionsweep.errors import DataError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config

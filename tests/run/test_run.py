@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import Compose
 from tests.images import CLASSES, make_folder, make_image
-from visionsweep.config.paths import quote
+from visionsweep.config.typed_text import quote
 from visionsweep.data.splits import read_split
 from visionsweep.run import run
 from visionsweep.rundir.journal import read_journal

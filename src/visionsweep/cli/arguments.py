@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from visionsweep.config.paths import PATH_KEYS, quote, quote_path_override
+from visionsweep.config.paths import PATH_KEYS
+from visionsweep.config.typed_text import quote, quote_override
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, RESULT
 from visionsweep.text import is_masked
@@ -18,12 +19,12 @@ _INFO = ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help")
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments for Hydra: paths quoted, `resume=DIR` replaced by that run's overrides.
+    """Return the arguments for Hydra: text quoted, `resume=DIR` replaced by that run's overrides.
 
     Exits with one line if the arguments contradict each other.
     """
     is_multirun = any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
-    arguments = [quote_path_override(argument, is_multirun=is_multirun) for argument in arguments]
+    arguments = [quote_override(argument, is_multirun=is_multirun) for argument in arguments]
     arguments = _absolute_config_path(arguments)
     if not any(argument in _INFO for argument in arguments):
         _refuse_misplaced(arguments, is_multirun=is_multirun)

@@ -146,7 +146,9 @@ def _check_type(value: Any, hint: Any, default: Any, key: str) -> None:
         hint = type(default) if isinstance(default, bool | str) else float
     if hint is None or _fits(value, hint):
         return
-    raise ConfigError(f"{key}: expected {_describe(hint)}, got {value!r}")
+    is_number = isinstance(value, bool | int | float)
+    advice = f"; quote text: {key}=\"'...'\"" if is_number and _fits("", hint) else ""
+    raise ConfigError(f"{key}: expected {_describe(hint)}, got {value!r}{advice}")
 
 
 def _fits(value: Any, hint: Any) -> bool:

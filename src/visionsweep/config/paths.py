@@ -1,7 +1,6 @@
-"""Keys that hold paths: quoted for Hydra's grammar, made absolute in the config."""
+"""Keys that hold paths, which are absolute in the config of a run."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,38 +14,7 @@ PATH_KEYS = (
     "resume",
 )
 
-# A value of these characters needs no quotes in Hydra's override grammar.
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
 _WORDS = ("null", "true", "false", "none")  # `none`: data.cache_dir=none
-
-
-def quote_path_override(argument: str, *, is_multirun: bool = False) -> str:
-    """Return the command-line argument with its path quoted: `data.root=~/my photos (old)` works.
-
-    Arguments of other keys, quoted values and interpolations are returned unchanged, and so is a
-    list of paths to sweep over (unless one file has that name).
-    """
-    key, equals, value = argument.partition("=")
-    if not equals or key.lstrip("+~") not in PATH_KEYS or value[:1] in ("'", '"') or "${" in value:
-        return argument
-    expanded = os.path.expanduser(value)
-    if _PLAIN.fullmatch(expanded):
-        return f"{key}={expanded}"
-    if is_multirun and "," in value and not Path(expanded).exists():
-        return argument
-    return f"{key}={quote(expanded)}"
-
-
-def quote(value: str) -> str:
-    """Return `value` as a quoted string of Hydra's override grammar."""
-    # In a quoted string only a backslash before a quote (or at its end) is special.
-    escaped = re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value)
-    return f"'{escaped}'"
-
-
-def as_typed(value: str) -> str:
-    """Return `value` as an override's right side, quoted if Hydra's grammar needs it."""
-    return value if _PLAIN.fullmatch(value) else quote(value)
 
 
 def shown(path: Path) -> str:

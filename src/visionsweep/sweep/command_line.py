@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from visionsweep.config.paths import as_typed
+from visionsweep.config.typed_text import as_typed
 from visionsweep.sweep.stored import override_key
 from visionsweep.text import is_masked
 

@@ -17,8 +17,8 @@ from hydra.utils import execution_whitelist, instantiate
 from omegaconf import DictConfig, open_dict, read_write
 
 from visionsweep.config.hydra_errors import target_problem
-from visionsweep.config.paths import quote
 from visionsweep.config.secrets import masked_config
+from visionsweep.config.typed_text import quote
 from visionsweep.program import config_flags
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.engines.engine import Job
