@@ -1,5 +1,6 @@
-"""Where a written file ends up: whole in its place, or through what stands there."""
+"""Written files: whole in their place, or through what stands there; on file systems of any kind."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -56,3 +57,36 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
         pytest.skip("only root may make a device")
     write_output(device, "new")
     assert device.is_char_device()
+
+
+@pytest.mark.parametrize("call", ["fsync", "chmod"])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM])
+def test_what_a_file_system_cannot_do_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refuse)
+    write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_a_disk_that_loses_data_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    write_text(tmp_path / "file", "before")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_text(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("\N{SNOWMAN}" * 85)  # 255 bytes
+    write_text(path, "text")
+    assert path.read_text() == "text"

@@ -1,11 +1,14 @@
 """Atomic writes: a file is there as a whole, or not at all. Imports no torch."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+_LOSSES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -15,13 +18,14 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     Readers see the old file or the new one, whenever the process or the machine dies.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which a team cannot read
+            flush_to_disk(file.fileno())
+        with contextlib.suppress(OSError):  # a file system without permissions
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp gives 0600, which a team cannot read
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -49,6 +53,18 @@ def write_output(path: Path, text: str) -> None:
         write_text(path, text)
 
 
+def flush_to_disk(descriptor: int) -> None:
+    """Make what was written survive the death of the machine, as far as the file system can.
+
+    Shares (SMB) and folders of virtual machines refuse this for directories, some for files too.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in _LOSSES:
+            raise
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -56,8 +72,11 @@ def _umask() -> int:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that one may write to, but not list
+        return
+    try:
+        flush_to_disk(descriptor)
     finally:
         os.close(descriptor)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
+from visionsweep.rundir.atomic import flush_to_disk
 from visionsweep.rundir.layout import CHECKPOINTS, JOURNAL
 from visionsweep.text import mask_passwords
 
@@ -121,7 +122,7 @@ class Journal:
 
     def sync(self) -> None:
         """Wait until the disk has everything recorded so far (fsync): per epoch, not per record."""
-        os.fsync(self._fd)
+        flush_to_disk(self._fd)
 
     def close(self) -> None:
         """Close the file."""
