@@ -2,7 +2,9 @@
 
 import logging
 import os
+import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visionsweep.data import cache
+from visionsweep.data import cache, cache_file
 from visionsweep.data.cache import decode_all
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
@@ -107,16 +109,99 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, paths: list[Path], what
     assert images[7, :, 0, 0].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "no list of bad files"])
-def test_a_damaged_file_is_built_again(tmp_path: Path, paths: list[Path], damage: str) -> None:
+def zero(path: Path) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[9_000:9_100] = bytes(100)
+    path.write_bytes(contents)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda array: os.truncate(array, array.stat().st_size - 1),
+    "empty": lambda array: array.write_bytes(b""),
+    "longer": lambda array: array.write_bytes(array.read_bytes() + b"x"),
+    "some zeros": zero,
+    "no array": lambda array: array.write_bytes(b"no array".ljust(array.stat().st_size)),
+    "checksums empty": lambda array: array.with_suffix(".json").write_bytes(b""),
+    "checksums garbled": lambda array: array.with_suffix(".json").write_bytes(b"\xff"),
+    "checksums of another kind": lambda array: array.with_suffix(".json").write_text("[]"),
+    "no checksums": lambda a: a.with_suffix(".json").write_text('{"bad": {}, "crc32": []}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_built_again(
+    tmp_path: Path, paths: list[Path], caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     folder = tmp_path / "cache"
     decode_all(paths, SMALL, "error", str(folder))
     (array,) = folder.glob("*.npy")
-    if damage == "no list of bad files":
-        array.with_suffix(".json").unlink()
-    else:
-        os.truncate(array, 0 if damage == "empty" else array.stat().st_size - 1)
+    DAMAGES[damage](array)
+    for _ in range(2):
+        assert torch.equal(decode_all(paths, SMALL, "error", str(folder)).images, expected(paths))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{array} is damaged (")
+
+
+def test_an_array_of_another_shape_is_built_again(tmp_path: Path, paths: list[Path]) -> None:
+    """It has the right checksums, as a file of another program's would."""
+    decode_all(paths, SMALL, "error", str(tmp_path))
+    (array,) = tmp_path.glob("*.npy")
+    cache_file.write(array, (150, 8, 8, 3), [np.zeros((150, 8, 8, 3), np.uint8)], {})
+    assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
+
+
+@pytest.mark.parametrize("what", ["the array", "its checksums"])
+def test_a_build_that_was_not_finished_is_no_damage(
+    tmp_path: Path, paths: list[Path], caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    decode_all(paths, SMALL, "error", str(tmp_path))
+    (array,) = tmp_path.glob("*.npy")
+    (array if what == "the array" else array.with_suffix(".json")).unlink()
+    assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
+    assert "damaged" not in caplog.text
+
+
+def test_no_link_in_a_shared_folder_leads_elsewhere(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever name is taken for a temporary file, a link that somebody put there is not opened."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    name = cache._key(paths, SMALL)
+    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: iter(["guessed", "free", "new"]))
+    for planted in (f"{name}.npy", f"{name}.json", f"{name}.npy.tmp", f"{name}.tmp"):
+        (folder / planted).symlink_to(mine)
+    for planted in (f".{name}.npy.guessed", f".{name}.json.guessed"):
+        (folder / planted).symlink_to(mine)
     assert torch.equal(decode_all(paths, SMALL, "error", str(folder)).images, expected(paths))
+    assert mine.read_text() == "precious"
+
+
+def test_dead_builds_leave_nothing_for_long(tmp_path: Path, paths: list[Path]) -> None:
+    name = cache._key(paths, SMALL)
+    dead, alive = (tmp_path / f".{name}.npy.{end}" for end in ("dead", "alive"))
+    for path in (dead, alive):
+        path.write_text("half")
+    os.utime(dead, (0, 0))
+    decode_all(paths, SMALL, "error", str(tmp_path))
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_decoding_says_how_far_it_is(
+    tmp_path: Path,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(cache, "SILENT_SECONDS", 0.0)
+    decode_all(paths, SMALL, "error", "none")
+    assert "decoded 64 of 150 images, " in caplog.text
+    assert "decoded 150 of 150 images, 0.0 s left" in caplog.text
 
 
 def spy_on_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

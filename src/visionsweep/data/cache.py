@@ -1,9 +1,9 @@
-"""Many image files -> one uint8 tensor, decoded once into a memory-mapped file for all runs."""
+"""Many image files -> one uint8 tensor, decoded once for all runs."""
 
+import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,21 @@ import PIL
 import torch
 from torch import Tensor
 
+from visionsweep.data import cache_file
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
 from visionsweep.data.paths import absolute, default_cache_dir
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.machine import count_cores
-from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.lock import lock_file
+from visionsweep.text import duration_text
 
 logger = logging.getLogger(__name__)
 
 OnBadImage = Literal["error", "skip"]
-FORMAT_VERSION = 1  # raise it when decoding or the file's layout changes
+FORMAT_VERSION = 2  # raise it when decoding or the file's layout changes
 CHUNK = 64  # images per task: few enough to keep all cores busy, many enough to hide the queue
+SILENT_SECONDS = 5.0  # between two lines about the progress
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,21 @@ def _decode_chunks(
                 reasons[index] = error.reason
         return np.array(images, dtype=np.uint8).reshape(-1, *_shape(preprocessing)), reasons
 
-    start = time.perf_counter()
+    start = said = time.perf_counter()
     with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
-        for images, reasons in executor.map(decode_chunk, range(0, len(paths), CHUNK)):
+        starts = range(0, len(paths), CHUNK)
+        for first, (images, reasons) in zip(
+            starts, executor.map(decode_chunk, starts), strict=True
+        ):
             bad.update(reasons)
             yield images
+            now, done = time.perf_counter(), min(first + CHUNK, len(paths))
+            if now - said >= SILENT_SECONDS:
+                said, left = now, (now - start) / done * (len(paths) - done)
+                logger.info(
+                    "decoded %s of %s images, %s left",
+                    *(f"{done:,}", f"{len(paths):,}", duration_text(left)),
+                )
     logger.info(
         "decoded %s images to %s in %.1f s",
         f"{len(paths) - len(bad):,}",
@@ -124,32 +136,49 @@ def _decode_to_memory(
 def _open_or_build(
     folder: Path, paths: Sequence[Path], preprocessing: Preprocessing
 ) -> tuple[Tensor, dict[int, str]]:
-    array_path = folder / f"{_key(paths, preprocessing)}.npy"
-    found = _open(array_path, len(paths))
+    path = folder / f"{_key(paths, preprocessing)}.npy"
+    found = _open(path, len(paths), preprocessing)
     if found is not None and any(
         _is_readable_now(paths[index], preprocessing) for index in found[1]
     ):
         # A network folder was away, or permissions were wrong.
-        array_path.unlink(missing_ok=True)
+        cache_file.remove(path)
         found = None
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with lock_file(array_path.with_suffix(".lock")):
+            with lock_file(path.with_suffix(".lock")):
                 # Another process may have built it while this one waited.
-                if _open(array_path, len(paths)) is None:
-                    _build(array_path, paths, preprocessing)
+                if _open(path, len(paths), preprocessing) is None:
+                    bad: dict[int, str] = {}
+                    chunks = _decode_chunks(paths, preprocessing, bad)
+                    cache_file.write(path, (len(paths), *_shape(preprocessing)), chunks, bad)
+                    logger.info("cached decoded images in %s", path)
         except OSError as error:
             raise DataError(
-                f"data.cache_dir: cannot write {array_path} ({error.strerror or error}). "
+                f"data.cache_dir: cannot write {path} ({error.strerror or error}). "
                 "Set data.cache_dir=FOLDER, or data.cache_dir=none to keep images in memory"
             ) from error
-        found = _open(array_path, len(paths))
+        found = _open(path, len(paths), preprocessing)
         if found is None:
             raise DataError(
-                f"data.cache_dir: {array_path} vanished while it was being opened; start again"
+                f"data.cache_dir: {path} vanished while it was being opened; start again"
             )
     return found
+
+
+def _open(
+    path: Path, num_files: int, preprocessing: Preprocessing
+) -> tuple[Tensor, dict[int, str]] | None:
+    """Return images and bad files from the cache; None if there are none, or damaged ones."""
+    try:
+        found = cache_file.read(path, (num_files, *_shape(preprocessing)))
+    except cache_file.DamagedError as error:
+        logger.warning("%s is damaged (%s): decoding the images anew", path, error)
+        with contextlib.suppress(OSError):
+            cache_file.remove(path)
+        return None
+    return None if found is None else (torch.from_numpy(found[0]), found[1])
 
 
 def _is_readable_now(path: Path, preprocessing: Preprocessing) -> bool:
@@ -178,44 +207,3 @@ def _key(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
             stamp = (-1, -1)
         digest.update(os.fsencode(f"\0{path.absolute()}\0{stamp[0]}\0{stamp[1]}"))
     return digest.hexdigest()[:32]
-
-
-def _open(array_path: Path, num_files: int) -> tuple[Tensor, dict[int, str]] | None:
-    """Return images and bad files from the cache; None if they are missing or damaged."""
-    try:
-        reasons = json.loads(_bad_path(array_path).read_text())
-        # Copy-on-write: pages are shared until written to, and torch takes the array as writable.
-        array = np.load(array_path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if array.dtype != np.uint8 or len(array) != num_files:
-        return None
-    bad = {int(index): reason for index, reason in reasons.items()}
-    return torch.from_numpy(array[: num_files - len(bad)]), bad
-
-
-def _bad_path(array_path: Path) -> Path:
-    return array_path.with_suffix(".json")
-
-
-def _build(array_path: Path, paths: Sequence[Path], preprocessing: Preprocessing) -> None:
-    # A fixed name, under the lock: leftovers of killed processes are overwritten, not piled up.
-    temporary = array_path.with_suffix(".tmp")
-    shape, bad = _shape(preprocessing), dict[int, str]()
-    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), *shape)}
-    try:
-        # Not a memory map: a full disk would kill the process instead of raising OSError.
-        with temporary.open("wb") as stream:
-            np.lib.format.write_array_header_1_0(stream, header)
-            for chunk in _decode_chunks(paths, preprocessing, bad):
-                stream.write(chunk.tobytes())
-            for _ in bad:  # pad to the length in the header
-                stream.write(bytes(math.prod(shape)))
-            stream.flush()
-            os.fsync(stream.fileno())
-        # The list of bad files comes first: an array without it is incomplete.
-        write_text(_bad_path(array_path), json.dumps(bad))
-        temporary.replace(array_path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    logger.info("cached decoded images in %s", array_path)

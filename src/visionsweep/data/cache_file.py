@@ -1,0 +1,125 @@
+"""The file of decoded images: a .npy that is memory-mapped, and its checksums in a .json beside it.
+
+The checksums find what a disk, a copy or another process damaged. Each start reads up to
+MAX_CHECKED_BYTES of the images, pages that training reads anyway; of a larger file, evenly spaced
+blocks.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from visionsweep.machine import count_cores
+from visionsweep.rundir.atomic import atomic_write, write_text
+
+BLOCK_BYTES = 4_000_000  # per checksum
+MAX_CHECKED_BYTES = 4_000_000_000
+LEFTOVER_SECONDS = 3600.0  # a temporary file that nobody has written to for so long is dead
+
+Images = npt.NDArray[np.uint8]
+
+
+class DamagedError(Exception):
+    """The file is not what was written."""
+
+
+def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, dict[int, str]] | None:
+    """Return the images of an array of `shape`, without the bad ones at its end, and the bad ones.
+
+    None if the file is missing or was not finished. Raises `DamagedError`.
+    """
+    try:
+        contents = json.loads(_beside(path).read_bytes())
+        bad = {int(index): str(reason) for index, reason in contents["bad"].items()}
+        checksums = list(contents["crc32"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{_beside(path).name} is not readable") from error
+    try:
+        count = _num_blocks(path)
+        most = MAX_CHECKED_BYTES // BLOCK_BYTES
+        checked = np.linspace(0, count - 1, min(count, most)).astype(int).tolist()
+        is_whole = len(checksums) == count
+        if not is_whole or _checksums(path, checked) != [checksums[block] for block in checked]:
+            raise DamagedError("wrong checksum")
+        array = _map(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedError(str(error)) from error
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise DamagedError(f"expected bytes of shape {shape}, got {array.dtype} of {array.shape}")
+    return array[: shape[0] - len(bad)], bad
+
+
+def write(
+    path: Path, shape: tuple[int, ...], chunks: Iterable[Images], bad: Mapping[int, str]
+) -> None:
+    """Write an array of `shape`: the chunks, then zeros for the bad images that they lack."""
+    _remove_leftovers(path)
+    remove(path)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    # Not a memory map: a full disk would kill the process instead of raising OSError.
+    with atomic_write(path) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for chunk in chunks:
+            stream.write(chunk.tobytes())
+        for _ in bad:
+            stream.write(bytes(math.prod(shape[1:])))
+    # Last: an array without its checksums is incomplete.
+    checksums = _checksums(path, range(_num_blocks(path)))
+    write_text(_beside(path), json.dumps({"bad": bad, "crc32": checksums}))
+
+
+def remove(path: Path) -> None:
+    """Remove the file; a process that has it open keeps its images."""
+    _beside(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _map(path: Path) -> Any:
+    try:
+        # Copy-on-write: pages are shared until written to, and torch takes the array as writable.
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except OSError as error:
+        if error.errno != errno.ENODEV:  # a file system without memory maps
+            raise
+        return np.load(path, allow_pickle=False)
+
+
+def _num_blocks(path: Path) -> int:
+    return -(-path.stat().st_size // BLOCK_BYTES)
+
+
+def _checksums(path: Path, blocks: Iterable[int]) -> list[int]:
+    # Not from the memory map: there, a sector that cannot be read kills the process.
+    with path.open("rb") as file, ThreadPoolExecutor(count_cores()) as executor:
+
+        def checksum(block: int) -> int:
+            return zlib.crc32(os.pread(file.fileno(), BLOCK_BYTES, block * BLOCK_BYTES))
+
+        return list(executor.map(checksum, blocks))  # both release the GIL
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of killed processes, each as large as the images."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()
