@@ -1,4 +1,4 @@
-"""Written files: whole in their place, or through what stands there; on file systems of any kind."""
+"""Written files: whole in their place, or through what stands there, on any file system."""
 
 import errno
 import os
