@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
 
 from tests.sweep.records import sweep_settings
+from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import TRIAL_ERROR
 from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
@@ -155,6 +157,7 @@ class Setup:
         self.suggest = keys.pop("suggest", continuous)
         self.n_trials = keys.pop("n_trials", 8)
         self.epochs = keys.pop("epochs", None)
+        self.check = keys.pop("check", dict)
         self.requests: list[int] = []
         self.storage = InMemoryStorage()
         self.settings = sweep_settings(**keys)
@@ -171,6 +174,7 @@ class Setup:
             make_sampler=sampler_factory(self.settings.sampler, 0),
             pruner=build_pruner(self.settings.pruner),
             suggest=self.suggest,
+            check=self.check,
         )
         controller = Controller(
             self.study,
@@ -290,6 +294,72 @@ def test_too_many_failures_end_the_sweep_after_ten_trials(tmp_path: Path) -> Non
     reason = "7 of 10 trials failed (hydra.sweeper.max_failure_rate=0.5)"
     assert sweep.run() == SweepEnd(1, reason)
     assert len(sweep.stored()) == 10
+
+
+def test_without_tolerance_the_first_failure_ends_the_sweep(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, failing_first, num_slots=1, max_failure_rate=0.0)
+    end = sweep.run()
+    assert (end.code, sweep.states()) == (1, ["FAIL"])
+    assert end.reason == "1 of 1 trials failed (hydra.sweeper.max_failure_rate=0)"
+
+
+def failing_first(job: Job) -> Script:
+    yield ("report", 1, 0.5)
+    yield ("end", "failed", None, "ValueError: bug") if job.number == 0 else ("end", "completed", 1)
+
+
+def test_failed_trials_run_again_under_their_numbers(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, failing_first, n_trials=3)
+    sweep.run()
+    before = [(t.number, t.params, t.value) for t in sweep.stored()]
+    assert (tmp_path / "0" / TRIAL_ERROR).exists()
+    sweep.script = plain
+    sweep.run()
+    assert sweep.states()[0] == "FAIL"
+    sweep.settings = replace(sweep.settings, rerun_failed=True)
+    assert sweep.run().code == 0
+    assert sweep.display.notes == ["running 1 failed trial again: #0"]
+    assert [(job.key, job.attempt) for job in sweep.engine.submitted] == [("0", 1)]
+    first, *others = [(t.number, t.params, t.value) for t in sweep.stored()]
+    assert first == (0, before[0][1], before[0][1]["x"])
+    assert others == before[1:]
+    assert sweep.records[0].error is None
+    assert not (tmp_path / "0" / TRIAL_ERROR).exists()
+
+
+def test_a_trial_that_is_enqueued_with_optuna_runs_next(tmp_path: Path) -> None:
+    """Before the sweep starts, while it runs, and when it has ended."""
+    sweep = Setup(tmp_path, n_trials=3, num_slots=1)
+    sweep.run()
+    others = optuna.load_study(study_name="s", storage=sweep.storage)
+
+    def enqueues(job: Job) -> Script:
+        if job.number == 3:
+            others.enqueue_trial({"x": 0.625})
+        yield ("end", "completed", x_of(job))
+
+    others.enqueue_trial({"x": 0.75})
+    sweep.script, sweep.n_trials = enqueues, 4
+    assert sweep.run().code == 0
+    assert [(t.params["x"], t.value) for t in sweep.stored()[3:]] == [(0.75, 0.75), (0.625, 0.625)]
+    others.ask()  # as a dashboard may: a running trial without parameters
+    sweep.run()
+    assert [job.key for job in sweep.engine.submitted] == ["5"]
+    assert sweep.states() == ["COMPLETE"] * 6
+
+
+def test_an_enqueued_trial_that_does_not_fit_fails_alone(tmp_path: Path) -> None:
+    def check(given: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise ConfigError("enqueued with Optuna: y is not searched")
+
+    sweep = Setup(tmp_path, n_trials=3, num_slots=1, check=check)
+    sweep.run()
+    optuna.load_study(study_name="s", storage=sweep.storage).enqueue_trial({"y": 1})
+    sweep.n_trials = 5
+    assert sweep.run().code == 0
+    assert sweep.states() == ["COMPLETE"] * 3 + ["FAIL", "COMPLETE"]
+    [failed] = [record for record in sweep.display.records if record.state == "failed"]
+    assert (failed.number, failed.error) == (3, "enqueued with Optuna: y is not searched")
 
 
 def test_a_sweep_without_a_result_is_a_failure(tmp_path: Path) -> None:

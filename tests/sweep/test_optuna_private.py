@@ -44,6 +44,30 @@ def test_the_storage_is_cached(database: RDBStorage, monkeypatch: pytest.MonkeyP
     assert storage.get_trial(_optuna.trial_id(trial)).value == 0.5
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "memory"])
+def test_an_ended_trial_is_opened_again(database: RDBStorage, kind: str) -> None:
+    storage = _optuna.cached(database) if kind == "sqlite" else optuna.storages.InMemoryStorage()
+    study = optuna.create_study(storage=storage, study_name="s")
+    study.enqueue_trial({"x": 0.5})
+    for value in (None, 1.0):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        trial.report(0.5, 1)
+        for key in ("told", "completed_rung_0", "kept"):
+            storage.set_trial_system_attr(trial._trial_id, key, 1)
+        study.tell(trial, value, state=None if value else optuna.trial.TrialState.FAIL)
+    other = study.trials[1]
+    study_id = storage.get_study_id_from_name("s")
+    _optuna.reopen(storage, study_id, _optuna.trial_id(study.trials[0]), "told")
+    first = study.trials[0]
+    assert (first.state.name, first.params) == ("RUNNING", {"x": 0.5})
+    assert (first.values, first.intermediate_values, first.datetime_complete) == (None, {}, None)
+    assert first.system_attrs == {"kept": 1, _optuna.FIXED_PARAMS: {"x": 0.5}}
+    assert study.trials[1] == other
+    study.tell(0, 2.0)
+    assert [trial.value for trial in study.trials] == [2.0, 1.0]
+
+
 def test_missing_indexes_are_created_again(database: RDBStorage) -> None:
     def names() -> set[str]:
         inspector = sqlalchemy.inspect(database.engine)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.sweep import records
-from visionsweep.sweep.summary import summary
+from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
 
 SWEEP = Path("multirun/faces")
@@ -19,6 +21,24 @@ def lines_of(
     trials: list[TrialRecord], directions: list[str] | None = None, **more: Any
 ) -> list[str]:
     return summary(trials, directions or ["maximize"], sweep_dir=SWEEP, **more)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (None, "2 of 3 trials failed, and none is complete: ValueError: bug"),
+        ("2 of 3 failed (limit)", "2 of 3 failed (limit): ValueError: bug"),
+        ("trial 0: ValueError: bug", "trial 0: ValueError: bug"),
+    ],
+)
+def test_a_failed_sweep_says_why_in_one_line(reason: str | None, expected: str) -> None:
+    trials = [record(0, 0.5, state="pruned")]
+    trials += [
+        record(n, state="failed", error=f"ValueError: {e}") for n, e in ((1, "a"), (2, "bug"))
+    ]
+    hint = "When it is mended, add hydra.sweeper.rerun_failed=true to the same command"
+    assert failure(trials, reason) == f"{expected}. {hint}"
+    assert failure(trials[:1], "the time is over") == "the time is over"
 
 
 def test_the_summary_of_a_sweep() -> None:
@@ -41,7 +61,7 @@ def test_the_summary_of_a_sweep() -> None:
         "(1 with the value of an equal trial)",
         "best val/f1_macro 0.9000 +- 0.1 over 3 seeds, trial 0: loss=focal optim.lr=0.00312",
         "pruning saved 50 of 81 epochs (62 %)",  # 24 + 26 of 3 trials x 27
-        "failed:",
+        "failed (to run them again: hydra.sweeper.rerun_failed=true):",
         "  #9 ValueError: expected 10, got 3 (multirun/faces/9/error.txt)",
         "results: multirun/faces/trials.csv; the best trial: multirun/faces/best",
         "repeat trial 0 (its first seed) with: python train.py loss=focal",
@@ -65,7 +85,7 @@ def test_the_summary_without_failures_or_results() -> None:
 def test_at_most_five_failures_are_named() -> None:
     failed = [record(n, state="failed", error=f"E{n}", directory=str(n)) for n in range(8)]
     lines = lines_of(failed)
-    start = lines.index("failed:")
+    start = lines.index("failed (to run them again: hydra.sweeper.rerun_failed=true):")
     assert lines[start + 1] == "  #0 E0 (multirun/faces/0/error.txt)"
     assert lines[start + 5 : start + 7] == [
         "  #4 E4 (multirun/faces/4/error.txt)",

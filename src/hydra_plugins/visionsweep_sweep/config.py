@@ -101,6 +101,7 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # Concurrent trials. null: hydra.launcher.n_jobs.
     n_jobs: int | None = None  # type: ignore[assignment]
     # The sweep ends if more than this fraction of its trials failed; checked from the 10th on.
+    # 0: it ends with the first failure.
     max_failure_rate: float = 0.5
     # key: right side of an override, or {space: ..., when: 'key=value[,value]'}.
     params: dict[str, Any] | None = None
@@ -111,6 +112,8 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
 
     # How often a trial that lost its worker or ran out of memory resumes from its checkpoint.
     retries: int = 2
+    # Run failed trials again, with their numbers, parameters and directories.
+    rerun_failed: bool = False
     # A trial's value is the mean over this many seeds: seed_key = base, base + 1, ...
     seeds: int = 1
     seed_key: str = "seed"

@@ -1,12 +1,19 @@
 """Optuna's private API: whatever the sweep uses of it is here, each with a test of its own."""
 
+import copy
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+FIXED_PARAMS = "fixed_params"  # trial attribute: what `enqueue_trial` was given
+_RUNG = "completed_rung_"  # trial attributes: what SuccessiveHalvingPruner saw of it
 
 
 def trial_id(trial: FrozenTrial) -> int:
@@ -20,6 +27,37 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):  # not one of the choices
         return False
+
+
+def reopen(storage: BaseStorage, study_id: int, trial_id: int, forget: str) -> None:
+    """Make an ended trial a running one again, without values, reports, and the attribute `forget`.
+
+    Optuna itself never changes a trial that has ended.
+    """
+    if isinstance(storage, InMemoryStorage):
+        trial = copy.copy(storage._get_trial(trial_id))
+        trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
+        trial.intermediate_values = {}
+        trial.system_attrs = {
+            key: value
+            for key, value in trial.system_attrs.items()
+            if key != forget and not key.startswith(_RUNG)
+        }
+        storage._set_trial(trial_id, trial)
+        return
+    assert isinstance(storage, _CachedStorage)
+    attributes = models.TrialSystemAttributeModel
+    with Session(storage._backend.engine) as session, session.begin():
+        for model in (models.TrialValueModel, models.TrialIntermediateValueModel):
+            session.execute(delete(model).where(model.trial_id == trial_id))
+        session.execute(
+            delete(attributes)
+            .where(attributes.trial_id == trial_id)
+            .where((attributes.key == forget) | attributes.key.startswith(_RUNG, autoescape=True))
+        )
+        row = session.get_one(models.TrialModel, trial_id)
+        row.state, row._datetime_complete_utc = TrialState.RUNNING, None
+    storage._studies.pop(study_id, None)
 
 
 def cached(database: RDBStorage) -> BaseStorage:

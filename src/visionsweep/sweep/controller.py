@@ -4,6 +4,7 @@ It owns the life of a trial: drawn, submitted, perhaps retried, one job per seed
 worker gets the next trial at once; there are no batches.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
 from visionsweep.sweep.trial_record import TrialRecord
+from visionsweep.text import counted
 
 RESULTS_SECONDS = 1.0  # maximum age of the results on disk
 _POLL_SECONDS = 0.25
@@ -90,7 +92,7 @@ class Controller:
                 break
             self._submit_next()
             self._refresh()  # here, while every worker is busy
-            if not self._running and (self._stop_reason is not None or not self._queue.has_next()):
+            if not self._running and (self._stop_reason is not None or not self._finds_next()):
                 break
             events = self._engine.poll(0.0 if self._may_prepare() else _POLL_SECONDS)
             for event in events:
@@ -109,10 +111,17 @@ class Controller:
         ended = self._tally.records
         return [ended.get(n) or self._study.record(n) for n in range(len(self._study))]
 
+    def _finds_next(self) -> bool:
+        return self._queue.has_next() or self._study.look_for_enqueued()
+
     def _resume(self) -> None:
         """Count the trials that have ended, and queue those that have not."""
+        if self._settings.rerun_failed:
+            self._reopen_failed()
         unfinished = set(self._study.running())
         for number in range(len(self._study)):
+            if self._study.trial(number).state == TrialState.WAITING:
+                continue
             if number in unfinished and self._end_if_decided(number):
                 unfinished.remove(number)  # the process died before it could store the end
             if number not in unfinished:
@@ -123,13 +132,25 @@ class Controller:
                 was_started = (self._sweep_dir / run_place(number)).exists()
                 self._queue.append(LiveTrial(number, attempt=int(was_started)))
 
+    def _reopen_failed(self) -> None:
+        numbers = self._study.reopen_failed()
+        for number in numbers:
+            with contextlib.suppress(OSError):
+                (self._sweep_dir / run_place(number) / TRIAL_ERROR).unlink()
+        listed = ", ".join(f"#{number}" for number in numbers)
+        self._display.note(
+            f"running {counted(len(numbers), 'failed trial')} again: {listed}"
+            if numbers
+            else "hydra.sweeper.rerun_failed: no trial has failed"
+        )
+
     # -- submitting
 
     def _submit_next(self) -> None:
         queue = self._queue
         while self._stop_reason is None and self._engine.num_free > 0 and queue.has_next():
             trial = queue.pop()
-            if not self._is_duplicate(trial):
+            if not self._needs_no_job(trial):
                 self._submit(trial)
 
     def _submit_prepared(self) -> None:
@@ -163,13 +184,20 @@ class Controller:
             self._queue.compose_ahead(first)
             return
         trial = self._queue.pop()
-        if not self._is_duplicate(trial):
+        if not self._needs_no_job(trial):
             self._queue.append(trial)
 
     # -- repeated configurations
 
-    def _is_duplicate(self, trial: LiveTrial) -> bool:
-        """Finish a trial whose parameters another one has, or let it wait for that one's value."""
+    def _needs_no_job(self, trial: LiveTrial) -> bool:
+        """Return whether a trial needs no job of its own.
+
+        It takes the value of one with the same parameters, or waits for it. One that was enqueued
+        and does not fit the space has failed already.
+        """
+        if self._study.trial(trial.number).state.is_finished():
+            self._ended(trial.number)
+            return True
         params = self._study.trial(trial.number).params
         original = self._duplicates.original_of(trial.number, params)
         if original == trial.number or trial.attempt:
@@ -263,7 +291,7 @@ class Controller:
         if problem is not None:
             # NaN is a bad configuration; anything else is a bug of the task function, which fails
             # the first trial already.
-            if not values and all(t.state == TrialState.RUNNING for t in self._study.trials()):
+            if not values and not any(t.state.is_finished() for t in self._study.trials()):
                 self._stop(f"trial {number}: {problem}", is_failure=True)
             self._fail(number, problem, None)
             return

@@ -59,8 +59,8 @@ class JobQueue:
         return bool(self._trials) or self.can_draw()
 
     def can_draw(self) -> bool:
-        """Return whether the study may draw another trial."""
-        return len(self._study) < self._n_trials
+        """Return whether the study may draw another trial: an enqueued one in any case."""
+        return len(self._study) < self._n_trials or self._study.has_enqueued
 
     def pop(self) -> LiveTrial:
         """Return the next trial; draw it unless one is queued."""

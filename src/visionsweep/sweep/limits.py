@@ -30,9 +30,13 @@ def reached_limit(settings: SweepSettings, tally: Tally, elapsed_seconds: float)
 
 
 def too_many_failures(settings: SweepSettings, tally: Tally) -> str | None:
-    """Return what exceeds `max_failure_rate`, counted from the tenth trial, or None."""
+    """Return what exceeds `max_failure_rate`, or None.
+
+    A rate is counted from the tenth trial on. 0 means that no trial may fail.
+    """
     ended, failed = len(tally.records), tally.counts["failed"]
-    if ended < FAILURES_COUNT_FROM or failed / ended <= settings.max_failure_rate:
+    counts_from = FAILURES_COUNT_FROM if settings.max_failure_rate else 1
+    if ended < counts_from or failed / ended <= settings.max_failure_rate:
         return None
     rate = f"{settings.max_failure_rate:g}"
     return f"{failed} of {ended} trials failed (hydra.sweeper.max_failure_rate={rate})"

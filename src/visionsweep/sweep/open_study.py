@@ -31,6 +31,7 @@ def open_study(sweep: Sweep, storage: BaseStorage | None = None) -> SweepStudy:
         make_sampler=sampler_factory(settings.sampler, sweep.current.seed),
         pruner=build_pruner(settings.pruner),
         suggest=_suggest(sweep),
+        check=lambda given: sweep.space.check_params(given, "enqueued with Optuna"),
         presets=settings.enqueue,
         history=past_trials(load_history(sweep), distributions) if storage is None else (),
     )

@@ -38,7 +38,10 @@ from visionsweep.text import mask_passwords, masked
 
 log = logging.getLogger(__name__)
 
-_FOR_ONE_COMMAND = ("hydra.sweeper.dry_run", "hydra.sweeper.on_change", "hydra.mode")
+_FOR_ONE_COMMAND = (
+    *("hydra.sweeper.dry_run", "hydra.sweeper.on_change", "hydra.sweeper.rerun_failed"),
+    "hydra.mode",
+)
 
 
 def prepare(

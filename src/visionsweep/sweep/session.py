@@ -27,7 +27,7 @@ from visionsweep.sweep.ranking import best
 from visionsweep.sweep.results import write_results
 from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.study import SweepStudy
-from visionsweep.sweep.summary import summary
+from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import first_line, mask_passwords
 
@@ -183,6 +183,8 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
         is_interrupted=end.is_interrupted,
     ):
         log.info(line)
+    if end.code == 1:
+        raise UserError(failure(records, end.reason))
     return end.code
 
 

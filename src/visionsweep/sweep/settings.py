@@ -29,6 +29,7 @@ class SweepSettings:
     default_params: dict[str, Any] | None
     custom_search_space: str | None
     retries: int
+    rerun_failed: bool
     seeds: int
     seed_key: str
     enqueue: list[dict[str, Any]]

@@ -4,6 +4,7 @@ Only the controller asks and tells, so SQLite is safe. A trial is drawn on the m
 whole, in one transaction, as RUNNING: a crash leaves a trial with all of its parameters, or none.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +16,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from visionsweep.errors import UserError
-from visionsweep.sweep._optuna import contains, trial_id
+from visionsweep.errors import ConfigError, UserError
+from visionsweep.sweep._optuna import FIXED_PARAMS, contains, reopen, trial_id
 from visionsweep.sweep.samplers import MakeSampler
 from visionsweep.sweep.storage import open_study_id
 from visionsweep.sweep.trial_record import TrialRecord
@@ -30,6 +31,7 @@ _STATES = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
+    TrialState.WAITING: "running",
 }
 
 
@@ -63,48 +65,98 @@ class SweepStudy:
         make_sampler: MakeSampler,
         pruner: BasePruner,
         suggest: Callable[[Trial], None],
+        check: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         presets: Sequence[Mapping[str, Any]] = (),
         history: Sequence[FrozenTrial] = (),
     ) -> None:
         """Open or create the study.
 
         ``suggest`` draws the parameters of a trial. The first trials take ``presets``; what these
-        leave out is drawn. ``history`` informs the sampler. Raises `UserError` if the study belongs
-        to another sweep.
+        leave out is drawn. ``check`` converts the parameters of a trial that was enqueued with
+        Optuna, or raises `ConfigError`. ``history`` informs the sampler. Raises `UserError` if the
+        study belongs to another sweep.
         """
         self._storage = storage
         self._make_sampler = make_sampler
         self._suggest = suggest
+        self._check = check
         self.presets = presets
-        self._offset = len(history)
+        self._history = history
+        self._name, self._pruner = name, pruner
         ways = [StudyDirection[direction.upper()] for direction in directions]
+        self._directions = ways
         self._study_id = open_study_id(storage, name, ways, owner)
-        self._memory = InMemoryStorage()
-        self.mirror = optuna.create_study(
-            storage=self._memory,
-            study_name=name,
-            directions=ways,
-            sampler=make_sampler(0),
-            pruner=pruner,
-        )
-        self._mirror_study_id = self._memory.get_study_id_from_name(name)
-        for past in history:
-            self.mirror.add_trial(past)
         self._ids: list[int] = []  # the storage's id of each trial
         self._notes: list[Notes] = []
+        self._waiting: set[int] = set()  # numbers of trials that were enqueued with Optuna
+        self._num_found = 0  # trials that something else added since
         self._load()
 
     def _load(self) -> None:
-        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
-            if trial.number != len(self._ids):
+        """Make the mirror anew from the storage."""
+        self._memory = InMemoryStorage()
+        self.mirror = optuna.create_study(
+            storage=self._memory,
+            study_name=self._name,
+            directions=self._directions,
+            sampler=self._make_sampler(0),
+            pruner=self._pruner,
+        )
+        self._mirror_study_id = self._memory.get_study_id_from_name(self._name)
+        for past in self._history:
+            self.mirror.add_trial(past)
+        self._waiting.clear()
+        for number, trial in enumerate(
+            self._storage.get_all_trials(self._study_id, deepcopy=False)
+        ):
+            if trial.number != number:
                 raise UserError(
-                    f"the study lost trial {len(self._ids)}: something else changed its storage"
+                    f"the study lost trial {number}: something else changed its storage"
                 )
-            self._ids.append(trial_id(trial))
-            self._notes.append(Notes(**trial.user_attrs.get(_NOTES, {})))
+            if number == len(self._ids):
+                self._ids.append(trial_id(trial))
+                self._notes.append(Notes(**trial.user_attrs.get(_NOTES, {})))
+            if _is_undrawn(trial):
+                self._waiting.add(number)
+                trial = copy.copy(trial)
+                trial.state = TrialState.WAITING
             self.mirror.add_trial(trial)
             for key, value in trial.system_attrs.get(_STUDY_ATTRS, {}).items():
                 self._memory.set_study_system_attr(self._mirror_study_id, key, value)
+
+    def look_for_enqueued(self) -> bool:
+        """Read the study again if something else added trials to it; return whether some wait."""
+        known = len(self._ids)
+        stored = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        for trial in stored[known:]:
+            if trial.state == TrialState.RUNNING and not _is_undrawn(trial):
+                raise UserError(
+                    f"trial {trial.number} is taken: something else writes to this study"
+                )
+        if len(stored) > known:
+            self._load()
+            self._num_found += len(self._ids) - known
+        return bool(self._waiting)
+
+    @property
+    def has_enqueued(self) -> bool:
+        """Whether a trial that was enqueued with Optuna waits."""
+        return bool(self._waiting)
+
+    def reopen_failed(self) -> list[int]:
+        """Make failed trials running ones again, as if never started; return their numbers."""
+        numbers = [n for n, trial in enumerate(self.trials()) if trial.state == TrialState.FAIL]
+        for number in numbers:
+            reopen(self._storage, self._study_id, self._ids[number], _PRUNED_AT)
+        if numbers:
+            self._load()
+        for number in numbers:
+            notes = self._notes[number]
+            self._notes[number] = Notes(
+                seed_values=notes.seed_values, seed_epochs=notes.seed_epochs
+            )
+            self.save_notes(number)
+        return numbers
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -115,7 +167,7 @@ class SweepStudy:
 
     def trials(self) -> list[FrozenTrial]:
         """Return every trial of the sweep, by number; do not change them."""
-        return self.mirror.get_trials(deepcopy=False)[self._offset :]
+        return self.mirror.get_trials(deepcopy=False)[len(self._history) :]
 
     def notes(self, number: int) -> Notes:
         """Return the sweep's notes on a trial; `save_notes` stores a change."""
@@ -141,22 +193,20 @@ class SweepStudy:
         )
 
     def running(self) -> list[int]:
-        """Return the numbers of trials that have not ended."""
-        return [n for n, trial in enumerate(self.trials()) if not trial.state.is_finished()]
+        """Return the numbers of trials that were drawn and have not ended."""
+        return [n for n, trial in enumerate(self.trials()) if trial.state == TrialState.RUNNING]
 
     def ask(self) -> int:
-        """Draw the next trial, store it as running, and return its number."""
+        """Draw the next trial, store it as running, and return its number.
+
+        First those that were enqueued with Optuna; one that does not fit the space fails at once.
+        """
+        if self.look_for_enqueued():
+            return self._ask_enqueued(min(self._waiting))
         number = len(self._ids)
-        self.mirror.sampler = self._make_sampler(number)
-        if number < len(self.presets):
-            self.mirror.enqueue_trial(dict(self.presets[number]))
-        before = self._study_attrs()
-        self._suggest(self.mirror.ask())
-        mirror_id = self._mirror_id(number)
-        new = {key: attr for key, attr in self._study_attrs().items() if before.get(key) != attr}
-        if new:
-            self._memory.set_trial_system_attr(mirror_id, _STUDY_ATTRS, new)
-        drawn = self._memory.get_trial(mirror_id)
+        if number - self._num_found < len(self.presets):
+            self.mirror.enqueue_trial(dict(self.presets[number - self._num_found]))
+        drawn = self._draw(number)
         template = create_trial(
             state=TrialState.RUNNING,
             params=drawn.params,
@@ -164,10 +214,47 @@ class SweepStudy:
             user_attrs=drawn.user_attrs,
             system_attrs=drawn.system_attrs,
         )
-        self._ids.append(self._storage.create_new_trial(self._study_id, template))
+        stored = self._storage.create_new_trial(self._study_id, template)
+        if self._storage.get_trial_number_from_id(stored) != number:  # enqueued at this moment
+            self._load()
+            self._num_found += len(self._ids) - number - 1
+            return self._ids.index(stored)
+        self._ids.append(stored)
         self._notes.append(Notes())
-        if self._storage.get_trial_number_from_id(self._ids[-1]) != number:
-            raise UserError(f"trial {number} is taken: something else writes to this study")
+        return number
+
+    def _draw(self, number: int) -> FrozenTrial:
+        """Draw a trial on the mirror, with what the sampler noted in the study meanwhile."""
+        self.mirror.sampler = self._make_sampler(number)
+        before = self._study_attrs()
+        self._suggest(self.mirror.ask())
+        mirror_id = self._mirror_id(number)
+        new = {key: attr for key, attr in self._study_attrs().items() if before.get(key) != attr}
+        if new:
+            self._memory.set_trial_system_attr(mirror_id, _STUDY_ATTRS, new)
+        return self._memory.get_trial(mirror_id)
+
+    def _ask_enqueued(self, number: int) -> int:
+        self._waiting.remove(number)
+        mirror_id, stored_id = self._mirror_id(number), self._ids[number]
+        given = self.trial(number).system_attrs.get(FIXED_PARAMS, {})
+        try:
+            checked = self._check(given)
+        except ConfigError as error:
+            self._notes[number].error = str(error)
+            self.fail(number)
+            return number
+        self._memory.set_trial_system_attr(mirror_id, FIXED_PARAMS, dict(checked))
+        drawn = self._draw(number)
+        for key, value in drawn.params.items():
+            distribution = drawn.distributions[key]
+            internal = distribution.to_internal_repr(value)
+            self._storage.set_trial_param(stored_id, key, internal, distribution)
+        for key, value in drawn.user_attrs.items():
+            self._storage.set_trial_user_attr(stored_id, key, value)
+        for key, value in drawn.system_attrs.items():
+            self._storage.set_trial_system_attr(stored_id, key, value)
+        self._storage.set_trial_state_values(stored_id, TrialState.RUNNING)
         return number
 
     def _study_attrs(self) -> dict[str, Any]:
@@ -232,8 +319,15 @@ class SweepStudy:
 
     def _mirror_id(self, number: int) -> int:
         return self._memory.get_trial_id_from_study_id_trial_number(
-            self._mirror_study_id, number + self._offset
+            self._mirror_study_id, number + len(self._history)
         )
+
+
+def _is_undrawn(trial: FrozenTrial) -> bool:
+    """Return whether a trial was put into the study by something else, to be run."""
+    return trial.state == TrialState.WAITING or (
+        trial.state == TrialState.RUNNING and not trial.params
+    )
 
 
 def past_trials(

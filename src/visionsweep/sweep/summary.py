@@ -10,6 +10,7 @@ from visionsweep.sweep.ranking import best, pareto
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted, objective_text, params_text
 
+RERUN = "hydra.sweeper.rerun_failed=true"
 _MAX_FAILURES = 5
 _MAX_SOLUTIONS = 20
 
@@ -42,6 +43,17 @@ def summary(
             seed = " (its first seed)" if chosen.seed_values else ""
             lines.append(f"repeat trial {chosen.number}{seed} with: {repeat_command}")
     return lines
+
+
+def failure(trials: Sequence[TrialRecord], reason: str | None) -> str:
+    """Return why a sweep failed, in one line. ``reason``: what ended it early."""
+    errors = [trial.error or "unknown error" for trial in trials if trial.state == "failed"]
+    if reason is None:
+        reason = f"{len(errors)} of {counted(len(trials), 'trial')} failed, and none is complete"
+    if not errors:
+        return reason
+    text = reason if errors[-1] in reason else f"{reason}: {errors[-1]}"
+    return f"{text}. When it is mended, add {RERUN} to the same command"
 
 
 def _counts_line(trials: Sequence[TrialRecord], is_interrupted: bool) -> str:
@@ -101,4 +113,4 @@ def _failed_lines(trials: Sequence[TrialRecord], sweep_dir: Path) -> list[str]:
     if len(failed) > _MAX_FAILURES:
         more = f"  and {len(failed) - _MAX_FAILURES} more: see {shown(sweep_dir / TRIALS)}"
         lines = [*lines[:_MAX_FAILURES], more]
-    return ["failed:", *lines] if lines else []
+    return [f"failed (to run them again: {RERUN}):", *lines] if lines else []
