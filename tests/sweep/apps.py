@@ -31,7 +31,7 @@ from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
 from visionsweep.config.secrets import masked_config
 from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, STUDY
 from visionsweep.sweep import open_study, warm_start
-from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
+from visionsweep.sweep.engines.engine import AttributesSet, Ended, Event, Job, Reported, Started
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, set_current_trial
 
@@ -318,6 +318,9 @@ class InlineTrial:
     def report(self, value: float, step: int) -> bool:
         self._events.put(Reported(self._key, step, float(value)))
         return self.answers.get()
+
+    def set(self, **attributes: Any) -> None:
+        self._events.put(AttributesSet(self._key, attributes))
 
     def should_stop(self) -> bool:
         return self.stop.is_set()

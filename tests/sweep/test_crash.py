@@ -205,6 +205,7 @@ def assert_whole(folder: Path, losses: int) -> list[FrozenTrial]:
         "name": "optuna",
         "best_params": study.best_params,
         "best_value": study.best_value,
+        "best_trial": study.best_trial.number,
     }
     assert (folder / "s" / "best").resolve() == folder / "s" / str(study.best_trial.number)
     assert not list((folder / "s").glob("**/.*.new")), "a half-written link"

@@ -72,13 +72,14 @@ def test_the_table_has_more_columns_if_they_are_used(tmp_path: Path) -> None:
     assert (rows[1]["value_0"], rows[2]["duplicate_of"], rows[2]["directory"]) == ("", "0", "0")
 
 
-def test_the_results_file_is_upstreams(tmp_path: Path) -> None:
+def test_the_results_file_is_upstreams_with_the_trials_number(tmp_path: Path) -> None:
     params = {"optim.lr": 1e-05, "loss": "focal", "text": "1e-3", "flag": False, "none": None}
     write(tmp_path, [record(0, 0.5, params=params), record(1, 0.25)])
     assert list(OmegaConf.load(tmp_path / "optimization_results.yaml").items()) == [
         ("name", "optuna"),
         ("best_params", params),
         ("best_value", 0.5),
+        ("best_trial", 0),
     ]
     write(
         tmp_path,
@@ -88,8 +89,8 @@ def test_the_results_file_is_upstreams(tmp_path: Path) -> None:
     assert OmegaConf.load(tmp_path / "optimization_results.yaml") == {
         "name": "optuna",
         "solutions": [
-            {"params": {"x": 1}, "values": [0.5, 2.0]},
-            {"params": {}, "values": [0.25, 1.0]},
+            {"params": {"x": 1}, "values": [0.5, 2.0], "trial": 0},
+            {"params": {}, "values": [0.25, 1.0], "trial": 1},
         ],
     }
 

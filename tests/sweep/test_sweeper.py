@@ -105,7 +105,12 @@ def test_a_sweep_and_what_it_leaves(whole: App) -> None:
     assert [c["x"] for c in app.configs] == [t.params["x"] for t in trials]
     assert [c["db"]["name"] for c in app.configs] == [t.params["db"] for t in trials]
     best = min(trials, key=lambda t: t.value or 0.0)
-    assert app.results() == {"name": "optuna", "best_params": best.params, "best_value": best.value}
+    assert app.results() == {
+        "name": "optuna",
+        "best_params": best.params,
+        "best_value": best.value,
+        "best_trial": best.number,
+    }
     assert [
         (row["number"], row["state"], float(row["value"]), row["directory"]) for row in table(app)
     ] == [(str(t.number), "complete", t.value, str(t.number)) for t in trials]
@@ -508,6 +513,23 @@ def test_a_timeout_stops_a_trial_that_is_resumed_later(app: App) -> None:
     assert states(app) == ["COMPLETE"] * 3
 
 
+def test_attributes_of_a_trial_are_optunas_and_columns_of_the_table(app: App) -> None:
+    def task(cfg: DictConfig) -> float:
+        current_trial().set(size=len(app.configs), note="a,b")
+        if len(app.configs) == 2:
+            current_trial().set(note=[1, None])
+            raise ValueError
+        return sphere(cfg)
+
+    app.task = task
+    assert app.sweep(X, FREE).code == 0
+    expected = [{"size": 1, "note": "a,b"}, {"size": 2, "note": [1, None]}]
+    for trial, attributes in zip(app.study().trials, expected, strict=False):
+        assert attributes.items() <= trial.user_attrs.items()
+    cells = [(row["user_attrs.size"], row["user_attrs.note"]) for row in table(app)]
+    assert cells == [("1", "a,b"), ("2", "[1, None]"), ("3", "a,b")]
+
+
 def test_several_objectives_give_a_pareto_set(app: App) -> None:
     app.task = lambda cfg: (cfg.x, cfg.y)
     points = [(1, 5), (2, 2), (3, 3), (5, 1)]
@@ -520,7 +542,8 @@ def test_several_objectives_give_a_pareto_set(app: App) -> None:
     assert app.results() == {
         "name": "optuna",
         "solutions": [
-            {"params": {"x": x, "y": y}, "values": [x, y]} for x, y in [(1, 5), (2, 2), (5, 1)]
+            {"params": {"x": x, "y": y}, "values": [x, y], "trial": number}
+            for number, x, y in [(0, 1, 5), (1, 2, 2), (3, 5, 1)]
         ],
     }
     assert [(row["value_0"], row["value_1"]) for row in table(app)][1] == ("2.0", "2.0")

@@ -17,7 +17,15 @@ from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import TRIAL_ERROR, run_place
 from visionsweep.sweep.display import Display, Status
 from visionsweep.sweep.duplicates import Duplicates
-from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Event, Reported, Started
+from visionsweep.sweep.engines.engine import (
+    RETRIED,
+    AttributesSet,
+    Ended,
+    Engine,
+    Event,
+    Reported,
+    Started,
+)
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
@@ -236,6 +244,8 @@ class Controller:
             self._display.started(trial.number, trial.attempt, event.slot, params)
         elif isinstance(event, Reported):
             self._report(trial, event)
+        elif isinstance(event, AttributesSet):
+            self._study.set_attributes(trial.number, event.attributes)
         else:
             del self._running[event.key]
             if event.state not in RETRIED:

@@ -62,12 +62,18 @@ def optimization_results(trials: Iterable[TrialRecord], directions: Sequence[str
     results: dict[str, Any] = {"name": "optuna"}
     if len(directions) > 1:
         front = pareto(trials, directions)
-        results["solutions"] = [{"params": t.params, "values": list(t.values or ())} for t in front]
+        results["solutions"] = [
+            {"params": t.params, "values": list(t.values or ()), "trial": t.number} for t in front
+        ]
     else:
         chosen = best(trials, directions)
         assert chosen is not None
         assert chosen.values is not None
-        results |= {"best_params": chosen.params, "best_value": chosen.values[0]}
+        results |= {
+            "best_params": chosen.params,
+            "best_value": chosen.values[0],
+            "best_trial": chosen.number,
+        }
     return OmegaConf.to_yaml(OmegaConf.create(results))
 
 
@@ -82,15 +88,21 @@ def trials_csv(trials: Sequence[TrialRecord], directions: Sequence[str]) -> str:
         "error": lambda trial: trial.error,
     }
     used = {k: v for k, v in extras.items() if any(v(trial) is not None for trial in trials)}
+    attributes = list(dict.fromkeys(key for trial in trials for key in trial.attributes))
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     columns = ["number", "state", *values, "start", "end", "epochs", "directory"]
-    writer.writerow([*columns, *(f"params.{key}" for key in params), *used])
+    columns += [f"params.{key}" for key in params] + [f"user_attrs.{key}" for key in attributes]
+    writer.writerow([*columns, *used])
     for trial in trials:
         given = [*(trial.values or ()), *[None] * len(values)][: len(values)]
         row = [trial.number, trial.state, *given, _local_time(trial.start), _local_time(trial.end)]
         row += [trial.epochs, trial.directory]
         row += [param_text(trial.params[key]) if key in trial.params else None for key in params]
+        row += [
+            param_text(trial.attributes[key]) if key in trial.attributes else None
+            for key in attributes
+        ]
         writer.writerow([*row, *(value_of(trial) for value_of in used.values())])
     return file.getvalue()
 

@@ -47,6 +47,7 @@ class Notes:
     seed_epochs: list[int] = field(default_factory=list)  # how many epochs it took
     duplicate_of: int | None = None
     error: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)  # what the task attached
 
 
 class SweepStudy:
@@ -190,6 +191,7 @@ class SweepStudy:
             duplicate_of=notes.duplicate_of,
             seed_values=seed_values if len(seed_values) > 1 else (),
             retries=notes.retries,
+            attributes=notes.attributes,
         )
 
     def running(self) -> list[int]:
@@ -282,6 +284,14 @@ class SweepStudy:
                 self._storage.set_trial_system_attr(self._ids[number], key, attr)
         return is_pruned
 
+    def set_attributes(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Store what the task attached to a trial, as Optuna user attributes too."""
+        for key, value in attributes.items():
+            self._notes[number].attributes[key] = value
+            self._memory.set_trial_user_attr(self._mirror_id(number), key, value)
+            self._storage.set_trial_user_attr(self._ids[number], key, value)
+        self.save_notes(number)
+
     def pruned_at(self, number: int) -> int | None:
         """Return the step at which a trial was told to end, or None."""
         step: int | None = self.trial(number).system_attrs.get(_PRUNED_AT)
@@ -313,7 +323,7 @@ class SweepStudy:
         notes = {
             key: value
             for key, value in vars(self._notes[number]).items()
-            if value not in (None, [])
+            if value not in (None, [], {})
         }
         self._storage.set_trial_user_attr(self._ids[number], _NOTES, notes)
 

@@ -49,6 +49,12 @@ class Trial(Protocol):
     def report(self, value: float, step: int) -> bool:
         """Report the objective after `step` (an epoch, from 1); return whether to be pruned."""
 
+    def set(self, **attributes: Any) -> None:
+        """Attach values to the trial: Optuna user attributes, and columns of ``trials.csv``.
+
+        Numbers, strings, booleans, None, and lists and mappings of them.
+        """
+
     def should_stop(self) -> bool:
         """Return whether to save a checkpoint and raise `TrialStopped`: the sweep is to end."""
 
@@ -64,6 +70,9 @@ class NoTrial:
     def report(self, value: float, step: int) -> bool:
         """Do nothing."""
         return False
+
+    def set(self, **attributes: Any) -> None:
+        """Do nothing."""
 
     def should_stop(self) -> bool:
         """Return False: a single run has its own signal handlers."""

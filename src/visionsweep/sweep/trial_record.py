@@ -1,7 +1,8 @@
 """A trial as the results, lines and summary of a sweep see it, whatever stores it."""
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ class TrialRecord:
     duplicate_of: int | None = None  # the trial whose value it has, without a run of its own
     seed_values: tuple[float, ...] = ()  # first objective per seed, with several seeds
     retries: int = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # what the task attached
 
     @property
     def seed_std(self) -> float | None:

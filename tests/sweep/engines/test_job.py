@@ -9,7 +9,7 @@ import pytest
 
 from tests.sweep.engines import worker_app
 from tests.sweep.engines.driver import DEADLINE, Driver
-from visionsweep.sweep.engines.engine import Reported, Started
+from visionsweep.sweep.engines.engine import AttributesSet, Ended, Reported, Started
 from visionsweep.sweep.objective import objectives
 
 CHECK = "tests.sweep.engines.worker_app.check"
@@ -102,6 +102,14 @@ def test_each_report_waits_for_its_own_answer(driver: Driver) -> None:
                 driver.engine.answer(key, prune=next(answers))
     assert driver.end(key).value == [False, True, False]
     assert reports == [(1, 0.25), (2, 1.0), (3, 0.5)]
+
+
+def test_attributes_arrive_before_the_end(driver: Driver) -> None:
+    key = driver.submit("set_attributes")
+    driver.end(key)
+    events = [event for event in driver.events if event.key == key]
+    assert [type(event) for event in events] == [Started, AttributesSet, Ended]
+    assert events[1] == AttributesSet(key, {"size": 3})
 
 
 def test_a_pruned_job_has_not_failed(driver: Driver) -> None:

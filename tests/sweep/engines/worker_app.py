@@ -108,6 +108,10 @@ def do_report(cfg: DictConfig) -> list[bool]:
     return [current_trial().report(value, step) for step, value in enumerate(cfg.x, 1)]
 
 
+def do_set_attributes(cfg: DictConfig) -> None:
+    current_trial().set(size=3)
+
+
 def do_prune_when_told(cfg: DictConfig) -> float:
     if current_trial().report(0.5, 1):
         raise TrialPruned("at epoch 1")

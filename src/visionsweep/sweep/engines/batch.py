@@ -60,7 +60,7 @@ class _Batch:
             log.info("#%s : %s", event.key, " ".join(overrides))
         elif isinstance(event, Reported):
             self._engine.answer(event.key, prune=False)
-        else:
+        elif isinstance(event, Ended):
             job = self._running.pop(event.key)
             log.info("#%s %s (%.1f s)", event.key, _end_text(event), event.ended - event.started)
             self.returns[event.key] = _job_return(event, job)

@@ -44,6 +44,14 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class AttributesSet:
+    """A job attached values to its trial."""
+
+    key: str
+    attributes: Mapping[str, Any]  # values of JSON
+
+
+@dataclass(frozen=True)
 class Ended:
     """A job ended; its slot is free again."""
 
@@ -57,7 +65,7 @@ class Ended:
     job_return: Any = None  # hydra.core.utils.JobReturn, for Hydra's launcher interface
 
 
-Event = Started | Reported | Ended
+Event = Started | Reported | AttributesSet | Ended
 
 
 class Engine(Protocol):

@@ -51,6 +51,21 @@ def test_a_report_must_be_a_finite_number_at_a_step(
         trial.report(value, step)
 
 
+class Scalar:
+    """Stands for one of NumPy or torch."""
+
+    def item(self) -> float:
+        return 0.5
+
+
+def test_attributes_are_values_of_json(trial: WorkerTrial) -> None:
+    trial.set(size=3, shape=(1, 2), score=Scalar())
+    sent = ("attributes", "now", {"size": 3, "shape": [1, 2], "score": 0.5})
+    assert trial._channel.sent == [sent]  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"^trial\.set: model: expected a number.* got a object"):
+        trial.set(model=object())
+
+
 def test_a_child_process_of_the_job_cannot_report(trial: WorkerTrial) -> None:
     """It would mix its bytes into the worker's messages."""
     child = multiprocessing.get_context("fork").Process(target=trial.report, args=(0.5, 1))

@@ -21,7 +21,15 @@ from omegaconf import DictConfig
 from visionsweep.errors import UserError
 from visionsweep.machine import count_cores
 from visionsweep.sweep import _hydra
-from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started, State
+from visionsweep.sweep.engines.engine import (
+    AttributesSet,
+    Ended,
+    Event,
+    Job,
+    Reported,
+    Started,
+    State,
+)
 from visionsweep.sweep.engines.local.resources import Limits, Slot, format_memory, parse_memory
 from visionsweep.sweep.engines.local.worker import EXIT_SECONDS, Worker, start_state
 
@@ -187,6 +195,8 @@ class WorkersEngine:
                 self._events.append(Started(content[0], worker.slot.index, content[1]))
             elif kind == "report":
                 self._events.append(Reported(*content))
+            elif kind == "attributes":
+                self._events.append(AttributesSet(*content))
             else:
                 ended, is_last = content
                 self._events.append(_unpickled(worker, ended))

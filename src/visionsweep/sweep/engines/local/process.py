@@ -6,6 +6,7 @@ process leads its own session: Ctrl-C in the terminal does not reach it or its c
 
 import contextlib
 import faulthandler
+import json
 import math
 import operator
 import os
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 _PARENT_CHECK_SECONDS = 1.0
 _mark = os.environ.get(MARK)
+_MAX_KEY = 500  # characters; the databases' columns have 512
 _MAX_STEP = 2**31 - 1  # the databases' integer
 
 # From the controller: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
 # From a worker: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value)
-# | ("ended", pickled Ended, whether this process cannot run another job).
+# | ("attributes", key, attributes) | ("ended", pickled Ended, whether it was this process's last).
 
 
 def main(connection_fd: int, state_fd: int, threads: int) -> None:
@@ -173,10 +175,7 @@ class WorkerTrial:
         Raises TypeError if value or step is not a number, ValueError if the value is not finite.
         """
         number, step = _finite(value, step), _step(step)
-        if os.getpid() != self._pid:
-            raise RuntimeError(
-                "trial.report: only the process of the task function can report, not its children"
-            )
+        self._require_own_process("report")
         with self._reporting:
             self._channel.send("report", self._key, step, number)
             key, prune = self._channel.answers.get()
@@ -184,9 +183,40 @@ class WorkerTrial:
                 key, prune = self._channel.answers.get()
         return prune
 
+    def set(self, **attributes: Any) -> None:
+        """Attach values to the trial.
+
+        Raises TypeError for a value that JSON cannot express.
+        """
+        plain = {key: _json(key, value) for key, value in attributes.items()}
+        self._require_own_process("set")
+        self._channel.send("attributes", self._key, plain)
+
     def should_stop(self) -> bool:
         """Return whether the sweep is stopping."""
         return self._channel.stop.is_set()
+
+    def _require_own_process(self, method: str) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError(
+                f"trial.{method}: only the process of the task function can call it, "
+                "not its children"
+            )
+
+
+def _json(key: str, value: Any) -> Any:
+    """Return an attribute's value as JSON gives it back; NumPy's and torch's scalars as numbers."""
+    if len(key) > _MAX_KEY:
+        raise ValueError(
+            f"trial.set: expected a key of at most {_MAX_KEY} characters, got {len(key)}"
+        )
+    try:
+        return json.loads(json.dumps(value, default=lambda scalar: scalar.item()))
+    except Exception:
+        raise TypeError(
+            f"trial.set: {key}: expected a number, a string, or a list or mapping of them, "
+            f"got a {type(value).__name__}"
+        ) from None
 
 
 def _step(step: Any) -> int:
