@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -117,6 +118,11 @@ def duration_text(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Return ``1 trial``, ``2 trials``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def sqlite_url(path: str | os.PathLike[str]) -> str:
+    """Return the URL of an SQLite file whose name may hold what has a meaning in a URL."""
+    return f"sqlite:///{os.fspath(path).replace('%', '%25').replace('?', '%3F')}"
 
 
 def mask_passwords(text: str) -> str:

@@ -34,6 +34,7 @@ class FakeProcess:
     def __init__(self, directory, uri, experiment, wait_seconds, on_connection):
         self.calls = [("start", directory, uri, experiment, wait_seconds)]
         self.on_connection = on_connection
+        self.error = "Connection refused"
 
     def finish(self, wait_seconds, on_progress):
         self.calls.append(("finish", wait_seconds))
@@ -68,13 +69,13 @@ def test_what_did_not_arrive_is_counted_with_the_command_that_sends_it(make_run,
     ]
     uri = "http://me:***@lab:5000"
     assert caplog.messages == [
-        f"MLflow at {uri} does not answer (Connection refused); training continues, "
+        f"MLflow at {uri} does not take the record (Connection refused); training continues, "
         f"5 records behind are safe in {run_dir}",
-        "MLflow answers again",
+        "MLflow takes the record again",
         f"the record is safe in {run_dir}; sending the rest to MLflow",
         "MLflow: 6 records behind",
-        f"MLflow: 6 records did not arrive at {uri}. Nothing is lost; send the rest with: "
-        f"python sync.py {run_dir} --uri {uri}",
+        f"MLflow: 6 records did not arrive at {uri} (Connection refused). Nothing is lost; "
+        f"send the rest with: python sync.py {run_dir} --uri {uri}",
         f"compare runs: {uri}",
     ]
 

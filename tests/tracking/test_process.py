@@ -3,12 +3,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.ack import num_behind
+from visionsweep.tracking.database import sqlite_file
 from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -36,6 +39,8 @@ def run_dir(tmp_path):
         ("sqlite:///mlflow.db", "sqlite:////data/dir/mlflow.db"),
         ("sqlite:///sub/a b.db?timeout=1", "sqlite:////data/dir/sub/a b.db?timeout=1"),
         ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("sqlite:////a%20b%3Fc/x.db", "sqlite:////a b%3Fc/x.db"),  # a URL, so it may be quoted
+        ("sqlite:////50%/x#1.db", "sqlite:////50%25/x#1.db"),
         ("sqlite:///~/m.db", "sqlite:////home/somebody/m.db"),
         ("http://mlflow.lab:5000", "http://mlflow.lab:5000"),
         ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u:p@host/db"),
@@ -44,6 +49,18 @@ def run_dir(tmp_path):
 def test_a_uri_means_the_same_from_every_directory(uri, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert resolve_uri(uri, tmp_path).replace(str(tmp_path.resolve()), "/data/dir") == expected
+
+
+@pytest.mark.parametrize("name", ["a%41b", "a%20b", "a?b", "a#b", "a b", "50%"])
+def test_a_database_lies_in_the_folder_however_that_is_named(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    uri = resolve_uri(None, Path.cwd())
+    assert sqlite_file(uri) == tmp_path / name / "mlflow.db"
+    assert resolve_uri(uri, Path("/elsewhere")) == uri  # as `sync` does with a known one
+    assert make_url(uri).database == str(tmp_path / name / "mlflow.db")
+    shown = ui_command(uri).split()[-1].strip("'")
+    assert make_url(shown).database == "mlflow.db"
 
 
 def test_the_config_wins_over_the_environment(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import os
 import pytest
 
 from visionsweep.rundir.journal import Journal
+from visionsweep.tracking.ack import num_behind, unsent
 from visionsweep.tracking.directory import DirectoryReplay
 from visionsweep.tracking.store import Store
 from visionsweep.tracking.sync import main
@@ -336,3 +337,135 @@ def test_a_run_whose_files_are_refused_comes_last(
     run, history = read(bad)
     assert run.info.status == "RUNNING"  # the final state comes after the last file
     assert len(history["val/f1"]) == 3
+
+
+def test_nothing_outside_of_the_runs_directory_is_sent(
+    make_run, uri, client, read, tmp_path, capsys
+):
+    secret = tmp_path / "id_rsa"
+    secret.write_text("PRIVATE KEY")
+    journal, run_dir = make_run(state=None)
+    (run_dir / "link.txt").symlink_to(secret)
+    (run_dir / "folder").symlink_to(tmp_path)
+    (run_dir / "loop").symlink_to("loop")
+    (run_dir / "b.txt").write_text("b")
+    places = [str(secret), "../id_rsa", "link.txt", "folder/id_rsa", "loop", "a\0b"]
+    for place in places:
+        fields = {"path": place, "folder": "", "sha256": place, "size": 1}
+        journal._append("artifact", fields)
+    journal._append("artifact", {**fields, "path": "b.txt", "folder": "../../x"})
+    journal.end("finished")
+    assert sync(run_dir, uri) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("lies outside of the run's directory") == len(places) + 1
+    run, _ = read(run_dir)
+    assert run.info.status == "FINISHED"
+    (folder,) = client.list_artifacts(run.info.run_id)
+    assert (folder.path, folder.is_dir) == ("config", True)
+
+
+@pytest.mark.parametrize("grows_again", [False, True])
+def test_a_journal_shorter_than_what_was_sent_is_sent_again(
+    grows_again, make_run, uri, read, capsys
+):
+    journal, run_dir = make_run(state=None)
+    path = run_dir / "events.jsonl"
+    whole = path.read_bytes()
+    journal.metrics(4, {"val/f1": 0.4})
+    assert sync(run_dir, uri) == 0
+    path.write_bytes(whole)  # a power cut took the last line, ...
+    journal.metrics(4, {"val/f1": 0.5}, time_ms=7)  # ... which the resumed run writes again
+    for step in range(5, 9 if grows_again else 5):
+        journal.metrics(step, {"val/f1": 0.5})
+    journal.end("finished")
+    assert num_behind(run_dir, uri) > 5
+    assert sync(run_dir, uri, "--verify") == 0
+    assert "was shorter than what was sent" in capsys.readouterr().out
+    _, history = read(run_dir)
+    assert (4, 7, 0.5) in history["val/f1"]
+    assert len(history["val/f1"]) == (9 if grows_again else 5)  # the lost one is there, too
+
+
+@pytest.mark.parametrize("way_out", ["restore", "other"])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_deleted_experiment_is_said_with_both_ways_out(
+    way_out, is_known, make_run, uri, client, capsys, tmp_path
+):
+    name = f"deleted {way_out} {is_known}"
+    journal = Journal(tmp_path / "run")
+    journal.start("run", name, {}, {})
+    number = client.create_experiment(name)
+    if is_known:
+        assert sync(tmp_path / "run", uri) == 0
+    client.delete_experiment(number)
+    journal.end("finished")
+    journal.close()
+    assert sync(tmp_path / "run", uri) == 1
+    shown = capsys.readouterr().out
+    assert f"`mlflow experiments restore -x {number}`" in shown
+    assert "tracking.experiment (sync: --experiment)" in shown
+    assert num_behind(tmp_path / "run", uri) > 0
+    if way_out == "restore":
+        client.restore_experiment(number)
+        assert sync(tmp_path / "run", uri, "--verify") == 0
+    else:
+        assert sync(tmp_path / "run", uri, "--verify", "--experiment", "tests") == 0
+
+
+@pytest.mark.parametrize(
+    ("found", "damage"),
+    [
+        ('{"type":"metrics"', "\\0"),
+        ('"step":2', '"step":"x"'),
+        ('"val/loss":0.5', '"val/loss":"high"'),
+        ('"values"', '"valves"'),
+    ],
+)
+def test_a_damaged_line_is_said_and_sent_once_it_is_mended(
+    found, damage, make_run, uri, read, capsys
+):
+    _, run_dir = make_run()
+    path = run_dir / "events.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace(found, damage, 1))
+    for _ in range(2):
+        assert sync(run_dir, uri, "--verify") == 1
+        assert "not sent: a damaged line of events.jsonl" in capsys.readouterr().out
+    assert len(unsent(run_dir, uri)) == 1
+    path.write_text(whole)
+    assert sync(run_dir, uri, "--verify") == 0
+    assert [step for step, _, _ in read(run_dir)[1]["val/f1"]] == [1, 2, 3]
+
+
+def test_a_file_that_is_back_is_sent(make_run, uri, capsys):
+    journal, run_dir = make_run(state=None)
+    (run_dir / "gone.txt").write_text("x")
+    journal.artifact("gone.txt")
+    (run_dir / "gone.txt").unlink()
+    journal.end("finished")
+    assert sync(run_dir, uri) == 1
+    assert num_behind(run_dir, uri) == 1
+    (run_dir / "gone.txt").write_text("x")
+    assert sync(run_dir, uri, "--verify") == 0
+    assert num_behind(run_dir, uri) == 0
+
+
+def test_progress_counts_as_an_answer(make_run, uri, monkeypatch):
+    """Every other request fails, which is more often in a row than sync has attempts."""
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0,))
+    journal, run_dir = make_run(state=None)
+    monkeypatch.setattr("visionsweep.tracking.replay.CHUNK_BYTES", 500)
+    for step in range(4, 24):
+        journal.metrics(step, {"val/f1": 0.5})
+    journal.end("finished")
+    requests = []
+
+    def fail_sometimes(self, *args, log=Store.log, **kwargs):
+        requests.append(args)
+        if len(requests) % 2 == 0:
+            raise ConnectionError("502")
+        return log(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "log", fail_sometimes)
+    assert sync(run_dir, uri, "--verify") == 0
+    assert len(requests) > 8

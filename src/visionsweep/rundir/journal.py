@@ -31,6 +31,19 @@ RUN_NAME_TAG = "mlflow.runName"  # a later value renames the run
 Record = dict[str, Any]
 State = Literal["finished", "stopped", "failed", "pruned"]
 
+# What readers rely on; a record without it is damaged.
+_FIELDS: dict[str, dict[str, type]] = {
+    "start": {"uid": str, "name": str, "experiment": str, "params": dict, "tags": dict},
+    "resume": {"tags": dict},
+    "tags": {"tags": dict},
+    "metrics": {"step": int, "values": dict},
+    "system": {"step": int, "values": dict},
+    "artifact": {"path": str, "folder": str, "sha256": str, "size": int},
+    "datasets": {"datasets": list},
+    "model": {"checkpoint": str},
+    "end": {"state": str},
+}
+
 log = logging.getLogger(__name__)
 
 
@@ -152,10 +165,12 @@ def read_journal(run_dir: Path) -> list[Record]:
         offset = end
 
 
-def read_records(run_dir: Path, offset: int, limit: int = 1 << 20) -> tuple[list[Record], int]:
+def read_records(
+    run_dir: Path, offset: int, limit: int = 1 << 20, damaged: list[str] | None = None
+) -> tuple[list[Record], int]:
     """Return the complete records from byte `offset`, about `limit` bytes, and where they end.
 
-    Skips damaged lines with a warning.
+    Skips damaged lines: adds them to `damaged`, or else warns.
     """
     try:
         with (run_dir / JOURNAL).open("rb") as file:
@@ -166,7 +181,7 @@ def read_records(run_dir: Path, offset: int, limit: int = 1 << 20) -> tuple[list
     except FileNotFoundError:
         return [], offset
     block = block[: block.rfind(b"\n") + 1]
-    return list(_parse(block, run_dir)), offset + len(block)
+    return list(_parse(block, run_dir, damaged)), offset + len(block)
 
 
 def last_step(records: Iterable[Record]) -> int | None:
@@ -174,16 +189,29 @@ def last_step(records: Iterable[Record]) -> int | None:
     return max((record["step"] for record in records if record["type"] == "metrics"), default=None)
 
 
-def _parse(block: bytes, run_dir: Path) -> Iterable[Record]:
-    for line in block.splitlines():
+def _parse(block: bytes, run_dir: Path, damaged: list[str] | None) -> Iterable[Record]:
+    for line in block.split(b"\n")[:-1]:
         try:
             record = orjson.loads(line)
         except ValueError:
             record = None
-        if isinstance(record, dict) and "type" in record:
+        if isinstance(record, dict) and _is_whole(record):
             yield record
+        elif damaged is not None:
+            damaged.append(f"{line[:40]!r}")
         else:
             log.warning("%s: skipped a damaged line: %.80r", run_dir / JOURNAL, line)
+
+
+def _is_whole(record: Record) -> bool:
+    fields = {"time": int, "type": str} | _FIELDS.get(record.get("type", ""), {})
+    if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
+        return False
+    return all(_is_number(value) for value in record.get("values", {}).values())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) or value in ("nan", "inf", "-inf")
 
 
 def _cut_torn_line(fd: int) -> None:

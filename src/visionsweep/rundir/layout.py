@@ -95,6 +95,23 @@ def run_directories(directory: Path) -> list[Path]:
     return _natural(runs)
 
 
+def file_inside(directory: Path, path: str) -> Path | None:
+    """Return the file `path` of a run or sweep; None if there is none, or if it lies outside.
+
+    A journal may come from a stranger: its paths may be absolute, climb with `..`, or be links.
+    """
+    file = directory / path
+    return file if is_inside(directory, path) and file.is_file() else None
+
+
+def is_inside(directory: Path, path: str) -> bool:
+    """Return whether `path`, as seen from `directory`, leads to a place within it."""
+    try:
+        return (directory / path).resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no path at all
+        return False
+
+
 def holds_sweep(directory: Path) -> bool:
     """Return whether the runs in `directory` are numbered, as those of a sweep are.
 

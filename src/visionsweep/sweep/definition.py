@@ -14,6 +14,7 @@ from visionsweep.sweep.composition import Composer
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.stored import Stored, override_key
+from visionsweep.text import sqlite_url
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Sweep:
     @property
     def storage_url(self) -> str:
         """The Optuna URL of the study."""
-        return self.settings.storage or sqlite_url(self.sweep_dir)
+        return self.settings.storage or study_url(self.sweep_dir)
 
     @property
     def study_name(self) -> str:
@@ -70,6 +71,6 @@ class Sweep:
         return plain
 
 
-def sqlite_url(sweep_dir: Path) -> str:
+def study_url(sweep_dir: Path) -> str:
     """Return the Optuna URL of a sweep's own database."""
-    return f"sqlite:///{sweep_dir / STUDY}"
+    return sqlite_url(sweep_dir / STUDY)

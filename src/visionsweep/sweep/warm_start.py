@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import SWEEP, WARM_START
-from visionsweep.sweep.definition import Sweep, sqlite_url
+from visionsweep.sweep.definition import Sweep, study_url
 from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import Stored, read_stored
 from visionsweep.text import first_line, mask_passwords
@@ -61,7 +61,7 @@ def _read_history(sweep: Sweep, directory: Path) -> list[tuple[dict[str, Any], l
 def _storage_url(sweep: Sweep, other: Stored, directory: Path) -> str:
     own, stored = sweep.settings.storage, other.search["storage"]
     if stored is None:
-        return sqlite_url(directory)
+        return study_url(directory)
     try:
         url = str(OmegaConf.create({"url": stored}).url)
     except OmegaConfBaseException as error:

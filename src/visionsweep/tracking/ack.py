@@ -5,18 +5,21 @@ Knows nothing of MLflow. Losing the file loses nothing: sending everything again
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.journal import Record
 from visionsweep.rundir.layout import (
     BEST,
+    FIGURES,
     JOURNAL,
     PREDICTIONS,
     RESULT,
     UPLOADED,
     UPLOADED_LOCK,
+    file_inside,
+    is_inside,
     run_directories,
     sweep_directory,
 )
@@ -24,6 +27,8 @@ from visionsweep.rundir.lock import try_lock_file
 from visionsweep.text import mask_passwords
 
 __all__ = ["sweep_directory"]  # until visionsweep.run imports it from layout
+
+_TAIL_BYTES = 256  # records have times, so that no two are alike
 
 
 @dataclass
@@ -33,6 +38,8 @@ class Ack:
     run_id: str | None = None
     uid: str | None = None
     offset: int = 0  # bytes of the journal that were read
+    tail: str | None = None  # hash of the last of them
+    num_cuts: int = 0  # how often the journal was found shorter than what was sent
     writer: Record = field(default_factory=dict)  # pid, host and time of the last start or resume
     last_time: int = 0  # of the last record, ms since 1970
     files: dict[str, Record] = field(default_factory=dict)  # path -> artifact record to be sent
@@ -41,7 +48,7 @@ class Ack:
     model_attempts: int = 0
     end: Record | None = None  # to be sent
     state: str | None = None  # in the store: finished, ..., or killed; None while the run lasts
-    is_deleted: bool = False  # somebody deleted the run in MLflow: it is left alone
+    deleted: str | None = None  # somebody deleted the run or its experiment: how to mend it
     lost: list[str] = field(default_factory=list)  # what cannot be sent, with the reason
     removed: list[str] = field(default_factory=list)  # checkpoints deleted before they were sent
     pictures_of: str | None = None  # the `picture_source` that the pictures were drawn from
@@ -52,14 +59,29 @@ class Ack:
         """Return how much was read from the journal and not sent yet."""
         return len(self.files) + (self.model is not None) + (self.end is not None)
 
+    def send_again(self) -> None:
+        """Have everything sent once more: what arrived stays as it is, what did not may now."""
+        self.offset, self.tail, self.files, self.lost = 0, None, {}, []
+        self.model, self.model_attempts, self.end = None, 0, None
+
 
 def load_ack(run_dir: Path, uri: str) -> Ack:
-    """Return the entry of `uri`; a new one if there is none or the file is damaged."""
+    """Return the entry of `uri`; a new one if there is none or the file is damaged.
+
+    If the journal is not the one that was read, as after a power cut, all of it is sent again.
+    """
     entry = _read(run_dir).get(mask_passwords(uri))
-    try:
-        return Ack(**entry) if isinstance(entry, dict) else Ack()
-    except TypeError:  # written by another version: start over, which is safe
+    if not isinstance(entry, dict):
         return Ack()
+    ack = Ack()
+    for each in fields(Ack):  # others are of another version
+        value, default = entry.get(each.name), getattr(ack, each.name)
+        if default is None or isinstance(value, type(default)):
+            setattr(ack, each.name, value)
+    if not _is_same_journal(run_dir, ack):
+        ack.send_again()
+        ack.num_cuts += 1
+    return ack
 
 
 def save_ack(run_dir: Path, uri: str, ack: Ack) -> None:
@@ -87,15 +109,32 @@ def known_uris(run_dir: Path) -> list[str]:
 def num_behind(directory: Path, uri: str) -> int:
     """Return how many records and files of a run, or of a sweep's runs, the store lacks.
 
-    The pictures of a run count as one.
+    The pictures of a run count as one, and so does each thing that could not be sent.
     """
     total = 0
     for run_dir in run_directories(directory):
         ack = load_ack(run_dir, uri)
-        if not ack.is_deleted:
-            total += count_lines(run_dir, ack.offset) + ack.num_pending
-            total += are_pictures_due(run_dir, ack)
+        total += count_lines(run_dir, ack.offset) + ack.num_pending + len(ack.lost)
+        total += ack.deleted is None and are_pictures_due(run_dir, ack)
     return total
+
+
+def unsent(directory: Path, uri: str) -> list[str]:
+    """Return one line for each thing that could not be sent of a run, or of a sweep's runs."""
+    runs = ((run_dir, load_ack(run_dir, uri)) for run_dir in run_directories(directory))
+    return [f"{run_dir}: {reason}" for run_dir, ack in runs for reason in ack.lost]
+
+
+def journal_tail(run_dir: Path, offset: int) -> str | None:
+    """Return the hash of what stands before byte `offset` of the journal; None if it is no line."""
+    try:
+        with (run_dir / JOURNAL).open("rb") as file:
+            file.seek(max(0, offset - _TAIL_BYTES))
+            block = file.read(min(offset, _TAIL_BYTES))
+    except FileNotFoundError:
+        return None
+    is_line = len(block) == min(offset, _TAIL_BYTES) and block.endswith(b"\n")
+    return hashlib.sha256(block).hexdigest()[:16] if is_line else None
 
 
 def count_lines(run_dir: Path, offset: int = 0) -> int:
@@ -121,12 +160,11 @@ def picture_source(run_dir: Path) -> str | None:
     None if they are not drawn: the run has not finished, or its weights are gone, as those of all
     but the best trials of a sweep are.
     """
-    try:
-        found = (run_dir / PREDICTIONS).stat()
-    except FileNotFoundError:
+    predictions, *others = (file_inside(run_dir, name) for name in (PREDICTIONS, RESULT, BEST))
+    if predictions is None or None in others or not is_inside(run_dir, FIGURES):
         return None
-    is_kept = (run_dir / RESULT).is_file() and (run_dir / BEST).is_file()
-    return f"{found.st_size}-{found.st_mtime_ns}" if is_kept else None
+    found = predictions.stat()
+    return f"{found.st_size}-{found.st_mtime_ns}"
 
 
 def artifact_record(directory: Path, path: str, folder: str = "") -> Record:
@@ -134,6 +172,13 @@ def artifact_record(directory: Path, path: str, folder: str = "") -> Record:
     with (directory / path).open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"path": path, "folder": folder, "sha256": sha256, "size": file.tell()}
+
+
+def _is_same_journal(run_dir: Path, ack: Ack) -> bool:
+    if ack.offset == 0:
+        return True
+    tail = journal_tail(run_dir, ack.offset)
+    return tail is not None and ack.tail in (None, tail)  # None: of an earlier version
 
 
 def _read(run_dir: Path) -> dict[str, object]:

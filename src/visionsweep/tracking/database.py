@@ -6,11 +6,20 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 from mlflow import MlflowClient
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
 
 from visionsweep.rundir.lock import lock_file
+from visionsweep.text import sqlite_url
 from visionsweep.tracking.process import SQLITE
+
+CONNECT_SECONDS = 5
+_DATABASES = ("postgresql", "mysql", "mssql")
+_DRIVERS_WITH_TIMEOUT = ("psycopg2", "psycopg", "mysqldb", "pymysql")
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +27,7 @@ log = logging.getLogger(__name__)
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of an SQLite URI, None for any other."""
     path = uri.removeprefix(SQLITE).partition("?")[0]
-    return Path(path) if uri.startswith(SQLITE) else None
+    return Path(unquote(path)) if uri.startswith(SQLITE) else None
 
 
 @contextlib.contextmanager
@@ -32,6 +41,8 @@ def initialized(uri: str) -> Iterator[None]:
     """
     database = sqlite_file(uri)
     if database is None:
+        if uri.startswith(_DATABASES):
+            _connect(uri)
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +50,7 @@ def initialized(uri: str) -> Iterator[None]:
         if not database.exists():
             _create(database)
         with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
+            connection.execute("PRAGMA schema_version")  # fails if it is no database
             try:
                 connection.execute("PRAGMA journal_mode=WAL")
             except sqlite3.OperationalError as error:  # in use by a reader: slower, but correct
@@ -46,12 +58,19 @@ def initialized(uri: str) -> Iterator[None]:
         yield
 
 
+def _connect(uri: str) -> None:
+    """Connect to a database once: MLflow tries for minutes, with four lines each time."""
+    has_timeout = make_url(uri).get_driver_name() in _DRIVERS_WITH_TIMEOUT
+    settings = {"connect_timeout": CONNECT_SECONDS} if has_timeout else {}
+    create_engine(uri, poolclass=NullPool, connect_args=settings).connect().close()
+
+
 def _create(database: Path) -> None:
     """Have MLflow create its tables in a temporary file, which becomes `database` when complete."""
     temporary = database.with_name(f".{database.name}.new")
     for suffix in ("", "-journal"):  # of a process that died
         temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
-    uri = f"{SQLITE}{temporary}"
+    uri = sqlite_url(temporary)
     MlflowClient(uri, registry_uri=uri).search_experiments(max_results=1)
     if database.exists():  # `mlflow ui`, which does not know the lock, was faster
         temporary.unlink()

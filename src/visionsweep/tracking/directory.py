@@ -43,6 +43,17 @@ class DirectoryReplay:
         self._find_runs()
         return sum(run.behind for run in self.runs.values() if run.has_unsent)
 
+    @property
+    def num_done(self) -> int:
+        """Return how many parts of runs were sent; it grows as long as the store answers."""
+        return sum(run.num_done for run in self.runs.values())
+
+    @property
+    def deleted(self) -> str | None:
+        """Return how to mend that a run or its experiment was deleted in MLflow; None if none."""
+        found = (run.ack.deleted for run in self.runs.values())
+        return next((message for message in found if message is not None), None)
+
     def advance(self, every_run: bool = False) -> None:
         """Send what is new: records, then files for as long as a pass may take, then final states.
 
@@ -143,7 +154,7 @@ class DirectoryReplay:
         return {
             run_dir: run
             for run_dir, run in self.runs.items()
-            if run.ack.run_id is not None and not run.ack.is_deleted
+            if run.ack.run_id is not None and run.ack.deleted is None
         }
 
     def _update_parent(self, *, is_over: bool) -> None:

@@ -1,8 +1,9 @@
 """The trained network of a run as an MLflow model: raw uint8 images in, probabilities out."""
 
 import importlib.metadata
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -10,11 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
+from visionsweep.errors import DataError
 from visionsweep.rundir.journal import Record
-from visionsweep.tracking.store import Store
-
-if TYPE_CHECKING:
-    from torch import nn
+from visionsweep.rundir.layout import BEST, is_inside
+from visionsweep.text import first_line
+from visionsweep.tracking.store import Store, patient_requests
 
 CHECKPOINT_TAG = "visionsweep.training.checkpoint"
 CHAMPION = "champion"
@@ -27,8 +28,6 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
     (N, C, H, W) uint8 -> (N, K) float32. Any N works since the example has a batch of 2; a batch
     of 1 would be frozen into the program.
     """
-    from visionsweep.training.predictor import load_predictor  # torch, which few uploads need
-
     client = store.client
     run = client.get_run(run_id)
     mark = f"{record['checkpoint']}@{record['time']}"
@@ -42,7 +41,7 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
         return
     for model in earlier:
         client.delete_logged_model(model.model_id)
-    predictor = load_predictor(run_dir, device="cpu").eval()
+    predictor = _load(run_dir)
     model = client.create_logged_model(
         run.info.experiment_id,
         name="model",
@@ -52,7 +51,16 @@ def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> No
         model_type="classifier",
     )
     mlflow.set_tracking_uri(store.uri)
-    _log(predictor, predictor.image_shape, model.model_id, run_id, record["step"])
+    log_model: Any = mlflow.pytorch.log_model
+    with patient_requests():
+        log_model(
+            predictor,
+            name="model",
+            model_id=model.model_id,
+            run_id=run_id,
+            step=record["step"],
+            **_how_to_save(predictor),
+        )
     _register(store, run_id, model.model_id, record)
 
 
@@ -80,28 +88,39 @@ def _register(store: Store, run_id: str, model_id: str, record: Record) -> None:
         client.set_registered_model_alias(name, CHAMPION, version.version)
 
 
-def _log(
-    predictor: "nn.Module", image_shape: tuple[int, int, int], model_id: str, run_id: str, step: int
-) -> None:
-    channels, height, width = image_shape
-    example = np.zeros((2, channels, height, width), dtype=np.uint8)
+def why_not_exported(run_dir: Path) -> str | None:
+    """Return why the model cannot be saved here either; None if it can: the store is at fault."""
+    save_model: Any = mlflow.pytorch.save_model
+    try:
+        predictor = _load(run_dir)
+        with tempfile.TemporaryDirectory() as directory:
+            save_model(predictor, f"{directory}/model", **_how_to_save(predictor))
+    except Exception as error:
+        return first_line(error)
+    return None
+
+
+def _load(run_dir: Path) -> Any:
+    from visionsweep.training.predictor import load_predictor  # torch, which few uploads need
+
+    if not is_inside(run_dir, BEST):
+        raise DataError(f"{BEST} lies outside of the run's directory")
+    return load_predictor(run_dir, device="cpu").eval()
+
+
+def _how_to_save(predictor: Any) -> dict[str, Any]:
+    channels, height, width = predictor.image_shape
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, channels, height, width))]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
-    log_model: Any = mlflow.pytorch.log_model
-    log_model(
-        predictor,
-        name="model",
-        model_id=model_id,
-        run_id=run_id,
-        step=step,
-        serialization_format="pt2",
-        input_example=example,
-        signature=signature,
+    return {
+        "serialization_format": "pt2",
+        "input_example": np.zeros((2, channels, height, width), dtype=np.uint8),
+        "signature": signature,
         # Inferring them takes a subprocess and 6 s.
-        pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
-    )
+        "pip_requirements": [f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy")],
+    }
 
 
 def _release(package: str) -> str:

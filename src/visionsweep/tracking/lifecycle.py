@@ -14,7 +14,7 @@ from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, run_directories, runs_of_trial
 from visionsweep.rundir.result import read_result
 from visionsweep.text import counted, is_masked, mask_passwords
-from visionsweep.tracking.ack import known_uris, num_behind
+from visionsweep.tracking.ack import known_uris, num_behind, unsent
 from visionsweep.tracking.process import resolve_uri, start_uploader, ui_command
 
 log = logging.getLogger(__name__)
@@ -44,20 +44,26 @@ class Upload:
             log.info("the record is safe in %s; sending the rest to MLflow", self._directory)
         behind = self._process.finish(self._wait_seconds, _show_behind)
         uri = mask_passwords(self._uri)
-        if behind:
+        lost = unsent(self._directory, self._uri)
+        if behind > len(lost):
+            error = self._process.error
             log.warning(
-                "MLflow: %s did not arrive at %s. Nothing is lost; send the rest with: "
+                "MLflow: %s did not arrive at %s%s. Nothing is lost; send the rest with: "
                 "python sync.py %s --uri %s",
-                *(counted(behind, "record"), uri, self._directory, uri),
+                *(counted(behind - len(lost), "record"), uri, f" ({error})" if error else ""),
+                *(self._directory, uri),
             )
+        for line in lost:
+            log.warning("MLflow: not sent: %s", line)
         log.info("compare runs: %s", ui_command(self._uri))
 
     def _show_connection(self, error: str | None, behind: int) -> None:
         if error is None:
-            log.info("MLflow answers again")
+            log.info("MLflow takes the record again")
         else:
             log.warning(
-                "MLflow at %s does not answer (%s); training continues, %s behind are safe in %s",
+                "MLflow at %s does not take the record (%s); training continues, "
+                "%s behind are safe in %s",
                 *(mask_passwords(self._uri), error, counted(behind, "record"), self._directory),
             )
 

@@ -29,6 +29,7 @@ from visionsweep.rundir.layout import (
     SWEEP_UID,
     TRIALS,
     UPLOADED_LOCK,
+    file_inside,
 )
 from visionsweep.rundir.lock import try_lock_file
 from visionsweep.text import first_line, mask_passwords
@@ -170,8 +171,8 @@ class SweepParent:
     def _send_files(self, run_id: str, names: tuple[str, ...]) -> None:
         ack = load_ack(self._directory, self._store.uri)
         for name in names:
-            path = self._directory / name
-            if not path.is_file():
+            path = file_inside(self._directory, name)
+            if path is None:
                 continue
             sha256 = artifact_record(self._directory, name)["sha256"]
             if ack.sent.get(name) != sha256:

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import UPLOADER_LOG
-from visionsweep.text import mask_passwords
+from visionsweep.text import mask_passwords, sqlite_url
 from visionsweep.tracking.ack import num_behind
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
@@ -163,7 +164,7 @@ def resolve_uri(uri: str | None, cwd: Path) -> str:
     path, mark, query = uri.removeprefix(SQLITE).partition("?")
     if path in ("", ":memory:"):
         raise ConfigError(f"tracking.uri: {uri!r} names no file; use sqlite:///mlflow.db")
-    return f"{SQLITE}{cwd.resolve() / Path(path).expanduser()}{mark}{query}"
+    return f"{sqlite_url(cwd.resolve() / Path(unquote(path)).expanduser())}{mark}{query}"
 
 
 def ui_command(uri: str) -> str:
@@ -171,7 +172,8 @@ def ui_command(uri: str) -> str:
     if uri.startswith("http"):
         return mask_passwords(uri)
     if uri.startswith(SQLITE):
-        path = Path(uri.removeprefix(SQLITE))
-        if path.is_relative_to(Path.cwd()):
-            uri = f"{SQLITE}{path.relative_to(Path.cwd())}"
+        path, mark, query = uri.removeprefix(SQLITE).partition("?")
+        file = Path(unquote(path))
+        if file.is_relative_to(Path.cwd()):
+            uri = f"{sqlite_url(file.relative_to(Path.cwd()))}{mark}{query}"
     return f"mlflow ui --backend-store-uri {shlex.quote(mask_passwords(uri))}"

@@ -27,7 +27,11 @@ WINNER_TAG = "visionsweep.winner"
 
 
 class RunDeletedError(Exception):
-    """Somebody deleted the run in MLflow."""
+    """Somebody deleted the run, or its experiment, in MLflow; the message says how to mend it."""
+
+    def __init__(self, message: str, experiment: str) -> None:
+        super().__init__(message)
+        self.experiment = experiment
 
 
 class RunMissingError(Exception):
@@ -67,10 +71,7 @@ class Store:
                     )
                 found = self.client.get_experiment_by_name(name)
             if found.lifecycle_stage != "active":
-                raise RunDeletedError(
-                    f"the MLflow experiment {name!r} is deleted: `mlflow experiments restore "
-                    f"-x {found.experiment_id}`, or choose another tracking.experiment"
-                )
+                raise _experiment_deleted(found)
             self._experiments[name] = found.experiment_id
         return self._experiments[name]
 
@@ -89,7 +90,7 @@ class Store:
             max_results=1,
         )
         if found:
-            _check_active(found[0])
+            self._check_active(found[0])
             return str(found[0].info.run_id)
         tags = {**tags, UID_TAG: uid}
         run = self.client.create_run(
@@ -107,7 +108,7 @@ class Store:
             raise
         if run.data.tags.get(UID_TAG) != uid:
             raise RunMissingError(run_id)
-        _check_active(run)
+        self._check_active(run)
 
     def log(
         self,
@@ -135,7 +136,7 @@ class Store:
         refused += _send(marks, lambda part: client.log_batch(run_id, tags=part))
         refused += _send(points, lambda part: client.log_batch(run_id, metrics=part))
         if refused:  # a deleted run refuses everything
-            _check_active(client.get_run(run_id))
+            self._check_active(client.get_run(run_id))
         return refused
 
     def log_datasets(self, run_id: str, datasets: Sequence[Record]) -> None:
@@ -195,6 +196,18 @@ class Store:
         for loser in winners - {run_id}:
             self.client.delete_tag(loser, WINNER_TAG)
 
+    def _check_active(self, run: Any) -> None:
+        if run.info.lifecycle_stage == "active":
+            return
+        experiment = self.client.get_experiment(run.info.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            raise _experiment_deleted(experiment)
+        raise RunDeletedError(
+            f"the MLflow run {run.info.run_id} is deleted: `mlflow runs restore --run-id "
+            f"{run.info.run_id}`, or send it to another experiment (sync: --experiment)",
+            experiment.name,
+        )
+
     def _link(self, run_id: str, path: Path, folder: str) -> bool:
         root = urlsplit(self.client.get_run(run_id).info.artifact_uri)
         if root.scheme != "file":  # a server or a cloud has the artifacts
@@ -240,11 +253,33 @@ def _safe_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {safe_key(key): shortened(str(value), MAX_TAG) for key, value in tags.items()}
 
 
-def _check_active(run: Any) -> None:
-    if run.info.lifecycle_stage != "active":
-        raise RunDeletedError(
-            f"the MLflow run {run.info.run_id} is deleted; `mlflow runs restore` brings it back"
-        )
+def _experiment_deleted(experiment: Any) -> RunDeletedError:
+    return RunDeletedError(
+        f"the MLflow experiment {experiment.name!r} is deleted: `mlflow experiments restore "
+        f"-x {experiment.experiment_id}`, or choose another tracking.experiment "
+        "(sync: --experiment)",
+        experiment.name,
+    )
+
+
+@contextlib.contextmanager
+def patient_requests() -> Iterator[None]:
+    """Let MLflow repeat a request that fails, and wait longer for the answer, in the context.
+
+    For what takes many requests and starts anew if one of them fails.
+    """
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": 2, "MLFLOW_HTTP_REQUEST_TIMEOUT": 60}
+    before = {name: os.environ.get(name) for name in wanted}
+    for name, value in wanted.items():
+        os.environ[name] = str(max(value, int(before[name] or 0)))
+    try:
+        yield
+    finally:
+        for name, text in before.items():
+            if text is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = text
 
 
 def _artifact_location(uri: str) -> str | None:

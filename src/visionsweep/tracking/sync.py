@@ -12,7 +12,7 @@ from visionsweep.masking import mask_logs
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
 from visionsweep.streams import keep_streams
-from visionsweep.text import first_line
+from visionsweep.text import first_line, mask_passwords
 from visionsweep.tracking.ack import (
     are_pictures_due,
     count_lines,
@@ -117,8 +117,8 @@ def _print_differences(lines: list[str]) -> bool:
 
 
 def _send(replay: "DirectoryReplay") -> bool:
-    """Send until nothing is left, or until the store has failed to answer four times in a row."""
-    failures = 0
+    """Send until nothing is left, or until the store has taken nothing four times in a row."""
+    failures = num_done = 0
     is_checked = False
     while True:
         try:
@@ -129,8 +129,11 @@ def _send(replay: "DirectoryReplay") -> bool:
                 replay.close()
                 return True
         except Exception as error:
+            if replay.num_done > num_done:
+                failures, num_done = 0, replay.num_done
             if failures == len(PAUSES):
-                sys.stderr.write(f"{first_line(error)}\n")
+                uri = mask_passwords(replay.store.uri)
+                sys.stderr.write(f"error: {uri} does not take the record: {first_line(error)}\n")
                 return False
             time.sleep(PAUSES[failures])
             failures += 1
@@ -152,13 +155,17 @@ def _print_run(run_dir: Path, uri: str) -> bool:
     state = ack.state or next(
         (r["state"] for r in reversed(read_journal(run_dir)) if r["type"] == "end"), "running"
     )
-    lacks_pictures = not ack.is_deleted and are_pictures_due(run_dir, ack)
-    num_sent = max(0, total - behind + lacks_pictures)
+    lacks_pictures = ack.deleted is None and are_pictures_due(run_dir, ack)
+    num_sent = max(0, total - behind + lacks_pictures + len(ack.lost))
     line = f"{run_dir}: {state}, {num_sent}/{total} records sent"
-    line += ", deleted in MLflow" if ack.is_deleted else ", pictures missing" * lacks_pictures
+    line += ", deleted in MLflow" if ack.deleted else ", pictures missing" * lacks_pictures
     sys.stdout.write(line + "\n")
+    if ack.deleted is not None:
+        sys.stdout.write(f"  {ack.deleted}\n")
+    if ack.num_cuts:
+        sys.stdout.write(f"  {JOURNAL} was shorter than what was sent; all of it was sent again\n")
     for path in ack.removed:
         sys.stdout.write(f"  deleted before it was sent: {path}\n")
     for reason in ack.lost:
         sys.stdout.write(f"  not sent: {reason}\n")
-    return behind == 0 and not ack.is_deleted and not ack.lost
+    return behind == 0 and ack.deleted is None

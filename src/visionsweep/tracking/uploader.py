@@ -81,20 +81,22 @@ def prepare_environment() -> None:
 def upload(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> int:
     """Send whatever appears, with growing pauses while the store does not answer."""
     deadline: float | None = None
-    pause = POLL_SECONDS
+    pause, num_done = POLL_SECONDS, 0
     replay.hold_checkpoints(True)
     while True:
         try:
             replay.advance()
             is_done = deadline is not None and replay.close(ignore_pid=os.getppid())
-            report(replay.behind, None)
+            deleted = replay.deleted
+            report(_num_behind(replay) if deleted else replay.behind, deleted)
             if is_done:
                 return 0
             pause = POLL_SECONDS
         except Exception as error:
             log.exception("the store refused; trying again")
-            report(num_behind(replay.directory, replay.store.uri), first_line(error))
-            pause = max(1.0, min(2 * pause, MAX_PAUSE_SECONDS))
+            report(_num_behind(replay), first_line(error))
+            has_progressed, num_done = replay.num_done > num_done, replay.num_done
+            pause = 1.0 if has_progressed else max(1.0, min(2 * pause, MAX_PAUSE_SECONDS))
         if deadline is None:
             if _is_closed_within(pause):
                 deadline = time.monotonic() + wait_seconds
@@ -104,6 +106,10 @@ def upload(replay: "DirectoryReplay", wait_seconds: float, report: Report) -> in
             return 1
         else:
             time.sleep(min(pause, MAX_CLOSING_PAUSE_SECONDS))
+
+
+def _num_behind(replay: "DirectoryReplay") -> int:
+    return num_behind(replay.directory, replay.store.uri)
 
 
 def _read_uri() -> str:
