@@ -27,6 +27,7 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import LEFT_BY_A_FAILED_START, SWEEP
 from visionsweep.rundir.lock import locked
+from visionsweep.rundir.usable import usable
 from visionsweep.sweep.stored import continued, override_key, read_stored, typed_overrides
 from visionsweep.tracking.lifecycle import (
     Upload,
@@ -68,16 +69,18 @@ class RunCallback(Callback):
             check_hydra_settings(config.hydra)
             check_name("name", config.name)
             if config.resume is None:
-                _refuse_used(
-                    run_dir,
-                    "a run already; resume it with "
-                    f"`{command('train')} resume={config.hydra.run.dir}`, or choose another name",
-                )
+                with usable(run_dir, "hydra.run.dir"):
+                    _refuse_used(
+                        run_dir,
+                        f"a run already; resume it with `{command('train')} "
+                        f"resume={config.hydra.run.dir}`, or choose another name",
+                    )
             else:
                 from visionsweep.run.description import refuse_difference, resolved_config
 
                 refuse_difference(config, resolved_config(config), run_dir)
-            _make_directory(run_dir, "hydra.run.dir")
+            with usable(run_dir, "hydra.run.dir"):
+                run_dir.mkdir(parents=True, exist_ok=True)
             self._start(config, run_dir, config.hydra.overrides.task)
             mask_key(config, "tracking.uri")  # the uploader has it
             hide_from_hydra(config, run_dir)
@@ -97,21 +100,14 @@ class RunCallback(Callback):
             check_hydra_settings(config.hydra)
             check_name("study", config.study)
             _refuse_other_direction(config)
-            if not _is_resuming(config):
-                _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
-            elif (sweep_dir / SWEEP).exists():
-                config = _as_stored(config, sweep_dir)
-            elif any(sweep_dir.glob("[0-9]*")):  # without trials, it is a sweep that never began
-                raise UserError(
-                    f"{sweep_dir} is never overwritten: it holds the sweep of another sweeper; "
-                    "choose another study"
-                )
-            if OmegaConf.select(config, "hydra.sweeper.dry_run"):
-                return
-            # SQLite needs the folder of the study's file.
-            _make_directory(sweep_dir, "hydra.sweep.dir")
-            with locked(sweep_dir):  # else another controller runs, with its uploader
-                pass
+            with usable(sweep_dir, "hydra.sweep.dir"):
+                config = _checked(config, sweep_dir)
+                if OmegaConf.select(config, "hydra.sweeper.dry_run"):
+                    return
+                # SQLite needs the folder of the study's file.
+                sweep_dir.mkdir(parents=True, exist_ok=True)
+                with locked(sweep_dir):  # else another controller runs, with its uploader
+                    pass
             self._start(config, sweep_dir, given)
         self._sweep = config
 
@@ -154,15 +150,21 @@ def check_name(key: str, value: str) -> None:
         )
 
 
-def _make_directory(directory: Path, key: str) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+def _checked(config: DictConfig, sweep_dir: Path) -> DictConfig:
+    """Return the config of a new sweep or of the one to resume. Raises `UserError` for a used one.
+
+    A directory without trials is that of a sweep that never began.
+    """
+    if not _is_resuming(config):
+        _refuse_used(sweep_dir, "a sweep already; choose another name (study=...)")
+    elif (sweep_dir / SWEEP).exists():
+        return _as_stored(config, sweep_dir)
+    elif any(sweep_dir.glob("[0-9]*")):
         raise UserError(
-            f"{directory} cannot be created ({reason}); start the command where you may write, "
-            f"or set {key}=DIR"
-        ) from error
+            f"{sweep_dir} is never overwritten: it holds the sweep of another sweeper; "
+            "choose another study"
+        )
+    return config
 
 
 def _refuse_used(directory: Path, what: str) -> None:

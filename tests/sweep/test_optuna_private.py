@@ -1,5 +1,6 @@
 """Optuna's private API, as `visionsweep.sweep._optuna` uses it: one test per use."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -32,6 +33,19 @@ def test_contains() -> None:
     choices, numbers = CategoricalDistribution(["a", "b"]), FloatDistribution(0.0, 1.0)
     assert [_optuna.contains(choices, value) for value in ("a", "c")] == [True, False]
     assert [_optuna.contains(numbers, value) for value in (1.0, 1.5, "a")] == [True, False, False]
+
+
+def test_a_package_that_a_sampler_imports_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampler = optuna.samplers.CmaEsSampler()
+    inner = optuna.samplers.TPESampler()
+    inner._random_sampler = sampler
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "cmaes" else found(name)
+    )
+    assert _optuna.missing_package(sampler) == _optuna.missing_package(inner) == "cmaes"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert _optuna.missing_package(sampler) is None
 
 
 def test_the_storage_is_cached(database: RDBStorage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,34 @@ def test_a_directory_that_holds_the_number_has_the_apps_name(
     assert all((path / ".hydra" / "overrides.yaml").is_file() for path in links)
 
 
+def test_choices_that_python_holds_for_equal_are_all_tried(app: App) -> None:
+    out = app.sweep("z=0,false,1,true,1.0,null", "hydra/sweeper/sampler=grid")
+    assert out.code == 0, out.text
+    found = [repr(config["z"]) for config in app.configs]
+    assert found == ["0", "False", "1", "True", "1.0", "None"]
+    assert app.sweep("z=0,false", "hydra.sweeper.enqueue=[{z: false}]", ONE, to="t").code == 0
+    assert app.configs[0]["z"] is False
+
+
+def test_a_config_of_another_sweeper_names_its_class(app: App) -> None:
+    theirs = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+    app.extend(hydra={"sweeper": {"_target_": theirs}})
+    assert app.sweep(X, ONE).error().startswith("hydra.sweeper._target_: ")
+    assert app("x=2").code == 0  # a single run has no sweeper
+
+
+@pytest.mark.parametrize("name", ["/proc/nope", "n" * 300, "file/s", "file", "lock", "log", "yaml"])
+def test_a_directory_that_cannot_be_used_is_one_line(app: App, name: str) -> None:
+    (app.folder / "file").touch()
+    for parent, folder in (("lock", ".lock"), ("log", "sweep.log"), ("yaml", "sweep.yaml")):
+        (app.folder / parent / folder).mkdir(parents=True)
+    text = app.sweep(X, ONE, to=name).error()
+    assert "cannot lock" in text if name == "lock" else "hydra.sweep.dir=DIR" in text
+    assert name[:20] in text
+    assert len(text.splitlines()) == 1
+    assert app.jobs == []
+
+
 # -- a sweep from its first line to its last
 
 
@@ -624,6 +652,7 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
             "hydra.sweeper.pruner: ",
         ),
         (["+hydra.sweeper.sampler.speed=9"], "hydra.sweeper.sampler: "),
+        (["hydra/sweeper/sampler=cmaes"], "hydra.sweeper.sampler: CmaEsSampler needs a package"),
         (["hydra.sweeper.sampler._target_=os.getcwd"], "hydra.sweeper.sampler: "),
         (["hydra.sweeper.storage=nosuchdb://x"], "hydra.sweeper.storage: cannot open nosuchdb://x"),
         (

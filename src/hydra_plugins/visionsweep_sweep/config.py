@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from hydra_plugins.hydra_optuna_sweeper.config import OptunaSweeperConf, TPESamplerConfig
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
+from visionsweep.program import fail
 from visionsweep.rundir.layout import CHECKPOINTS
 
 
@@ -95,6 +96,8 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     )
 
     pruner: Any = MISSING
+    # Resolved before Hydra creates the sweeper: a config for `optuna` may name that one's class.
+    only_target: str = "${visionsweep.only_target:${._target_}}"
 
     # Total number of trials in the study, also after a resume. null: 20, or the whole grid.
     n_trials: int | None = None  # type: ignore[assignment]
@@ -151,6 +154,18 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # Overrides that a single run does not accept.
     multirun_keys: list[str] = field(default_factory=list)
 
+
+def _only_target(target: str) -> str:
+    """Return `target` if it is our sweeper; otherwise end the process with one line."""
+    if target != OptunaAsyncSweeperConf._target_:
+        fail(
+            f"hydra.sweeper._target_: hydra/sweeper=optuna_async cannot run {target}. Remove the "
+            "line `_target_: ...` from your config of the sweeper"
+        )
+    return target
+
+
+OmegaConf.register_resolver("visionsweep.only_target", _only_target, replace=True)
 
 _GROUP = "hydra/sweeper"
 for _group, _name, _node in (

@@ -1,10 +1,15 @@
 """Optuna's private API: whatever the sweep uses of it is here, each with a test of its own."""
 
 import copy
+import importlib.util
+import sys
 from typing import Any
 
 import optuna
+from optuna._imports import _LazyImport
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
@@ -58,6 +63,18 @@ def reopen(storage: BaseStorage, study_id: int, trial_id: int, forget: str) -> N
         row = session.get_one(models.TrialModel, trial_id)
         row.state, row._datetime_complete_utc = TrialState.RUNNING, None
     storage._studies.pop(study_id, None)
+
+
+def missing_package(instance: BaseSampler | BasePruner) -> str | None:
+    """Return a package that a sampler or pruner would import late, and that is not installed."""
+    inner = [v for v in vars(instance).values() if isinstance(v, BaseSampler | BasePruner)]
+    for one in (instance, *inner):
+        for value in vars(sys.modules[type(one).__module__]).values():
+            if isinstance(value, _LazyImport):
+                package = value._name.partition(".")[0]
+                if importlib.util.find_spec(package) is None:
+                    return package
+    return None
 
 
 def cached(database: RDBStorage) -> BaseStorage:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from visionsweep.errors import UserError
 from visionsweep.rundir.layout import SWEEP_LOG
 from visionsweep.rundir.lock import locked
+from visionsweep.rundir.usable import usable
 from visionsweep.signals import stop_requests
 from visionsweep.sweep.plan import plan
 from visionsweep.sweep.prepare import prepare
@@ -35,13 +36,14 @@ def run_sweep(
         for line in plan(sweep):
             print(line)  # noqa: T201 - what the user asked for
         return 0
-    sweep.sweep_dir.mkdir(parents=True, exist_ok=True)
-    with (
-        locked(sweep.sweep_dir),
-        _log_to(sweep.sweep_dir / SWEEP_LOG),
-        stop_requests() as requests,
-    ):
-        if read_stored(sweep.sweep_dir) != sweep.previous:
+    with contextlib.ExitStack() as stack:
+        with usable(sweep.sweep_dir, "hydra.sweep.dir"):
+            sweep.sweep_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(sweep.sweep_dir))
+            stack.enter_context(_log_to(sweep.sweep_dir / SWEEP_LOG))
+            stored = read_stored(sweep.sweep_dir)
+        requests = stack.enter_context(stop_requests())
+        if stored != sweep.previous:
             raise UserError(
                 f"another sweep has just changed {sweep.sweep_dir}; run the command again"
             )
@@ -51,7 +53,7 @@ def run_sweep(
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Copy every log line of this process to a file; a sweep refused at its start leaves none."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)
     try:

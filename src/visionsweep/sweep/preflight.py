@@ -1,6 +1,7 @@
 """The checks before trial 0: every choice composes, every pair of config-group choices builds."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,12 @@ from visionsweep.sweep.composition import shown
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Job, Reported
 from visionsweep.sweep.engines.job import CHECK_KEY
+from visionsweep.sweep.space.grid import MAX_PAIRS, SAMPLED_PAIRS
 
 log = logging.getLogger(__name__)
 
 _RETRIES = 2
+_PROGRESS_SECONDS = 10.0
 
 
 def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) -> list[Any]:
@@ -22,15 +25,31 @@ def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) ->
     Returns what the check returned for each; fewer after a request to stop. Raises `ConfigError`
     with the overrides of the first one that fails.
     """
+    candidates = sweep.space.probes(sweep.composer.is_group)
+    check = sweep.settings.check
+    num_pairs = sweep.space.num_pairs(sweep.composer.is_group)
+    if num_pairs > MAX_PAIRS:
+        log.info(
+            "checking each choice, and %d of the %d pairs of config groups",
+            *(SAMPLED_PAIRS, num_pairs),
+        )
+    elif check is not None:
+        log.info("checking %d configurations", len(candidates))
+    progress = _Progress("composed", len(candidates))
     probes = []
-    for params in sweep.space.probes(sweep.composer.is_group):
+    for params in candidates:
         if requests:
             return []
         probes.append(sweep.composer.check(params))
-    check = sweep.settings.check
-    if check is None:
-        return []
-    log.info("checking %d configurations", len(probes))
+        progress.show(len(probes))
+    return [] if check is None else _build(probes, check, engine, requests)
+
+
+def _build(
+    probes: Sequence[tuple[str, ...]], check: str, engine: Engine, requests: Sequence[int]
+) -> list[Any]:
+    """Have the workers check each configuration; return what the checks returned."""
+    progress = _Progress("built", len(probes))
     waiting = [Job(f"check-{i}", i, overrides, check=check) for i, overrides in enumerate(probes)]
     jobs = {job.key: job for job in waiting}
     results: list[Any] = []
@@ -44,6 +63,7 @@ def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) ->
                 job = jobs[event.key]
                 if event.state == "completed":
                     results.append(event.value)
+                    progress.show(len(results))
                 elif event.state in RETRIED and job.attempt < _RETRIES:
                     # This says nothing about the configuration.
                     jobs[job.key] = replace(job, attempt=job.attempt + 1)
@@ -53,3 +73,18 @@ def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) ->
                     is_of_check = error.startswith(CHECK_KEY)  # no choice is to blame
                     raise ConfigError(error if is_of_check else f"{shown(job.overrides)}: {error}")
     return results
+
+
+class _Progress:
+    """Logs a line now and then while something takes long."""
+
+    def __init__(self, verb: str, total: int) -> None:
+        self._verb = verb
+        self._total = total
+        self._shown = time.monotonic()
+
+    def show(self, count: int) -> None:
+        """Log how many are done, unless a line was logged just before."""
+        if time.monotonic() - self._shown >= _PROGRESS_SECONDS:
+            self._shown = time.monotonic()
+            log.info("%s %d of %d configurations", self._verb, count, self._total)

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.rundir.usable import usable
 from visionsweep.sweep.command_line import resume_overrides
 from visionsweep.sweep.composition import Composer, as_written, resolve
 from visionsweep.sweep.definition import Sweep
@@ -58,7 +59,8 @@ def _prepare(
     context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
 ) -> Sweep:
     sweep_dir = _sweep_dir(config)
-    previous = read_stored(sweep_dir)
+    with usable(sweep_dir, "hydra.sweep.dir"):
+        previous = read_stored(sweep_dir)
     task = [str(argument) for argument in arguments]
     if previous is not None:
         config, task = _merged(context, config, task, previous)

@@ -83,9 +83,16 @@ def _partial(config: Mapping[str, Any], key: str, targets: Set[str]) -> Callable
 def _call(make: Callable[..., Any], key: str, /, **arguments: Any) -> Any:
     from optuna.exceptions import ExperimentalWarning
 
+    from visionsweep.sweep._optuna import missing_package
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`, once per trial
-            return make(**arguments)
-    except (TypeError, ValueError, ImportError) as error:  # gp needs torch, cmaes its package
+            made = make(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{key}: {first_line(error)}") from error
+    package = missing_package(made)
+    if package is not None:
+        name = type(made).__name__
+        raise ConfigError(f"{key}: {name} needs a package; install it with: pip install {package}")
+    return made

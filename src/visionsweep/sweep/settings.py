@@ -9,6 +9,7 @@ from visionsweep.sweep.samplers import is_grid
 
 DEFAULT_TRIALS = 20
 _KEY = "hydra.sweeper"
+_NOT_SETTINGS = ("_target_", "only_target", "direction")
 
 Direction = Literal["maximize", "minimize"]
 
@@ -98,7 +99,7 @@ class SweepSettings:
 
 def read_settings(node: dict[str, Any]) -> SweepSettings:
     """Return the settings of the resolved `hydra.sweeper`. Raises `ConfigError` for bad values."""
-    values = {key: value for key, value in node.items() if key not in ("_target_", "direction")}
+    values = {key: value for key, value in node.items() if key not in _NOT_SETTINGS}
     values |= {
         "directions": _directions(node["direction"]),
         "enqueue": _list_of_mappings(node["enqueue"], "enqueue"),

@@ -74,7 +74,7 @@ def test_condition_on_a_float_range() -> None:
         ("'a b',c", "p=a b", ("'a b'",)),
         ("'a b',c", "p='a b'", ("'a b'",)),
         ("null,1", "p=null", ("null",)),
-        ("true,1,1.5", "p=true", ("True",)),
+        ("true,1,1.5", "p=true", ("true",)),
         ("true,1,1.5", "p=1,1.5", ("1", "1.5")),
         ("[1,2],[3]", "p=[1,2]", ("[1,2]",)),
         ("range(1,9,2)", "p=range(3,6,2)", ("3", "5")),

@@ -32,7 +32,7 @@ OVERRIDES = {
     "simple choice": ["loss=focal,f1", "n=1,2,4"],
     "choice of bools": ["x=choice(true, False)"],
     "choice with null": ["x=null,1", "y=null,a"],
-    "mixed types": ["x=1,2.5,a,true,null"],
+    "mixed types": ["x=1,2.5,a,false,null"],
     "quoted": ["x='a, b',\"it's\",'c=d'", "y=choice(\"a b\", 'it\\'s')"],
     "words with spaces": ["x=a b,c d"],
     "lists": ["x=[1,2],[3,[4,null]]", "y=choice([],['a b',c])"],

@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution
 
 from tests.sweep.space.spaces import SOME, all_active, conditional, distributions, typed
 from visionsweep.errors import ConfigError
+from visionsweep.sweep.space import grid
 from visionsweep.sweep.space.dimensions import Condition, Dimension, choices
 from visionsweep.sweep.space.space import SearchSpace, parse_space
 
@@ -32,9 +33,9 @@ def test_conditional_grid_is_the_filtered_product() -> None:
 def test_repeated_choices_count_once() -> None:
     space = parse_space(None, None, ["a=x,y,x", "b=1,true,1.0,1"])
     assert [typed(params["b"]) for params in space.grid()[:3]] == [
-        typed(1),
-        typed(True),
-        typed(1.0),
+        typed("1"),  # as text, since Python holds them for equal
+        typed("true"),
+        typed("1.0"),
     ]
     assert len(space.grid()) == space.size() == 6
 
@@ -129,6 +130,17 @@ def test_a_dimension_that_is_no_group_varies_alone() -> None:
         {"lr": 0, "loss": "a", "n": 3},
     ]
     assert parse_space({"a": 1}, None, []).probes(lambda key: True) == [{}]
+
+
+def test_of_very_many_pairs_a_sample_is_tried() -> None:
+    options = ",".join(f"o{i}" for i in range(60))
+    space = parse_space(None, None, [f"a={options}", f"b={options}", "c=1,2"])
+    found = space.probes(lambda key: key in "ab")
+    assert space.num_pairs(lambda key: key in "ab") == 3600
+    assert grid.SAMPLED_PAIRS <= len(found) < 200
+    for key, count in {"a": 60, "b": 60, "c": 2}.items():
+        assert len({params[key] for params in found}) == count
+    assert found == space.probes(lambda key: key in "ab")
 
 
 def test_probes_reach_a_child_of_a_long_range() -> None:

@@ -117,6 +117,9 @@ def _choice(available: Sequence[Any], value: Any) -> Any:
     """Return the choice that is `value`, else means the same to a job, else is written the same."""
     tests = (
         lambda choice: type(choice) is type(value) and choice == value,
+        lambda choice: (
+            type(grammar.meaning(choice)) is type(value) and grammar.meaning(choice) == value
+        ),
         lambda choice: grammar.same(grammar.meaning(choice), value),
         lambda choice: grammar.same(grammar.meaning(choice), grammar.meaning(value)),
         lambda choice: (

@@ -7,7 +7,7 @@ Conditions are not known here.
 import functools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -124,13 +124,19 @@ def distribution_of(override: Override) -> BaseDistribution | str:
     if isinstance(found, CategoricalDistribution) and isinstance(value, ChoiceSweep):
         unquoted = [item for item in value.list if isinstance(item, str)]
         return CategoricalDistribution(
-            [_readable(item) if item in unquoted else item for item in found.choices]
+            _distinct([_readable(item) if item in unquoted else item for item in found.choices])
         )
     if isinstance(found, FloatDistribution) and not (
         math.isfinite(found.low) and math.isfinite(found.high)
     ):
         raise ConfigError(f"{text}: an interval needs two finite ends")
     return found
+
+
+def _distinct(choices: Sequence[Any]) -> list[Any]:
+    """Return the choices, as text if Optuna would take two of them for one: 0 equals false."""
+    texts = {param_text(choice) for choice in choices}
+    return [param_text(c) for c in choices] if len(set(choices)) < len(texts) else list(choices)
 
 
 def _globbed(override: Override) -> CategoricalDistribution:

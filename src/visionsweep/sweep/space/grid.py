@@ -1,12 +1,16 @@
 """Enumeration of a search space: the grid, its size, and few configurations with every choice."""
 
 import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import Any
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.space.dimensions import Condition, Dimension, choices, describe, values
+
+MAX_PAIRS = 500  # of choices of config groups; composing one takes 70 ms or more, so of more ...
+SAMPLED_PAIRS = 100  # ... only so many are tried before trial 0
 
 Pick = Callable[[Dimension, Sequence[Any], Mapping[str, Any]], Any]
 
@@ -63,6 +67,7 @@ def probes(
 ) -> list[dict[str, Any]]:
     """Return few configurations with each choice, and each pair of choices of two config groups.
 
+    Of more than MAX_PAIRS pairs, a random sample counts.
     Other dimensions leave their first choice only in probes of their own, so a failure names them.
     `is_group` gets a dimension's key as it is written, including `+` and `@package`.
     """
@@ -103,6 +108,10 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
                 second.key: right,
             }
 
+    if len(open_pairs) > MAX_PAIRS:
+        kept = random.Random(0).sample(list(open_pairs), SAMPLED_PAIRS)
+        open_pairs = {pair: open_pairs[pair] for pair in kept}
+
     def pairs_of(params: Mapping[str, Any]) -> set[tuple[tuple[str, str], ...]]:
         held = [(group.key, str(params[group.key])) for group in groups if group.key in params]
         return set(combinations(held, 2))
@@ -126,6 +135,12 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
         for covered in pairs_of(params):
             open_pairs.pop(covered, None)
     return found
+
+
+def num_pairs(dimensions: Sequence[Dimension], is_group: Callable[[str], bool]) -> int:
+    """Return the number of pairs of choices of two config groups."""
+    groups = [len(choices(d.distribution)) for d in dimensions if is_group(d.key)]
+    return sum(left * right for left, right in combinations(groups, 2))
 
 
 def restrict(

@@ -114,6 +114,10 @@ class SearchSpace:
         """Return few configurations with each choice; see `grid.probes`."""
         return grid.probes(self.dimensions, is_group)
 
+    def num_pairs(self, is_group: Callable[[str], bool]) -> int:
+        """Return the number of pairs of choices of two config groups."""
+        return grid.num_pairs(self.dimensions, is_group)
+
     def describe(self) -> list[str]:
         """Return one line per dimension."""
         width = max((len(dimension.key) for dimension in self.dimensions), default=0)
