@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import visionsweep.run.finish as finish_module
 import visionsweep.run.train as run_module
@@ -321,6 +323,80 @@ def test_data_that_changed_is_refused(compose: Compose) -> None:
         path: path.read_bytes() for path in Path("outputs/killed").rglob("*") if path.is_file()
     }
     assert after == before
+
+
+def test_other_pixels_under_the_same_names_are_refused(compose: Compose) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (2, 20, 3))
+    for name, rows in zip("ab", colours, strict=True):
+        folder = Path("photos", name)
+        folder.mkdir(parents=True)
+        for index, colour in enumerate(rows.tolist()):
+            Image.new("RGB", (8, 8), tuple(colour)).save(folder / f"{index}.png")
+    overrides = ["data=image_folder", "data.root=photos", "data.image_size=8", "name=killed"]
+    overrides += ["data.cache_dir=cache"]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, recording.Recorder, "__call__", after=True, call=1)
+        with pytest.raises(Killed):
+            run(compose(*overrides))
+    image = Path("photos/b/7.png")
+    original = image.read_bytes()
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(image)
+    with pytest.raises(UserError, match=r"the images of \w+ have changed since the run started"):
+        run(compose(*overrides, "resume=outputs/killed"))
+
+    image.write_bytes(original)  # another time stamp does not matter
+    run(compose(*overrides, "resume=outputs/killed"))
+
+
+def zero(path: Path) -> None:
+    contents = bytearray(path.read_bytes())
+    contents[20_000:20_100] = bytes(100)
+    path.write_bytes(contents)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    checkpoint.save(checkpoint.load(path) | changes, path)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:70_000]),
+    "zeroed in part": zero,
+    "of an earlier epoch": lambda path: rewrite(path, epoch=1),
+    "of another model": lambda path: rewrite(path, model={"weight": torch.zeros(3)}),
+    "of another kind": lambda path: rewrite(path, model=None),
+}
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_noticed_before_training(compose: Compose) -> None:
+    overrides = ["trainer.epochs=4", *SMALL, "name=killed"]
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, recording.Recorder, "__call__", after=True, call=3)
+        with pytest.raises(Killed):
+            run(compose(*overrides))
+    best, last = (Path(f"outputs/killed/checkpoints/{name}.pt") for name in ("best", "last"))
+    assert checkpoint.load(best)["epoch"] == 3
+    whole, before = best.read_bytes(), last.read_bytes()
+    lost = r"best\.pt.* best epoch so far, 3\. Restore it, or remove .*last\.pt"
+    for damage in DAMAGES.values():
+        damage(best)
+        with pytest.raises(UserError, match=lost):
+            run(compose(*overrides, "resume=outputs/killed"))
+        assert last.read_bytes() == before
+        best.write_bytes(whole)
+
+    for key in ("state", "best", "history", "rng"):
+        rewrite(last, **{key: {"a": 1}})
+        with pytest.raises(UserError, match=r"last\.pt: does not fit this run"):
+            run(compose(*overrides, "resume=outputs/killed"))
+        last.write_bytes(before)
+
+    best.unlink()
+    last.unlink()  # as the message says
+    run(compose(*overrides, "resume=outputs/killed"))
+    assert checkpoint.load(best)["epoch"] >= 3
 
 
 def test_the_best_checkpoint_is_the_best_epoch_and_patience_ends_the_run(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from visionsweep.data.digest import VERSION as DIGEST_VERSION
 from visionsweep.data.digest import content_digest
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
@@ -111,6 +112,7 @@ def describe_datasets(context: RunContext, parts: RunParts) -> list[dict[str, ob
         {
             "name": f"{dataset.name} {split}",
             "digest": content_digest(images, indices),
+            "digest_version": DIGEST_VERSION,
             "context": split,
             "source": data.get("root") or data.get("path") or dataset.name,
             "profile": {"num_images": len(indices), "num_classes": dataset.num_classes},

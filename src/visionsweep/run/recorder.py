@@ -9,10 +9,12 @@ import math
 import time
 from typing import Any
 
+from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
 from visionsweep.rundir.journal import Journal, last_step
 from visionsweep.rundir.layout import BEST, LAST
+from visionsweep.text import first_line
 from visionsweep.training import checkpoint
 from visionsweep.training.early_stopping import EarlyStopping
 from visionsweep.training.loop import EpochResult
@@ -88,14 +90,41 @@ class Recorder:
             return
         state, settings = self._parts.state, self._parts.settings
         contents = checkpoint.load(path)
-        state.load_state_dict(contents["state"])
-        self.stopping.load_state_dict(contents["best"])
-        self.history = contents["history"]
-        checkpoint.restore_rng_state(contents["rng"], settings.device)
+        try:
+            self.history = [dict(entry) for entry in contents["history"]]
+            self.stopping.load_state_dict(contents["best"])
+            state.load_state_dict(contents["state"])
+            checkpoint.restore_rng_state(contents["rng"], settings.device)
+        # torch raises many kinds of error for contents of another model or version.
+        except Exception as error:
+            raise UserError(
+                f"{path}: does not fit this run ({first_line(error)}). Restore it, or remove it to "
+                "train from the first epoch"
+            ) from error
+        self._require_best()
         # The process may have died between the checkpoint and the journal.
         for entry in self.history:
             self._write_metrics(entry)
         log.info("resume: %d of %d epochs are done", state.epoch, settings.epochs)
+
+    def _require_best(self) -> None:
+        """Raise `UserError` unless the best checkpoint is there: the end of the run needs it."""
+        path, epoch = self._run_dir / BEST, self.stopping.best_epoch
+        if not epoch:
+            return
+        try:
+            best = checkpoint.load(path)
+            # A later one is of an epoch after the last checkpoint, which is trained again.
+            if best.get("epoch", 0) < epoch:
+                raise UserError(f"{path} is of epoch {best.get('epoch')}")
+            weights = self._parts.state.evaluated_model().state_dict()
+            if _shapes(best.get("model")) != _shapes(weights):
+                raise UserError(f"{path} is of another model")
+        except UserError as error:
+            raise UserError(
+                f"{error}. It held the weights of the best epoch so far, {epoch}. Restore it, or "
+                f"remove {self._run_dir / LAST} to train from the first epoch"
+            ) from error
 
     def _write_metrics(self, entry: dict[str, Any]) -> None:
         # A failed trial has lost its last checkpoint: started again, it repeats epochs exactly.
@@ -118,6 +147,11 @@ class Recorder:
         """Return the training speed over all finished epochs."""
         seconds = math.fsum(entry["train_seconds"] for entry in self.history)
         return sum(entry["num_images"] for entry in self.history) / seconds if seconds else None
+
+
+def _shapes(weights: Any) -> dict[str, Any]:
+    found = weights if isinstance(weights, dict) else {}
+    return {name: getattr(value, "shape", None) for name, value in found.items()}
 
 
 def epoch_line(epoch: int, epochs: int, metrics: dict[str, float], is_best: bool) -> str:

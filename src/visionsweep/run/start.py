@@ -1,11 +1,13 @@
 """The start of a run: its config, environment and split on disk, and the first records."""
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from visionsweep.config.paths import shown
+from visionsweep.data.digest import VERSION as DIGEST_VERSION
 from visionsweep.data.splits import read_split, split_rows, write_split
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
@@ -19,7 +21,7 @@ from visionsweep.run.identity import (
     run_title,
 )
 from visionsweep.rundir.atomic import write_text
-from visionsweep.rundir.journal import RUN_NAME_TAG, Journal
+from visionsweep.rundir.journal import RUN_NAME_TAG, Journal, Record, read_journal
 from visionsweep.rundir.layout import CODE_DIFF, CONFIG, ENVIRONMENT, SPLIT
 from visionsweep.text import mask_passwords, masked
 
@@ -39,6 +41,8 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
             f"{shown(split_path)}: the data has changed since the run started, so it cannot "
             "be resumed exactly; restore the files, or start a new run"
         )
+    if context.is_resumed:
+        _refuse_other_images(context, parts)
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(context.stored)))
     diff = git_diff()
     if diff:
@@ -58,6 +62,36 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
     return record
 
 
+def _refuse_other_images(context: RunContext, parts: RunParts) -> None:
+    before = _recorded_digests(read_journal(context.run_dir))
+    if before is None:
+        return
+    now = _digests(describe_datasets(context, parts))
+    changed = [split for split in now if split in before and now[split] != before[split]]
+    if changed:
+        raise UserError(
+            f"{shown(context.run_dir)}: the images of {' and '.join(changed)} have changed since "
+            "the run started (other pixels under the same names), so it cannot be resumed exactly; "
+            "restore the files, or start a new run"
+        )
+
+
+def _recorded_digests(records: Iterable[Record]) -> dict[str, str] | None:
+    """Return the digest of each split's images as first recorded; None if that is unknown."""
+    for record in records:
+        if record["type"] == "datasets":
+            return _digests(record.get("datasets") or ())
+    return None
+
+
+def _digests(datasets: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {
+        str(dataset.get("context")): str(dataset.get("digest"))
+        for dataset in datasets
+        if dataset.get("digest_version") == DIGEST_VERSION
+    }
+
+
 def start_journal(
     context: RunContext, parts: RunParts, environment: dict[str, Any], journal: Journal
 ) -> None:
@@ -65,7 +99,8 @@ def start_journal(
     params = run_params(context) | measured_params(context, parts)
     tags = run_tags(context, environment) | {"dataset": parts.dataset.name}
     journal.start(run_title(context), context.config.tracking.experiment, params, tags)
-    journal.datasets(describe_datasets(context, parts))
+    if _recorded_digests(journal.previous) is None:
+        journal.datasets(describe_datasets(context, parts))
     for file in (CONFIG, ENVIRONMENT, SPLIT, CODE_DIFF):
         if (context.run_dir / file).exists():
             journal.artifact(file)

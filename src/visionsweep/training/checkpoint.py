@@ -5,6 +5,7 @@ checkpoint from a stranger runs no code.
 """
 
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,15 @@ def load(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} does not exist: {_why_missing(path)}")
     try:
+        # torch.load does not compare the checksums that torch.save writes.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"wrong checksum of {damaged}")
         contents = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise UserError(
-            f"cannot read {path} ({first_line(error)}); was it written by visionsweep?"
+            f"cannot read {path} ({first_line(error)}): it is damaged, or not a checkpoint"
         ) from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         found = contents.get("format") if isinstance(contents, dict) else None
