@@ -12,7 +12,7 @@ import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ class App:
         url = f"sqlite:///{Path(folder or name) / STUDY}"
         return optuna.load_study(study_name=name, storage=self._storages.get(url, url))
 
-    def _open_storage(self, url: str) -> BaseStorage:
+    def _open_storage(self, url: str, requests: Sequence[int] = ()) -> BaseStorage:
         return self._storages.setdefault(url, InMemoryStorage())
 
     def results(self, folder: str = "s") -> dict[str, Any]:

@@ -7,6 +7,7 @@ worker gets the next trial at once; there are no batches.
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from visionsweep.sweep.engines.engine import (
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
+from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
@@ -82,6 +84,7 @@ class Controller:
         self._epochs = epochs
         self._valid_from = valid_from
         self._running: dict[str, LiveTrial] = {}  # by job key
+        self._events: deque[Event] = deque()
         self._queue = JobQueue(study, jobs, n_trials, has_seeds=settings.seeds > 1)
         self._duplicates = Duplicates()
         self._tally = Tally(settings.directions)
@@ -93,6 +96,16 @@ class Controller:
 
     def run(self) -> SweepEnd:
         """Run until the last trial has ended, a limit ends the sweep, or the user does."""
+        try:
+            self._run()
+        except GaveUp as reason:
+            self._abandon(str(reason))
+        self._write_results()
+        if self._requests:
+            return SweepEnd(130, "interrupted", is_interrupted=True)
+        return SweepEnd(int(self._has_failed or self._tally.best is None), self._stop_reason)
+
+    def _run(self) -> None:
         self._resume()
         while True:
             self._check_limits()
@@ -102,17 +115,32 @@ class Controller:
             self._refresh()  # here, while every worker is busy
             if not self._running and (self._stop_reason is not None or not self._finds_next()):
                 break
-            events = self._engine.poll(0.0 if self._may_prepare() else _POLL_SECONDS)
-            for event in events:
-                self._handle(event)
-            if not events and self._may_prepare():
+            self._events.extend(self._engine.poll(0.0 if self._may_prepare() else _POLL_SECONDS))
+            if not self._events and self._may_prepare():
                 self._prepare()
+            while self._events:
+                self._handle(self._events.popleft())
         for trial in self._running.values():  # after a second request to stop
             self._study.save_notes(trial.number)
-        self._write_results()
-        if self._requests:
-            return SweepEnd(130, "interrupted", is_interrupted=True)
-        return SweepEnd(int(self._has_failed or self._tally.best is None), self._stop_reason)
+
+    def _abandon(self, reason: str) -> None:
+        """End the running trials at their checkpoints, with a study that cannot be written.
+
+        It does not know what they did since, as after a crash: they resume with the next command.
+        """
+        if len(self._requests) < 2:
+            self._display.note(f"{reason}: trials save a checkpoint and end, and will resume")
+        self._engine.stop()
+        for key in self._running:  # it may wait for the answer to a report
+            self._engine.answer(key, prune=False)
+        while self._running and len(self._requests) < 2:
+            self._events.extend(self._engine.poll(_POLL_SECONDS))
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, Ended):
+                    self._running.pop(event.key, None)
+                elif isinstance(event, Reported):
+                    self._engine.answer(event.key, prune=False)
 
     def records(self) -> list[TrialRecord]:
         """Return every trial, by number."""

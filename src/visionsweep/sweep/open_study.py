@@ -1,6 +1,6 @@
 """Opens the study of a sweep: its space, history and grid, and whether they fit what is stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -19,12 +19,19 @@ from visionsweep.sweep.study import SweepStudy, past_trials
 from visionsweep.sweep.warm_start import load_history
 
 
-def open_study(sweep: Sweep, storage: BaseStorage | None = None) -> SweepStudy:
-    """Open or create the study, in the sweep's own storage unless another is given."""
+def open_study(
+    sweep: Sweep, storage: BaseStorage | None = None, requests: Sequence[int] = ()
+) -> SweepStudy:
+    """Open or create the study, in the sweep's own storage unless another is given.
+
+    ``requests`` grows with each request to stop. Raises `GaveUp` if it does while the storage is
+    locked.
+    """
     settings = sweep.settings
     distributions = {dimension.key: dimension.distribution for dimension in sweep.space.dimensions}
+    past = load_history(sweep, requests) if storage is None else []
     study = SweepStudy(
-        storage or open_storage(sweep.storage_url),
+        storage or open_storage(sweep.storage_url, requests),
         sweep.study_name,
         settings.directions,
         owner=sweep.current.id,
@@ -33,7 +40,7 @@ def open_study(sweep: Sweep, storage: BaseStorage | None = None) -> SweepStudy:
         suggest=_suggest(sweep),
         check=lambda given: sweep.space.check_params(given, "enqueued with Optuna"),
         presets=settings.enqueue,
-        history=past_trials(load_history(sweep), distributions) if storage is None else (),
+        history=past_trials(past, distributions),
     )
     _require_compatible(sweep, study, distributions)
     if sweep.grid is not None:

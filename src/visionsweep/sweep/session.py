@@ -22,6 +22,7 @@ from visionsweep.sweep.display import make_display
 from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
+from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.ranking import best
 from visionsweep.sweep.results import write_results
@@ -49,8 +50,12 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         if requests:
             log.info("interrupted before a trial started")
             return 130
-        with _storage_errors(sweep):
-            study = open_study(sweep)
+        try:
+            with _storage_errors(sweep):
+                study = open_study(sweep, requests=requests)
+        except GaveUp as reason:
+            log.info("interrupted before a trial started: %s", reason)
+            return 130
         sweep = _as_started(sweep, study)
         _require_free_directories(sweep, len(study))
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does

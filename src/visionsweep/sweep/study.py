@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep._optuna import FIXED_PARAMS, contains, reopen, trial_id
 from visionsweep.sweep.samplers import MakeSampler
-from visionsweep.sweep.storage import open_study_id
+from visionsweep.sweep.storage import PatientStorage, open_study_id
 from visionsweep.sweep.trial_record import TrialRecord
 
 _PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which it was told to end
@@ -148,7 +148,11 @@ class SweepStudy:
         """Make failed trials running ones again, as if never started; return their numbers."""
         numbers = [n for n, trial in enumerate(self.trials()) if trial.state == TrialState.FAIL]
         for number in numbers:
-            reopen(self._storage, self._study_id, self._ids[number], _PRUNED_AT)
+            where = self._study_id, self._ids[number], _PRUNED_AT
+            if isinstance(self._storage, PatientStorage):
+                self._storage.reopen(*where)
+            else:
+                reopen(self._storage, *where)
         if numbers:
             self._load()
         for number in numbers:

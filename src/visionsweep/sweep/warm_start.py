@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ log = logging.getLogger(__name__)
 _KEY = "hydra.sweeper.warm_start"
 
 
-def load_history(sweep: Sweep) -> list[tuple[dict[str, Any], list[float]]]:
-    """Return parameters and values of the trials.
+def load_history(
+    sweep: Sweep, requests: Sequence[int] = ()
+) -> list[tuple[dict[str, Any], list[float]]]:
+    """Return parameters and values of the trials; see `open_storage` for ``requests``.
 
     They are copied to this sweep's directory, since the other sweep may grow or be deleted.
     """
@@ -33,18 +36,20 @@ def load_history(sweep: Sweep) -> list[tuple[dict[str, Any], list[float]]]:
     snapshot = sweep.sweep_dir / WARM_START
     kept = json.loads(snapshot.read_text(encoding="utf-8")) if snapshot.exists() else None
     if kept is None or kept["warm_start"] != source:  # on_change=extend may name another one
-        kept = {"warm_start": source, "trials": _read_history(sweep, Path(source))}
+        kept = {"warm_start": source, "trials": _read_history(sweep, Path(source), requests)}
         write_text(snapshot, json.dumps(kept))
     return [(dict(params), list(values)) for params, values in kept["trials"]]
 
 
-def _read_history(sweep: Sweep, directory: Path) -> list[tuple[dict[str, Any], list[float]]]:
+def _read_history(
+    sweep: Sweep, directory: Path, requests: Sequence[int]
+) -> list[tuple[dict[str, Any], list[float]]]:
     other = read_stored(directory)
     if other is None:
         raise ConfigError(f"{_KEY}: {directory} holds no sweep (no {SWEEP}); give multirun/STUDY")
     if other.search["direction"] != list(sweep.settings.directions):
         raise ConfigError(f"{_KEY}: {directory} has another direction {other.search['direction']}")
-    storage = open_storage(_storage_url(sweep, other, directory))
+    storage = open_storage(_storage_url(sweep, other, directory), requests)
     name = other.search["study_name"] or other.study_name
     try:
         study_id = storage.get_study_id_from_name(name)
