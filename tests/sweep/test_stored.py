@@ -12,6 +12,7 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 
 from tests.sweep.apps import App, NoCapture, plain_trials, tree
 from visionsweep.rundir.layout import LOCK, SWEEP, SWEEP_LOG
@@ -347,6 +348,32 @@ def test_the_resume_command_has_the_group_that_chooses_the_sweeper(app: App) -> 
     assert app(*shlex.split(repeat)[2:]).code == 0
     assert app.configs[0]["x"] < 1
     assert app.configs[0]["db"]["name"] == "sqlite"
+
+
+def digest(config: DictConfig) -> dict[str, str]:
+    return {"data": Path(f"{config.db.name}.txt").read_text()}
+
+
+def test_data_that_changed_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    app = App(tmp_path, monkeypatch, capfd)
+    for name in ("mysql", "postgresql"):
+        (app.folder / f"{name}.txt").write_text(f"{name} before")
+    check = f"hydra.sweeper.check={__name__}.digest"
+    assert app.sweep("db=mysql,postgresql", check, "hydra.sweeper.n_trials=1").code == 0
+    more = (*RESUME, "hydra.sweep.dir=s", "hydra.sweeper.n_trials=3")
+    (app.folder / "postgresql.txt").write_text("after")
+    text = app(*more).error()
+    assert "\n  db=postgresql: data postgresql before -> after\n" in text
+    assert "mysql:" not in text
+    (app.folder / "postgresql.txt").write_text("postgresql before")
+    assert app(*more, "hydra.sweeper.n_trials=2").code == 0
+    (app.folder / "postgresql.txt").write_text("after")
+    out = app(*more, EXTEND)
+    assert out.code == 0, out.text
+    assert "was started with other data" in out.stdout
+    assert app(*more, "hydra.sweeper.n_trials=4").code == 0
 
 
 SECRET = "hunter2"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.digest import VERSION as DIGEST_VERSION
 from visionsweep.data.digest import content_digest
 from visionsweep.run.assemble import RunParts
@@ -31,6 +32,9 @@ _PARAMS = [
     *("trainer.clip_norm", "trainer.ema", "trainer.sampler"),
     *("split.val_fraction", "split.fold", "seed", "objective.metric"),
 ]
+
+# The last data set and its digest: the checks of a sweep share one.
+_digested: dict[int, tuple[ImageDataset, str]] = {}
 
 
 def run_title(context: RunContext) -> str:
@@ -119,6 +123,16 @@ def describe_datasets(context: RunContext, parts: RunParts) -> list[dict[str, ob
         }
         for split, images, indices in splits
     ]
+
+
+def data_digest(dataset: ImageDataset) -> str:
+    """Return the digest of all images of a data set, however they are split."""
+    if id(dataset) not in _digested:
+        sets = [images for images in (dataset.train, dataset.test) if images is not None]
+        digest = "-".join(content_digest(images, np.arange(len(images))) for images in sets)
+        _digested.clear()
+        _digested[id(dataset)] = dataset, digest
+    return _digested[id(dataset)][1]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

@@ -18,7 +18,7 @@ from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.context import RunContext, open_run
 from visionsweep.run.description import resolved_config
 from visionsweep.run.finish import end, ended_objective, finish, result_of
-from visionsweep.run.identity import run_title, score_text
+from visionsweep.run.identity import data_digest, run_title, score_text
 from visionsweep.run.progress import progress_bar
 from visionsweep.run.recorder import Recorder
 from visionsweep.run.start import record_failed_start, start_journal, write_description
@@ -76,16 +76,20 @@ def run(cfg: DictConfig) -> Objective:
         return _train(context, parts, Recorder(context, parts, journal))
 
 
-def check(cfg: DictConfig) -> dict[str, int]:
+def check(cfg: DictConfig) -> dict[str, int | str]:
     """Build the parts of a run and write nothing; for `hydra.sweeper.check`.
 
-    Returns the size of its best checkpoint. Raises the `UserError` that the run would raise.
+    Returns the size of its best checkpoint and the digest of its data. Raises the `UserError` that
+    the run would raise.
     """
     if HydraConfig.initialized():
         check_hydra_settings(HydraConfig.get())
     parts = assemble(resolved_config(cfg), keep_dataset=True)
     weights = parts.state.evaluated_model().state_dict().values()
-    return {"checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights)}
+    return {
+        "checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights),
+        "data": data_digest(parts.dataset),
+    }
 
 
 def _show_log() -> None:

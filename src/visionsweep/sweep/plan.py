@@ -39,7 +39,7 @@ def plan(sweep: Sweep) -> list[str]:
         *_first_configurations(sweep),
         "",
         "cost:",
-        *_cost(sweep, num_slots, checked),
+        *_cost(sweep, num_slots, list(checked.values())),
         f"  sampler {sampler}, pruner {settings.pruner_name}",
     ]
 

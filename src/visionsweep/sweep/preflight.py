@@ -19,11 +19,16 @@ _RETRIES = 2
 _PROGRESS_SECONDS = 10.0
 
 
-def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) -> list[Any]:
+Overrides = tuple[str, ...]
+
+
+def check_choices(
+    sweep: Sweep, engine: Engine, requests: Sequence[int] = ()
+) -> dict[Overrides, Any]:
     """Compose each choice and each pair of group choices; build them with `hydra.sweeper.check`.
 
-    Returns what the check returned for each; fewer after a request to stop. Raises `ConfigError`
-    with the overrides of the first one that fails.
+    Returns what the check returned for each job; fewer after a request to stop. Raises
+    `ConfigError` with the overrides of the first one that fails.
     """
     candidates = sweep.space.probes(sweep.composer.is_group)
     check = sweep.settings.check
@@ -39,20 +44,21 @@ def check_choices(sweep: Sweep, engine: Engine, requests: Sequence[int] = ()) ->
     probes = []
     for params in candidates:
         if requests:
-            return []
+            return {}
         probes.append(sweep.composer.check(params))
         progress.show(len(probes))
-    return [] if check is None else _build(probes, check, engine, requests)
+    return {} if check is None else build(probes, check, engine, requests)
 
 
-def _build(
-    probes: Sequence[tuple[str, ...]], check: str, engine: Engine, requests: Sequence[int]
-) -> list[Any]:
+def build(
+    probes: Sequence[Overrides], check: str, engine: Engine, requests: Sequence[int]
+) -> dict[Overrides, Any]:
     """Have the workers check each configuration; return what the checks returned."""
+    probes = list(dict.fromkeys(probes))
     progress = _Progress("built", len(probes))
     waiting = [Job(f"check-{i}", i, overrides, check=check) for i, overrides in enumerate(probes)]
     jobs = {job.key: job for job in waiting}
-    results: list[Any] = []
+    results: dict[Overrides, Any] = {}
     while len(results) < len(probes) and not requests:
         while waiting and engine.num_free:
             engine.submit(waiting.pop(0))
@@ -62,7 +68,7 @@ def _build(
             elif isinstance(event, Ended):
                 job = jobs[event.key]
                 if event.state == "completed":
-                    results.append(event.value)
+                    results[job.overrides] = event.value
                     progress.show(len(results))
                 elif event.state in RETRIED and job.attempt < _RETRIES:
                     # This says nothing about the configuration.

@@ -187,6 +187,7 @@ def _continued(
         seed=previous.seed if is_same else current.seed,
         valid_from=previous.valid_from,
         is_checked=previous.is_checked and is_same,
+        data=previous.data if is_same else [],
     )
 
 

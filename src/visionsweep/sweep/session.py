@@ -16,6 +16,7 @@ from visionsweep.rundir.layout import SWEEP_LOG, run_place
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
+from visionsweep.sweep.data_digests import check_data, digests_of
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.directory_names import DirectoryNames
 from visionsweep.sweep.display import make_display
@@ -46,7 +47,8 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
     try:
         _warn_of_threads(sweep, engine)
         if not sweep.current.is_checked:
-            check_choices(sweep, engine, requests)
+            data = digests_of(check_choices(sweep, engine, requests))
+            sweep = replace(sweep, current=replace(sweep.current, data=data))
         if requests:
             log.info("interrupted before a trial started")
             return 130
@@ -56,7 +58,10 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         except GaveUp as reason:
             log.info("interrupted before a trial started: %s", reason)
             return 130
+        is_resumed = sweep.current.is_checked
         sweep = _as_started(sweep, study)
+        if is_resumed and _num_ended(study) < sweep.n_trials:
+            sweep = check_data(sweep, engine, len(study), requests)
         _require_free_directories(sweep, len(study))
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does
         # not exist. A study without trials that a crash leaves here goes to whoever needs its name.
@@ -83,8 +88,12 @@ def _as_started(sweep: Sweep, study: SweepStudy) -> Sweep:
     return replace(sweep, n_trials=n_trials, current=current)
 
 
+def _num_ended(study: SweepStudy) -> int:
+    return sum(trial.state.is_finished() for trial in study.trials())
+
+
 def _resumed(sweep: Sweep, study: SweepStudy) -> str:
-    ended = sum(trial.state.is_finished() for trial in study.trials())
+    ended = _num_ended(study)
     line = f"resuming study {sweep.study_name}: {ended} of {sweep.n_trials} trials have ended"
     if ended >= sweep.n_trials and sweep.grid is None:
         line += f"; nothing left to do. For more, set hydra.sweeper.n_trials={2 * ended}"

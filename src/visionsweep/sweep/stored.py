@@ -4,7 +4,7 @@ import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Stored:
     git_commit: str | None
     valid_from: int = 0  # first trial with this config; on_change=extend moves it
     is_checked: bool = False  # every choice was composed and built before trial 0
+    data: list[dict[str, Any]] = field(default_factory=list)  # digests; see `data_digests`
 
     def write(self, sweep_dir: Path) -> None:
         """Write `sweep.yaml` atomically, without passwords."""
