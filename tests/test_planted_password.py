@@ -45,6 +45,15 @@ def test_a_run(train: Command, tmp_path: Path, holders) -> None:
     assert holders(typed, exported, sent, refused) == []
 
 
+def test_a_sweep(train: Command, holders) -> None:
+    arguments = ["--multirun", "study=s", "sweep=grid", "optim.lr=0.01,0.1", "loss=cross_entropy"]
+    plan = train(*arguments, f"tracking.uri={URI}", "hydra.sweeper.dry_run=true")
+    typed = train(*arguments, f"tracking.uri={URI}", *QUICK)
+    again = train("--multirun", "study=s", f"tracking.uri={URI}")
+    assert (plan.returncode, typed.returncode) == (0, 0), typed.stderr
+    assert holders(plan, typed, again) == []
+
+
 def test_no_process_shows_it_in_its_arguments(tmp_path: Path) -> None:
     from visionsweep.tracking.process import start_uploader
 

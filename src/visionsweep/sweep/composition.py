@@ -23,6 +23,7 @@ from visionsweep.rundir.layout import run_place
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
+from visionsweep.text import mask_passwords
 
 _ANY_NUMBER = 1234
 _NEEDS_NO_DEFAULTS = "hydra.sweep."  # of `hydra.*`, only these keys select nothing in the defaults
@@ -230,5 +231,5 @@ def _plain(value: Any) -> Any:
 
 
 def shown(overrides: Sequence[str]) -> str:
-    """Return overrides as they are typed on the command line."""
-    return " ".join(overrides) or "(no overrides)"
+    """Return overrides as they are typed on the command line, without passwords."""
+    return mask_passwords(" ".join(overrides)) or "(no overrides)"

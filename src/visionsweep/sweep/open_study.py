@@ -17,6 +17,7 @@ from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import differences
 from visionsweep.sweep.study import SweepStudy, past_trials
 from visionsweep.sweep.warm_start import load_history
+from visionsweep.text import masked
 
 
 def open_study(
@@ -66,7 +67,7 @@ def _suggest(sweep: Sweep) -> Callable[[Trial], None]:
         sweep.space.suggest(trial)
         # As upstream, which tells custom search spaces to look here for what is fixed.
         for key, value in sweep.space.fixed.items():
-            trial.set_user_attr(key, value)
+            trial.set_user_attr(key, masked(value))
         if custom is not None:
             custom(sweep.config, trial)
             _require_no_overlap(trial)
