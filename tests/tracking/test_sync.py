@@ -1,9 +1,12 @@
+import shutil
 import subprocess
 import sys
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from visionsweep.tracking.ack import Ack, load_ack, save_ack
+from visionsweep.tracking.database import sqlite_file
 from visionsweep.tracking.sync import main
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens
@@ -81,3 +84,49 @@ def test_a_dead_server_is_named_after_a_few_attempts(run_id, make_run, capsys, m
     assert "Connection refused" in shown.err
     assert f"{run_dir}: finished, 0/6 records sent" in shown.out
     assert "verified" not in shown.out
+
+
+def test_a_folder_whose_name_means_something_in_a_url_gets_the_database(
+    make_run, tmp_path, uri, monkeypatch, capsys
+):
+    folder = tmp_path / "50%/a%20b?c#d e"
+    folder.mkdir(parents=True)
+    _, run_dir = make_run(folder.relative_to(tmp_path) / "run", epochs=1)
+    shutil.copy(sqlite_file(uri), folder / "mlflow.db")  # creating one takes seconds
+    monkeypatch.chdir(folder)
+    for _ in range(2):  # the second time from what the run knows
+        assert main([str(run_dir), "--verify"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["50%"]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_file_that_is_no_database_ends_it_at_once(make_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", ())
+    _, run_dir = make_run()
+    (tmp_path / "notes.txt").write_text("no database, whatever it is called" * 9)
+    (tmp_path / "folder").mkdir()
+    for name, reason in (("notes.txt", "file is not a database"), ("folder", "unable to open")):
+        assert main([str(run_dir), "--uri", f"sqlite:///{tmp_path / name}"]) == 1
+        assert reason in capsys.readouterr().err
+
+
+def test_a_database_that_does_not_answer_ends_it_at_once(make_run, capsys, monkeypatch):
+    """MLflow itself would try for 102 s."""
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", ())
+    connected = []
+
+    class Engine:
+        def connect(self):
+            raise OperationalError("connect", {}, Exception("connection refused"))
+
+    def create(uri, **settings):
+        connected.append(settings["connect_args"])
+        return Engine()
+
+    monkeypatch.setattr("visionsweep.tracking.database.create_engine", create)
+    _, run_dir = make_run()
+    assert main([str(run_dir), "--uri", "postgresql://ada:s3cret@127.0.0.1:9/d"]) == 1
+    shown = capsys.readouterr().err
+    assert "postgresql://ada:***@127.0.0.1:9/d does not take the record" in shown
+    assert "connection refused" in shown
+    assert connected == [{"connect_timeout": 5}]

@@ -56,6 +56,16 @@ def initialized(uri: str) -> Iterator[None]:
             except sqlite3.OperationalError as error:  # in use by a reader: slower, but correct
                 log.warning("%s stays without a write-ahead log: %s", database, error)
         yield
+        _remove_misread_folders(uri, database)
+
+
+def _remove_misread_folders(uri: str, database: Path) -> None:
+    """Remove the empty folders that MLflow makes for a quoted URL, which it does not unquote."""
+    folder = Path(uri.removeprefix(SQLITE)).parent
+    while not database.is_relative_to(folder):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        folder = folder.parent
 
 
 def _connect(uri: str) -> None:
