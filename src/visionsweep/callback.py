@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config.hydra_settings import check_hydra_settings
 from visionsweep.config.schema import TrackingConfig, directions
 from visionsweep.config.secrets import hide_from_hydra, mask_key
+from visionsweep.config.unknown_keys import refuse_unknown_keys
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import LEFT_BY_A_FAILED_START, SWEEP
@@ -67,6 +68,7 @@ class RunCallback(Callback):
         run_dir = Path(config.hydra.run.dir).absolute()
         with _refusing():
             check_hydra_settings(config.hydra)
+            refuse_unknown_keys(config)
             check_name("name", config.name)
             if config.resume is None:
                 with usable(run_dir, "hydra.run.dir"):
@@ -98,6 +100,7 @@ class RunCallback(Callback):
         given = config.hydra.overrides.task
         with _refusing():
             check_hydra_settings(config.hydra)
+            refuse_unknown_keys(config)
             check_name("study", config.study)
             _refuse_other_direction(config)
             with usable(sweep_dir, "hydra.sweep.dir"):

@@ -8,12 +8,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from hydra import compose, initialize_config_module
 from hydra._internal import logging_config
 from hydra._internal.core_plugins import importlib_resources_config_source as hydras
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra._internal.utils import get_args_parser
 
 from visionsweep.config.allowed import VARIABLE, is_allowed_by_user
+from visionsweep.config.unknown_keys import key_paths
 from visionsweep.errors import ConfigError
+from visionsweep.program import fail
 
 _GIVEN_BY_CONFIGS = "hydra.searchpath in "  # Hydra's name for them, also if they are typed
 
@@ -51,3 +55,20 @@ def trust_no_packages() -> None:
     """Let `hydra.searchpath` name only packages that the environment allows."""
     source = ImportlibResourcesConfigSource
     SourcesRegistry.instance().types[source.scheme()] = source
+
+
+def unknown_flags(arguments: list[str]) -> list[str]:
+    """Return the arguments that look like flags but are none of Hydra's."""
+    parser = get_args_parser()
+    parser.error = fail  # type: ignore[method-assign]  # one line
+    _, unknown = parser.parse_known_intermixed_args(arguments)
+    return unknown
+
+
+def composed_keys() -> list[str]:
+    """Return every key of the config as it is without arguments; nothing if it has mistakes."""
+    try:
+        with initialize_config_module("visionsweep.conf"):
+            return list(key_paths(compose("config")))
+    except Exception:  # the message that needs them does without
+        return []

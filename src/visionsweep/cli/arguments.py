@@ -7,11 +7,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from visionsweep.cli import _hydra
 from visionsweep.config.paths import PATH_KEYS
 from visionsweep.config.typed_text import quote, quote_override
 from visionsweep.program import command, fail
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, RESULT
-from visionsweep.text import is_masked
+from visionsweep.text import is_masked, nearest
 from visionsweep.tracking.ack import known_uris
 
 _CONFIG_PATH = ("--config-path", "-cp")
@@ -24,6 +25,7 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     Exits with one line if the arguments contradict each other.
     """
     is_multirun = any(a in ("-m", "--multirun", "hydra.mode=MULTIRUN") for a in arguments)
+    _refuse_flags(arguments)
     arguments = [quote_override(argument, is_multirun=is_multirun) for argument in arguments]
     arguments = _absolute_config_path(arguments)
     if not any(argument in _INFO for argument in arguments):
@@ -44,6 +46,26 @@ def _refuse_misplaced(arguments: list[str], *, is_multirun: bool) -> None:
             fail(f"{argument}: belongs to a sweep; add --multirun")
         if is_multirun and key == "name":
             fail(f"{argument}: belongs to a single run; name a sweep with study=")
+
+
+def _refuse_flags(arguments: list[str]) -> None:
+    """Exit with the setting that `--epochs 5` may mean."""
+    flags = _hydra.unknown_flags(arguments)
+    if not flags:
+        return
+    flag, has_value, value = flags[0].partition("=")
+    position = arguments.index(flags[0])
+    following = arguments[position + 1 : position + 2]
+    if not has_value and following and "=" not in following[0] and not following[0].startswith("-"):
+        value = following[0]
+    name = flag.lstrip("-").replace("-", "_")
+    keys = _hydra.composed_keys()
+    near = [key for key in keys if key == name or key.endswith(f".{name}")]
+    found = nearest(name, (key.rpartition(".")[2] for key in keys))
+    near = near or [key for key in keys if found and key.rpartition(".")[2] == found]
+    meant = " or ".join(f"{key}={value or '...'}" for key in near[:3])
+    hint = f"did you mean {meant}?" if meant else f"{command('train')} --help has the keys"
+    fail(f"{flag}: no such flag; settings are given as KEY=VALUE; {hint}")
 
 
 def _absolute_config_path(arguments: list[str]) -> list[str]:

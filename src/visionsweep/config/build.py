@@ -55,6 +55,15 @@ def build(node: Any, key: str, **runtime: Any) -> Any:
         raise ConfigError(f"{key}: {name} refuses these settings ({first_line(error)})") from error
 
 
+def takes_setting(path: str, key: str, name: str) -> bool:
+    """Return whether the target `path` of the node `key` may take a setting `name`."""
+    try:
+        parameters = _parameters(_locate(path, key))
+    except ConfigError:  # a target of another app
+        return True
+    return parameters is None or name in parameters or _takes_any(parameters)
+
+
 def _build_nested(value: Any, key: str, runtime: dict[str, Any]) -> Any:
     if isinstance(value, Mapping):
         if "_target_" in value:

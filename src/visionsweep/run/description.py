@@ -13,6 +13,7 @@ from visionsweep.config.difference import difference
 from visionsweep.config.paths import resolve_paths, shown
 from visionsweep.config.schema import Config
 from visionsweep.config.secrets import without_secrets
+from visionsweep.config.unknown_keys import refuse_unknown_keys
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import CONFIG
 from visionsweep.text import first_line
@@ -25,8 +26,9 @@ def resolved_config(cfg: DictConfig) -> Config:
     """Return the config of a run with interpolations resolved and paths absolute.
 
     Component groups (model, loss, optim, scheduler, data, augment) are plain mappings. Raises
-    `ConfigError` for missing values and interpolations that cannot be resolved.
+    `ConfigError` for unknown keys, missing values and interpolations that cannot be resolved.
     """
+    refuse_unknown_keys(cfg)
     directory = Path(HydraConfig.get().runtime.cwd) if HydraConfig.initialized() else Path.cwd()
     keys = [str(key) for key in cfg if key != "hydra"]
     try:

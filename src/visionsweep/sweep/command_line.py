@@ -34,7 +34,7 @@ def resume_overrides(
     )
     words = [
         *(o for o in hydra_overrides if override_key(o) in _FIND_THE_SWEEPER or is_masked(o)),
-        f"{study_key}={sweep_dir.name}"
+        f"{study_key}={as_typed(sweep_dir.name)}"
         if is_named
         else f"hydra.sweep.dir={as_typed(str(sweep_dir))}",
     ]

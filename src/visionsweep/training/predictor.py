@@ -102,8 +102,10 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
 def _model_node(run_dir: Path) -> Any:
     """Return the model's config without pretrained weights: the checkpoint replaces them."""
     if not run_dir.is_dir():
+        several = ", or of several runs run=[A,B]" if "," in str(run_dir) else ""
         raise UserError(
-            f"run: {run_dir} does not exist; expected the directory of a run, e.g. run=outputs/NAME"
+            f"run: {run_dir} does not exist; expected the directory of a run, e.g. "
+            f"run=outputs/NAME{several}"
         )
     path = run_dir / CONFIG
     if not path.is_file():

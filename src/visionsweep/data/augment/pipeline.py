@@ -5,6 +5,8 @@ from typing import Protocol
 
 from torch import Generator, Tensor
 
+from visionsweep.errors import ConfigError
+
 
 class Step(Protocol):
     """One augmentation of a whole batch; draws from `generator` only, never changes its arguments.
@@ -27,6 +29,11 @@ class Pipeline:
     """Applies steps in order; without any it is the identity."""
 
     def __init__(self, steps: Mapping[str, Step]) -> None:
+        for name, step in steps.items():
+            if not callable(step):
+                raise ConfigError(
+                    f"augment.steps.{name}: expected a step with `_target_`, got {step!r}"
+                )
         self.steps = dict(steps)
 
     def __call__(
