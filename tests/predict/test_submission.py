@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.predict.images import ImageFile
+from visionsweep.predict.images import FoundImages, ImageFile
 from visionsweep.predict.submission import make_template, probability_columns, render, summarize
 
 
-def files(*names: str) -> list[ImageFile]:
-    return [ImageFile(Path("/images") / name, name) for name in names]
+def files(*names: str, is_table: bool = False) -> FoundImages:
+    return FoundImages([ImageFile(Path("/images") / name, name) for name in names], is_table)
 
 
 @pytest.fixture
@@ -78,8 +78,10 @@ def test_a_written_probability_is_the_same_float32() -> None:
 @pytest.mark.parametrize(
     ("header", "id_column", "label_column", "expected"),
     [
-        ("a,b,c", None, None, "ab"),
-        ("a,b,c", "b", None, "ba"),
+        ("a,b", None, None, "ab"),
+        ("a,Target,c", None, None, ["a", "Target"]),
+        (",b,label", None, None, ["b", "label"]),  # saved with its index
+        ("a,b,c", None, None, ["a", None]),
         ("a,b,c", None, "a", "ba"),
         ("a,b,c", "c", "b", "cb"),
         ("a", None, None, ["a", "label"]),  # ids alone: the label is a new column
@@ -113,7 +115,7 @@ def test_columns(
         ),
         ("id,label\na,0\n", ["a.png", "a.jpg"], r"e\.g\. 'a' fits a\.png and a\.jpg"),
         ("id,label\na.png,0\n", ["x/a.png", "y/a.png"], r"'a\.png' fits x/a\.png and y/a\.png"),
-        ("id,label\n", ["a.png"], "no row below its header"),
+        ("id,label\n", ["a.png"], "a header but no row"),
     ],
 )
 def test_ids_that_do_not_fit(content: str, names: list[str], message: str, sample: Path) -> None:
@@ -123,23 +125,66 @@ def test_ids_that_do_not_fit(content: str, names: list[str], message: str, sampl
     assert "\n" not in str(caught.value)
 
 
-def test_repeated_file_names_without_a_sample() -> None:
+def test_repeated_file_names_make_ids_of_relative_paths() -> None:
+    template = make_template(files("x/a.png", "y/a.png", "b.png"), None, None, None)
+    assert [row[0] for row in template.rows] == ["b.png", "x/a.png", "y/a.png"]
+
+
+def test_a_csv_file_keeps_its_order_and_its_cells() -> None:
+    names = ["./z/9.png", "a/1.png", "5"]
+    template = make_template(files(*names, is_table=True), None, None, None)
+    assert [row[0] for row in template.rows] == names
     with pytest.raises(DataError, match=r"^data\.predict: 1 id not unique, e\.g\. 'a\.png'"):
-        make_template(files("x/a.png", "y/a.png", "b.png"), None, None, None)
+        make_template(files("a.png", "a.png", is_table=True), None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("id,dog,cat", ["cat", "dog"]),
+        ("id,DOG,Cat", ["Cat", "DOG"]),
+        (",id,cat,dog", ["cat", "dog"]),
+        ("id,label", []),
+        ("id,usage,label", []),
+    ],
+)
+def test_columns_of_classes(header: str, expected: list[str], sample: Path) -> None:
+    names = header.split(",")
+    sample.write_text(f"{header}\n{','.join('1.png' if n == 'id' else '0' for n in names)}\n")
+    template = make_template(files("1.png"), sample, None, None)
+    assert template.class_columns(["cat", "dog"]) == expected
+
+
+@pytest.mark.parametrize("header", ["id,P_cat,P_dog", "id,one,two", "id,cat,dog,extra"])
+def test_a_label_column_that_cannot_be_told(header: str, sample: Path) -> None:
+    sample.write_text(f"{header}\n1.png{',0' * header.count(',')}\n")
+    template = make_template(files("1.png"), sample, None, None)
+    with pytest.raises(ConfigError, match=r"^label_column: the sample has the columns id, "):
+        template.class_columns(["cat", "dog"])
+
+
+def test_a_sample_keeps_its_separator(sample: Path) -> None:
+    sample.write_text("id;label\n1.png;x\n")
+    template = make_template(files("1.png"), sample, None, None)
+    assert render(template, {"label": ["cat"]}) == "id;label\n1.png;cat\n"
 
 
 @pytest.mark.parametrize(
     ("id_column", "label_column", "message"),
     [
-        ("ImageId", None, r"id_column: .*no column 'ImageId'; did you mean ImageID\? \(columns: "),
-        (None, "answer", r"label_column: .*no column 'answer'; did you mean ans\?"),
-        ("ans", "ans", r"label_column: expected a different column from id_column"),
+        (
+            "ImageId",
+            None,
+            r"id_column=ImageId: .*no such column; did you mean ImageID\?",
+        ),
+        (None, "answr", r"label_column=answr: .*no such column; did you mean answer\?"),
+        ("answer", "answer", r"label_column: expected a different column from id_column"),
     ],
 )
 def test_a_missing_column_is_named(
     id_column: str | None, label_column: str | None, message: str, sample: Path
 ) -> None:
-    sample.write_text("ImageID,ans\na.png,0\n")
+    sample.write_text("ImageID,answer\na.png,0\n")
     with pytest.raises(ConfigError, match=f"^{message}"):
         make_template(files("a.png"), sample, id_column, label_column)
 

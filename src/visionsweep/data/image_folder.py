@@ -18,14 +18,12 @@ from visionsweep.data.image_files import (
     scan_folders,
     with_validation,
 )
-from visionsweep.data.labels import warn_empty_classes
+from visionsweep.data.labels import explain_classes, warn_empty_classes
 from visionsweep.data.paths import require_folder
 from visionsweep.errors import DataError
 from visionsweep.text import did_you_mean
 
 logger = logging.getLogger(__name__)
-
-MAX_SHOWN_CLASSES = 10
 
 
 def load_image_folder(
@@ -139,14 +137,7 @@ def _log_found(
     left_out: Sequence[str],
 ) -> None:
     """Log one line: the classes with their images, the other parts, what is left out."""
-    counts = Counter(files["train"].targets)
-    if len(class_names) > MAX_SHOWN_CLASSES:
-        shown = ", ".join(class_names[:MAX_SHOWN_CLASSES])
-        total = len(files["train"].paths)
-        pieces = [f"{len(class_names)} classes: {shown}, ... ({total:,} images)"]
-    else:
-        of_each = " / ".join(f"{counts[target]:,}" for target in range(len(class_names)))
-        pieces = [f"classes: {', '.join(class_names)} ({of_each} images)"]
+    pieces = [explain_classes(class_names, Counter(files["train"].targets))]
     for part, folder in (("validation", layout.validation), ("test", layout.test)):
         if folder is not None:
             where = folder.relative_to(root).as_posix()

@@ -2,13 +2,15 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
 from visionsweep.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+MAX_SHOWN = 10
 
 
 def check_labels(targets: Tensor, num_classes: int, where: str) -> None:
@@ -39,6 +41,16 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return a sort key by which ``img2`` comes before ``img10``."""
     pieces = re.split(r"([0-9]+)", name)
     return [(int(piece), "") if piece.isdecimal() else (0, piece) for piece in pieces], name
+
+
+def explain_classes(class_names: Sequence[str], counts: Mapping[int, int]) -> str:
+    """Return ``classes: cat, dog (10 / 12 images)``; with many classes, some and their total."""
+    total = sum(counts.values())
+    if len(class_names) > MAX_SHOWN:
+        shown = ", ".join(class_names[:MAX_SHOWN])
+        return f"{len(class_names)} classes: {shown}, ... ({total:,} images)"
+    of_each = " / ".join(f"{counts.get(target, 0):,}" for target in range(len(class_names)))
+    return f"classes: {', '.join(class_names)} ({of_each} images)"
 
 
 def warn_empty_classes(class_names: Sequence[str], targets: Tensor, where: str) -> None:

@@ -42,17 +42,17 @@ def run_prediction(arguments: Arguments) -> str:
     from visionsweep.training.predictor import load_predictor
 
     _check_out(arguments)
-    images, left_out = find_images(
-        arguments.data.predict, arguments.data.image, arguments.data.root
-    )
-    template = make_template(images, arguments.sample, arguments.id_column, arguments.label_column)
+    found = find_images(arguments.data.predict, arguments.data.image, arguments.data.root)
+    template = make_template(found, arguments.sample, arguments.id_column, arguments.label_column)
     device, _ = choose_device(arguments.device, key="device")
     predictors = [load_predictor(run_dir, device) for run_dir in arguments.run]
     check_runs(arguments.run, predictors, arguments.tta)
     class_names = predictors[0].class_names
-    has_class_columns = arguments.label_column is None and template.has_class_columns(class_names)
+    class_columns = []
+    if arguments.label_column is None:
+        class_columns = template.class_columns(class_names)
     new_columns = []
-    if arguments.probabilities and not has_class_columns:
+    if arguments.probabilities and not class_columns:
         new_columns = [f"prob_{name}" for name in class_names]
     template.check_new_columns(new_columns)
     probabilities = predict(
@@ -64,9 +64,10 @@ def run_prediction(arguments: Arguments) -> str:
     )
     preds = probabilities.argmax(dim=1).tolist()
     labels = [class_names[pred] if arguments.labels == "names" else str(pred) for pred in preds]
-    if has_class_columns:
-        columns = probability_columns(class_names, probabilities)
+    if class_columns:
+        columns = probability_columns(class_columns, probabilities)
     else:
+        assert template.label is not None
         columns = {template.label: labels} | probability_columns(new_columns, probabilities)
     try:
         write_output(arguments.out, render(template, columns))
@@ -74,7 +75,7 @@ def run_prediction(arguments: Arguments) -> str:
         raise UserError(
             f"out: {arguments.out} cannot be written ({error.strerror}); choose another file"
         ) from error
-    note = f"left out {left_out}\n" if left_out else ""
+    note = f"left out {found.left_out}\n" if found.left_out else ""
     return f"{note}{summarize(labels)}\nwrote {arguments.out}"
 
 

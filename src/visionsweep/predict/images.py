@@ -1,12 +1,15 @@
-"""The image files to predict: all below a folder, or those that a CSV file lists."""
+"""The image files to predict: all below a folder, those that a CSV file lists, or a single one."""
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from visionsweep.data.decode import image_suffixes
+from visionsweep.data.file_finder import FileFinder
 from visionsweep.data.image_files import explain_others, require_unicode, scan_folders
 from visionsweep.data.paths import require_folder
+from visionsweep.data.table import Table, read_table
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.predict.table import Table, read_table
+from visionsweep.text import counted
 
 # Names of the column with the paths, in lower case, the most likely first.
 IMAGE_COLUMNS = (
@@ -24,44 +27,58 @@ IMAGE_COLUMNS = (
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file, and how its folder or CSV file names it: a path with slashes."""
+    """An image file, and how its folder or CSV file names it."""
 
     path: Path
-    name: str
+    name: str  # relative to the folder, with slashes; or the cell of the CSV file
 
 
-def find_images(
-    source: Path, image_column: str | None, root: Path | None
-) -> tuple[list[ImageFile], str]:
-    """Return the images of `source`: a folder's, sorted by path, or a CSV file's, in its order.
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a folder, sorted by path, or those of a CSV file in its order."""
 
-    The text says which files of the folder are left out; it is empty if none is. ``image_column``
-    and ``root`` are for a CSV file: the column of the paths, and the folder that they start from.
-    Raises `ConfigError` or `DataError` if there is no image, or one is missing.
+    images: list[ImageFile]
+    is_table: bool
+    left_out: str = ""  # which files of the folder are no images
+
+
+def find_images(source: Path, image_column: str | None, root: Path | None) -> FoundImages:
+    """Return the images of `source`: a folder, a CSV file or an image.
+
+    ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that
+    they start from. Raises `ConfigError` or `DataError` if there is no image, or one is missing.
     """
-    if source.is_dir():
+    if source.is_dir() or source.suffix.lower() in image_suffixes():
         for key, value in (("data.image", image_column), ("data.root", root)):
             if value is not None:
+                kind = "a folder" if source.is_dir() else "an image"
                 raise ConfigError(
-                    f"{key}: belongs to a CSV file, but data.predict={source} is a folder; "
+                    f"{key}: belongs to a CSV file, but data.predict={source} is {kind}; "
                     "leave it out"
                 )
-        found = scan_folders("data.predict", [source])
-        images = [
-            ImageFile(path, path.relative_to(source).as_posix()) for path in found.of_folder[0]
-        ]
-        others = explain_others(found.others)
-        if not images:
-            raise DataError(
-                f"data.predict: no image below {source}{f' ({others})' if others else ''}; "
-                "expected files such as NAME.jpg or NAME.png"
-            )
+    if source.is_dir():
+        found = _images_below(source)
+    elif source.is_file() and source.suffix.lower() in image_suffixes():
+        found = FoundImages([ImageFile(source, source.name)], is_table=False)
     else:
-        images = _images_listed(read_table("data.predict", source), image_column, root)
-        others = ""
-    for image in images:
+        table = read_table("data.predict", source)
+        found = FoundImages(_images_listed(table, image_column, root), is_table=True)
+    for image in found.images:
         require_unicode("data.predict", image.path)
-    return images, others
+    return found
+
+
+def _images_below(folder: Path) -> FoundImages:
+    scanned = scan_folders("data.predict", [folder])
+    (paths,) = scanned.of_folder
+    others = explain_others(scanned.others)
+    if not paths:
+        raise DataError(
+            f"data.predict: no image below {folder}{f' ({others})' if others else ''}; "
+            "expected files such as NAME.jpg or NAME.png"
+        )
+    images = [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]
+    return FoundImages(images, is_table=False, left_out=others)
 
 
 def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:
@@ -75,25 +92,27 @@ def _images_listed(table: Table, image_column: str | None, root: Path | None) ->
         if root is None
         else require_folder("data.root", str(root), "the folder of the images")
     )
-    images = []
-    for row in table.rows:
-        name = row[column].strip()
-        images.append(ImageFile(folder / name, str(PurePosixPath(name))))
-    missing = [image.path for image in images if not image.path.is_file()]
+    finder = FileFinder(folder)
+    names = [row[column].strip() for row in table.rows]
+    paths = [finder.find(name) for name in names]
+    missing = [index for index, path in enumerate(paths) if path is None]
     if missing:
+        first = missing[0]
         raise DataError(
-            f"data.predict: {len(missing):,} of {len(images):,} images of {table.path} do not "
-            f"exist, e.g. {missing[0]} (column '{table.header[column]}'); "
-            "set data.root=FOLDER or data.image=COLUMN"
+            f"data.predict: {len(missing):,} of {counted(len(names), 'image')} of {table.path} not "
+            f"found, e.g. {finder.path_of(names[first])} (line {table.lines[first]}, column "
+            f"'{table.header[column]}'); set data.root=FOLDER or data.image=COLUMN"
         )
-    return images
+    return [
+        ImageFile(path, name) for path, name in zip(paths, names, strict=True) if path is not None
+    ]
 
 
 def _guess_column(table: Table) -> int:
     names = [name.strip().lower() for name in table.header]
     for name in IMAGE_COLUMNS:
         if name in names:
-            return names.index(name)
+            return table.index("data.image", table.header[names.index(name)])
     raise ConfigError(
         f"data.image: not set, and no column of {table.path} is named {', '.join(IMAGE_COLUMNS)}; "
         f"set it to one of {', '.join(table.header)}"

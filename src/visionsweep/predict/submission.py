@@ -2,7 +2,6 @@
 
 import csv
 import io
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,19 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from visionsweep.data.table import Table, nfc, read_table
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.predict.images import ImageFile
-from visionsweep.predict.table import Table, read_table
+from visionsweep.predict.images import FoundImages, ImageFile
 from visionsweep.text import counted
+
+# Names of the column with the labels, in lower case.
+LABEL_COLUMNS = frozenset(
+    {"label", "labels", "target", "class", "prediction", "predicted", "category", "answer", "ans"}
+)
 
 # How an id of a sample may name an image, the strictest first.
 NAMINGS: dict[str, Callable[[str], str]] = {
-    "relative path": str,
+    "relative path": lambda name: str(PurePosixPath(name)),
     "file name": lambda name: PurePosixPath(name).name,
     "file name without its suffix": lambda name: PurePosixPath(name).stem,
 }
@@ -30,23 +34,31 @@ class Template:
     header: list[str]  # distinct names
     rows: list[list[str]]
     images: list[ImageFile]
-    label: str  # the column of the labels
+    id: str  # the column of the ids
+    label: str | None  # that of the labels; None if no column is known to be it
+    separator: str = ","
 
-    def has_class_columns(self, class_names: Sequence[str]) -> bool:
-        """Return whether the sample has one column per class, for its probability.
+    def class_columns(self, class_names: Sequence[str]) -> list[str]:
+        """Return the columns of the sample that are named as the classes, in their order.
 
-        Raises `ConfigError` if only some columns look like that, such as P_cat and P_dog.
+        Upper and lower case count only where it makes a difference. The list is empty if one column
+        holds the label. Raises `ConfigError` if it is not clear which one.
         """
-        columns = self.header[1:]
-        if len(columns) == len(class_names) and set(class_names) <= set(self.header):
-            return True
-        if sum(any(name in column for name in class_names) for column in columns) > 1:
+        columns = [name for name in self.header if name != self.id and name.strip()]
+        for spelling in (str, str.casefold):
+            column_of = {spelling(column): column for column in columns}
+            found = [column_of.get(spelling(name)) for name in class_names]
+            matched = [column for column in found if column is not None]
+            if len(set(matched)) == len(class_names) == len(columns):
+                return matched
+        looks_like_classes = sum(any(name in column for name in class_names) for column in columns)
+        if self.label is None or looks_like_classes > 1:
             raise ConfigError(
                 f"label_column: the sample has the columns {', '.join(self.header)}; say which one "
                 "holds the label, or name one column per class exactly as the classes: "
                 f"{', '.join(class_names)}"
             )
-        return False
+        return []
 
     def check_new_columns(self, columns: Sequence[str]) -> None:
         """Raise `ConfigError` if the sample has one of the new columns already."""
@@ -59,25 +71,34 @@ class Template:
 
 
 def make_template(
-    images: Sequence[ImageFile],
+    found: FoundImages,
     sample: Path | None,
     id_column: str | None,
     label_column: str | None,
 ) -> Template:
-    """Return the rows of the sample, in its order; without one, a row per image by file name.
+    """Return the rows of the sample, in its order; without one, a row per image.
+
+    A CSV file with the images gives its own order and its own cells as ids. Images of a folder are
+    sorted by file name, or by path if names repeat.
 
     Raises `ConfigError` for a column that does not exist, and `DataError` unless each id belongs to
     exactly one image and each image to exactly one id.
     """
     if sample is not None:
-        return _from_sample(images, read_table("sample", sample), id_column, label_column)
+        table = read_table("sample", sample)
+        return _from_sample(found.images, table, id_column, label_column)
     header = [id_column or "id", label_column or "label"]
     _check_two_columns(*header)
-    ids = [PurePosixPath(image.name).name for image in images]
-    _check_unique(ids, "data.predict", "name them by relative path in a sample file (sample=...)")
-    ordered = sorted(zip(ids, images, strict=True), key=lambda pair: pair[0])
-    rows = [[name, ""] for name, _ in ordered]
-    return Template(header, rows, [image for _, image in ordered], header[1])
+    images = found.images
+    ids = [image.name for image in images]
+    if found.is_table:
+        _check_unique(ids, "data.predict", "remove the repeated rows")
+    else:
+        file_names = [PurePosixPath(name).name for name in ids]
+        ids = file_names if len(set(file_names)) == len(ids) else ids
+        ordered = sorted(zip(ids, images, strict=True), key=lambda pair: pair[0])
+        ids, images = [name for name, _ in ordered], [image for _, image in ordered]
+    return Template(header, [[name, ""] for name in ids], images, *header)
 
 
 def _from_sample(
@@ -87,17 +108,41 @@ def _from_sample(
     if len(header) == 1 and label_column != header[0]:  # a list of ids: the label is a new column
         header.append(label_column or "label")
         rows = [[*row, ""] for row in rows]
-        table = Table(table.path, header, rows)
+        table = Table(table.path, header, rows, table.lines, table.separator)
+    _check_distinct(table)
     if id_column is None:
-        id_column = next(name for name in header if name != label_column)
+        id_column = _guess_id(table, label_column)
     if label_column is None:
-        label_column = next(name for name in header if name != id_column)
-    _check_two_columns(id_column, label_column)
+        label_column = _guess_label(table, id_column)
     id_index = table.index("id_column", id_column)
-    table.index("label_column", label_column)
+    if label_column is not None:
+        _check_two_columns(id_column, label_column)
+        table.index("label_column", label_column)
     ids = [row[id_index] for row in rows]
     _check_unique([_normal(name) for name in ids], "sample", "remove the repeated rows")
-    return Template(header, rows, _match(ids, images, table.path), label_column)
+    matched = _match(ids, images, table.path)
+    return Template(header, rows, matched, id_column, label_column, table.separator)
+
+
+def _check_distinct(table: Table) -> None:
+    repeated = sorted({name for name in table.header if table.header.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"sample: {table.path} has more than one column '{repeated[0]}'; rename all but one"
+        )
+
+
+def _guess_id(table: Table, label_column: str | None) -> str:
+    """Return the first column that may hold ids: one without a name is an index."""
+    others = [name for name in table.header if name != label_column]
+    return next((name for name in others if name.strip()), others[0])
+
+
+def _guess_label(table: Table, id_column: str) -> str | None:
+    """Return the column of a usual name, or the only one besides the ids."""
+    others = [name for name in table.header if name != id_column and name.strip()]
+    named = [name for name in others if name.strip().lower() in LABEL_COLUMNS]
+    return next(iter(named), others[0] if len(others) == 1 else None)
 
 
 def _check_two_columns(id_column: str, label_column: str) -> None:
@@ -154,8 +199,7 @@ def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> lis
 
 
 def _normal(name: str) -> str:
-    """Return one spelling of `name`: macOS may store an accented letter as two characters."""
-    return unicodedata.normalize("NFC", name.strip())
+    return nfc(name.strip())
 
 
 def _examples(names: Sequence[str]) -> str:
@@ -174,7 +218,9 @@ def render(template: Template, columns: Mapping[str, Sequence[str]]) -> str:
     filled.update({name: list(cells) for name, cells in columns.items()})
     stream = io.StringIO()
     rows = zip(*filled.values(), strict=True)
-    csv.writer(stream, lineterminator="\n").writerows([list(filled), *rows])
+    csv.writer(stream, delimiter=template.separator, lineterminator="\n").writerows(
+        [list(filled), *rows]
+    )
     return stream.getvalue()
 
 
