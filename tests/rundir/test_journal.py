@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from visionsweep.rundir.journal import Journal, last_step, read_journal, read_records
+from visionsweep.rundir.journal import Journal, read_journal, read_records, recorded_steps
 from visionsweep.rundir.layout import JOURNAL
 
 
@@ -116,9 +116,9 @@ def test_records_are_read_in_pieces_of_any_size(journal, tmp_path):
         assert steps == list(range(50))
 
 
-def test_last_step(journal, tmp_path):
-    assert last_step(read_journal(tmp_path)) is None
+def test_recorded_steps(journal, tmp_path):
+    assert recorded_steps(read_journal(tmp_path)) == set()
     for step in (1, 3, 2):
         journal.metrics(step, {"a": 1.0})
     journal.end("finished")
-    assert last_step(read_journal(tmp_path)) == 3
+    assert recorded_steps(read_journal(tmp_path)) == {1, 2, 3}

@@ -469,3 +469,26 @@ def test_progress_counts_as_an_answer(make_run, uri, monkeypatch):
     monkeypatch.setattr(Store, "log", fail_sometimes)
     assert sync(run_dir, uri, "--verify") == 0
     assert len(requests) > 8
+
+
+def test_verify_passes_over_no_hole(make_run, uri, client, read, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0,))
+    _, run_dir = make_run("s/0", epochs=1)
+    table = "number,state,value,start,end,epochs,directory"
+    time = "2026-01-01T00:00:00+00:00"
+    rows = [f"{n},complete,0.5,{time},{time},1,{n}" for n in (0, 1)]
+    (tmp_path / "s/trials.csv").write_text("\n".join([table, *rows, ""]))
+    (tmp_path / "s/1").mkdir()  # lost its journal
+    assert sync(tmp_path / "s", uri, "--verify") == 1
+    assert "differs: trial 1: 1/events.jsonl is missing" in capsys.readouterr().out
+
+    client.set_tag(read(run_dir)[0].info.run_id, "visionsweep.state", "running")
+    assert sync(run_dir, uri, "--verify") == 1
+    assert "differs: state: 'running', expected 'finished'" in capsys.readouterr().out
+
+    def fail(self, run_id, key):
+        raise ConnectionError("502")
+
+    monkeypatch.setattr(type(client), "get_metric_history", fail)
+    assert sync(run_dir, uri, "--verify") == 1
+    assert "not compared: 502" in capsys.readouterr().out

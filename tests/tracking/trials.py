@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from visionsweep.rundir.atomic import atomic_write, write_text
-from visionsweep.rundir.journal import Journal, last_step, read_journal
+from visionsweep.rundir.journal import Journal, read_journal, recorded_steps
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,7 +54,7 @@ def train(run_dir: Path, seed: int, ending: str, sleep_seconds: float = 0.1) -> 
     journal = Journal(run_dir)
     if ending == "stillborn":
         _die(run_dir, torn=rng.random() < 0.5)
-    first = (last_step(read_journal(run_dir)) or 0) // 100 + 1
+    first = max(recorded_steps(read_journal(run_dir)), default=0) // 100 + 1
     journal.start(run_dir.name, f"seed {seed}", PARAMS, {"pid": str(os.getpid()), "ä": "ö" * 10})
     journal.datasets(
         [

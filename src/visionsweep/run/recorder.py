@@ -12,7 +12,7 @@ from typing import Any
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
-from visionsweep.rundir.journal import Journal, last_step
+from visionsweep.rundir.journal import Journal, recorded_steps
 from visionsweep.rundir.layout import BEST, LAST
 from visionsweep.text import first_line
 from visionsweep.training import checkpoint
@@ -36,7 +36,7 @@ class Recorder:
         self._run_dir = context.run_dir
         self._parts = parts
         self._epoch_started = time.perf_counter()
-        self._num_recorded = 0  # epochs that earlier processes recorded
+        self._recorded: set[int] = set()  # epochs in the journal of earlier processes
 
     def __call__(self, result: EpochResult) -> bool:
         """Record one epoch; return whether to stop early."""
@@ -83,7 +83,7 @@ class Recorder:
 
     def resume(self) -> None:
         """Restore the last checkpoint; without one, the run starts at the first epoch."""
-        self._num_recorded = last_step(self.journal.previous) or 0
+        self._recorded = recorded_steps(self.journal.previous)
         path = self._run_dir / LAST
         if not path.exists():
             log.info("resume: no checkpoint yet; starting at the first epoch")
@@ -128,7 +128,7 @@ class Recorder:
 
     def _write_metrics(self, entry: dict[str, Any]) -> None:
         # A failed trial has lost its last checkpoint: started again, it repeats epochs exactly.
-        if entry["epoch"] > self._num_recorded:
+        if entry["epoch"] not in self._recorded:
             self.journal.metrics(entry["epoch"], self._shown(entry["metrics"]), entry["time_ms"])
 
     def _shown(self, metrics: dict[str, float]) -> dict[str, float]:

@@ -184,9 +184,9 @@ def read_records(
     return list(_parse(block, run_dir, damaged)), offset + len(block)
 
 
-def last_step(records: Iterable[Record]) -> int | None:
-    """Return the highest step that has metrics, or None."""
-    return max((record["step"] for record in records if record["type"] == "metrics"), default=None)
+def recorded_steps(records: Iterable[Record]) -> set[int]:
+    """Return the steps that have metrics."""
+    return {record["step"] for record in records if record["type"] == "metrics"}
 
 
 def _parse(block: bytes, run_dir: Path, damaged: list[str] | None) -> Iterable[Record]:

@@ -46,17 +46,23 @@ def initialized(uri: str) -> Iterator[None]:
         yield
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    with lock_file(database.with_name(database.name + ".lock")):
-        if not database.exists():
-            _create(database)
-        with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
-            connection.execute("PRAGMA schema_version")  # fails if it is no database
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:  # in use by a reader: slower, but correct
-                log.warning("%s stays without a write-ahead log: %s", database, error)
-        yield
+    try:
+        with lock_file(database.with_name(database.name + ".lock")):
+            if not database.exists():
+                _create(database)
+            _turn_log_on(database)
+            yield
+    finally:
         _remove_misread_folders(uri, database)
+
+
+def _turn_log_on(database: Path) -> None:
+    with contextlib.closing(sqlite3.connect(database, timeout=5)) as connection:
+        connection.execute("PRAGMA schema_version")  # fails if it is no database
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:  # in use by a reader: slower, but correct
+            log.warning("%s stays without a write-ahead log: %s", database, error)
 
 
 def _remove_misread_folders(uri: str, database: Path) -> None:

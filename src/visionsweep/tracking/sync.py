@@ -4,6 +4,8 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,14 +82,15 @@ def sync(
     verify &= is_complete  # a store that does not answer cannot be compared
     for run_dir in run_dirs:
         is_complete &= _print_run(run_dir, uri)
-        if verify and load_ack(run_dir, uri).run_id is not None:
-            is_complete &= _print_differences(differences(store, run_dir))
-    if holds_sweep(directory):
-        is_over = all(load_ack(run_dir, uri).state is not None for run_dir in run_dirs)
-        # While the sweep runs, its numbers change.
-        if verify and is_over and load_ack(directory, uri).run_id is not None:
-            sys.stdout.write(f"{directory}: the sweep's own run\n")
-            is_complete &= _print_differences(sweep_differences(store, directory))
+        ack = load_ack(run_dir, uri)
+        if verify and ack.run_id is not None and ack.deleted is None:
+            is_complete &= _compare(partial(differences, store, run_dir))
+    if verify and holds_sweep(directory):
+        sys.stdout.write(f"{directory}: the sweep's own run\n")
+        if any(load_ack(run_dir, uri).state is None for run_dir in run_dirs):
+            sys.stdout.write("  not compared: its numbers change as long as a trial runs\n")
+        else:
+            is_complete &= _compare(partial(sweep_differences, store, directory))
     run_id = load_ack(directory, uri).run_id
     if uri.startswith("http") and run_id is not None and is_complete:
         try:
@@ -107,8 +110,17 @@ def _no_run(directory: Path) -> str:
     return f"{directory} holds no run (no {JOURNAL}); {hint}"
 
 
-def _print_differences(lines: list[str]) -> bool:
-    """Print the differences; return whether there are none."""
+def _compare(differences: Callable[[], list[str]]) -> bool:
+    """Print the differences; return whether there are none. A store that fails is asked again."""
+    for pause in (*PAUSES, None):
+        try:
+            lines = differences()
+            break
+        except Exception as error:
+            if pause is None:
+                sys.stdout.write(f"  not compared: {first_line(error)}\n")
+                return False
+            time.sleep(pause)
     for line in lines:
         sys.stdout.write(f"  differs: {line}\n")
     if not lines:

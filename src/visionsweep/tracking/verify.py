@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.journal import Record, read_journal
-from visionsweep.rundir.layout import CHECKPOINTS, REPORT
+from visionsweep.rundir.layout import CHECKPOINTS, JOURNAL, REPORT
 from visionsweep.tracking.ack import artifact_record, load_ack
 from visionsweep.tracking.entities import finite_or_nan, param_value, safe_key
 from visionsweep.tracking.parent import FILES, best_points, ended_trials, search_params
-from visionsweep.tracking.store import Store
+from visionsweep.tracking.store import STATE_TAG, Store
 
 # Step, time in ms, value; NaN as text, since it differs from itself.
 Point = tuple[int, int, float | str]
@@ -41,6 +41,8 @@ def differences(store: Store, run_dir: Path) -> list[str]:
         for key, value in params.items()
         if stored.params.get(key) != value
     ]
+    if ack.state is not None and stored.tags.get(STATE_TAG) != ack.state:
+        lines.append(f"state: {stored.tags.get(STATE_TAG)!r}, expected {ack.state!r}")
     # Points that a power cut took from the journal are in the store all the same.
     lines += _wrong_metrics(store, run_id, records, allows_more=ack.num_cuts > 0)
     return lines + _wrong_files(store, run_dir, run_id, files)
@@ -52,11 +54,19 @@ def sweep_differences(store: Store, sweep_dir: Path) -> list[str]:
     Of a parameter only the name is compared: the space of a study may be extended, while MLflow
     keeps the first value.
     """
-    run_id = str(load_ack(sweep_dir, store.uri).run_id)
-    stored = store.client.get_run(run_id).data
     record = read_sweep(sweep_dir)
+    lines = [
+        f"trial {trial.number}: {trial.directory}/{JOURNAL} is missing, so nothing of it was sent"
+        for trial in record.trials
+        if trial.state in ("complete", "pruned")
+        and not (sweep_dir / trial.directory / JOURNAL).exists()
+    ]
+    run_id = load_ack(sweep_dir, store.uri).run_id
+    if run_id is None:
+        return [*lines, "the run of the sweep is missing"]
+    stored = store.client.get_run(run_id).data
     params = map(safe_key, search_params(sweep_dir, record))
-    lines = [f"parameter {key}: missing" for key in params if key not in stored.params]
+    lines += [f"parameter {key}: missing" for key in params if key not in stored.params]
     lines += _wrong_metrics(store, run_id, best_points(record, ended_trials(record)))
     names = [name for name in (REPORT, *FILES) if (sweep_dir / name).is_file()]
     files = {name: artifact_record(sweep_dir, name) for name in names}
