@@ -1,5 +1,7 @@
 """A key that nothing reads is an error, however it was added, and the advice can be followed."""
 
+from pathlib import Path
+
 import pytest
 from hydra.errors import ConfigCompositionException
 
@@ -54,3 +56,12 @@ def test_a_key_is_added_only_where_it_is_read(
     with pytest.raises(ConfigCompositionException) as error:
         compose(override)
     assert (f"(add a new key with +{override})" in one_line(error.value)) is advice
+
+
+def test_a_config_file_with_an_unknown_key_is_named(compose: Compose) -> None:
+    folder = Path("theirs/experiment")
+    folder.mkdir(parents=True)
+    (folder / "bad.yaml").write_text("# @package _global_\ntrainer: {epoch: 3}\n")
+    with pytest.raises(ConfigCompositionException) as error:
+        compose(f"hydra.searchpath=[file://{folder.parent.absolute()}]", "experiment=bad")
+    assert one_line(error.value) == "In 'experiment/bad': trainer.epoch: no such key"

@@ -40,6 +40,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException):  # what follows names types of ours
         key = str(error.full_key or "")
         return first if key in first else f"{key}: {first}"
+    if first.endswith(" raised while composing config:"):  # a config file
+        key = next((line[10:] for line in lines if line.startswith("full_key: ")), "")
+        problem = "no such key" if "ConfigKeyError" in first else lines[1]
+        return f"{first.rpartition(': ')[0]}: {key}: {problem}"
     if first.startswith("Multiple values for "):  # +experiment=x
         group = first.removeprefix("Multiple values for ").partition(".")[0]
         return f"+{group}=...: {group} is chosen already; leave out the +"

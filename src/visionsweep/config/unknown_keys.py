@@ -62,7 +62,7 @@ def unknown_key(full_key: str, key: str, parent: Any, added: str = "") -> str:
         near = [f"{where}.{found}" if where else found]
     if near:
         return f"{full_key}: no such key; did you mean {' or '.join(near[:3])}?"
-    known = ", ".join(name for name in names if name != "hydra")
+    known = ", ".join(name for name in names if name != "hydra") or "none"
     advice = f" (add a new key with {added})" if added and _may_be_added(key, parent, where) else ""
     return f"{full_key}: no such key; {where or 'the config'} has {known}{advice}"
 
