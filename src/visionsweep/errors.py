@@ -44,10 +44,10 @@ def is_out_of_space(error: BaseException) -> bool:
     for link in chain(error):
         if isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if type(link).__module__ != "builtins" or type(link) is RuntimeError:
+        if type(link) is RuntimeError or type(link).__module__ != "builtins":  # torch, databases
             try:
                 text = str(link).lower()
-            except Exception:
+            except (Exception, SystemExit):  # of the error's own
                 continue
             if any(phrase in text for phrase in _OUT_OF_SPACE):
                 return True

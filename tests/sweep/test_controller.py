@@ -15,6 +15,7 @@ from optuna.trial import Trial, TrialState
 from tests.sweep.records import sweep_settings
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import TRIAL_ERROR
+from visionsweep.sweep import pause
 from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
 from visionsweep.sweep.engines.engine import Ended, Event, Job, Reported, Started
@@ -325,6 +326,64 @@ def test_failed_trials_run_again_under_their_numbers(tmp_path: Path) -> None:
     assert others == before[1:]
     assert sweep.records[0].error is None
     assert not (tmp_path / "0" / TRIAL_ERROR).exists()
+
+
+def test_a_full_disk_pauses_the_sweep_and_burns_no_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both trials run out of space; the disk has room again after a hundred looks at it."""
+    free = iter([0] * 100)
+    monkeypatch.setattr(pause, "_free_bytes", lambda folder: next(free, 10_000_000))
+
+    def script(job: Job) -> Script:
+        yield ("report", 1, 0.1)
+        if job.number in (1, 2) and next(free, None) is not None:
+            yield ("end", "out_of_space", None, "OSError: [Errno 28] No space left on device")
+        yield from plain(job)
+
+    sweep = Setup(tmp_path, script, retries=0, n_trials=5)
+    assert sweep.run().code == 0
+    assert sweep.states() == ["COMPLETE"] * 5
+    assert [record.retries for record in sweep.records] == [0] * 5
+    paused, again = sweep.display.notes
+    assert paused.startswith("paused: #")
+    assert "No space left on device. Trials resume when there is room" in paused
+    assert again == "there is room again"
+
+
+def test_ctrl_c_ends_a_paused_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Setup(tmp_path, n_trials=5)
+
+    def full(folder: Path) -> int:
+        sweep.requests.append(2)
+        return 0
+
+    monkeypatch.setattr(pause, "_free_bytes", full)
+    sweep.script = lambda job: iter([("end", "out_of_space", None, "OSError: full")])
+    assert sweep.run().is_interrupted
+    assert "FAIL" not in sweep.states()
+
+
+def test_without_a_visible_change_a_trial_is_tried_ever_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(pause.time, "monotonic", lambda: now)
+    monkeypatch.setattr(pause, "_free_bytes", lambda folder: 0)
+    waiting = pause.Pause(tmp_path)
+    assert not waiting.is_on()
+    waited = []
+    for _ in range(8):
+        assert waiting.begin() is (not waited)  # said once
+        waiting.begin()  # of a trial that ran beside it
+        began = now
+        while waiting.is_on():
+            now += 1.0
+        waited.append(now - began)
+    assert waited == [10, 20, 40, 80, 160, 300, 300, 300]
+    assert waiting.end() is True
+    assert waiting.end() is False
+    assert waiting.begin() is True
 
 
 def test_a_trial_that_is_enqueued_with_optuna_runs_next(tmp_path: Path) -> None:

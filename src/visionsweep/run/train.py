@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from visionsweep.config.hydra_settings import check_hydra_settings
 from visionsweep.config.paths import shown
-from visionsweep.errors import UserError, is_out_of_memory
+from visionsweep.errors import UserError, is_out_of_memory, is_out_of_space
 from visionsweep.program import command
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.context import RunContext, open_run
@@ -132,7 +132,8 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         reason = _reason(error)
         write_result(run_dir, result_of(context, "failed", parts, recorder, error=reason))
         _record_failure(context, journal, error)
-        end(context, journal, "failed", keep_last=is_out_of_memory(error))
+        may_be_retried = is_out_of_memory(error) or is_out_of_space(error)
+        end(context, journal, "failed", keep_last=may_be_retried)
         raise
     finally:
         journal.close()

@@ -31,6 +31,7 @@ from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.patience import GaveUp
+from visionsweep.sweep.pause import Pause
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
@@ -91,6 +92,8 @@ class Controller:
         self._stop_reason: str | None = None
         self._has_failed = False
         self._is_dirty = True
+        self._pause = Pause(sweep_dir)
+        self._can_write = True
         self._written = -math.inf
         self._began = time.monotonic()
 
@@ -184,14 +187,20 @@ class Controller:
 
     def _submit_next(self) -> None:
         queue = self._queue
-        while self._stop_reason is None and self._engine.num_free > 0 and queue.has_next():
+        while (
+            self._stop_reason is None
+            and not self._pause.is_on()
+            and self._engine.num_free > 0
+            and queue.has_next()
+        ):
             trial = queue.pop()
             if not self._needs_no_job(trial):
                 self._submit(trial)
 
     def _submit_prepared(self) -> None:
         """Fill the slot that just became free before anything about the last job is stored."""
-        if self._settings.seeds > 1 or self._stop_reason is not None or self._requests:
+        is_stopping = self._stop_reason is not None or self._requests
+        if self._settings.seeds > 1 or is_stopping or self._pause.is_on():
             return
         first = self._queue.first()
         if first is not None and first.config is not None and self._engine.num_free > 0:
@@ -281,6 +290,7 @@ class Controller:
             self._end_job(trial, event)
 
     def _report(self, trial: LiveTrial, event: Reported) -> None:
+        self._note_room()
         trial.epochs = event.step
         prune = False
         is_first_seed = not self._study.notes(trial.number).seed_values
@@ -307,6 +317,14 @@ class Controller:
             self._ended(number)
         elif event.state == "completed":
             self._complete_job(trial, event)
+        elif event.state == "out_of_space":
+            self._study.save_notes(number)
+            self._queue.appendleft(LiveTrial(number, trial.attempt + 1, epochs=trial.epochs))
+            if self._pause.begin():
+                self._display.note(
+                    f"paused: #{number} {event.error}. Trials resume when there is room "
+                    "(Ctrl-C ends the sweep)"
+                )
         elif (
             event.state in RETRIED
             and notes.retries < self._settings.retries
@@ -323,7 +341,12 @@ class Controller:
         else:
             self._fail(number, event.error or event.state, event.traceback)
 
+    def _note_room(self) -> None:
+        if self._pause.end():
+            self._display.note("there is room again")
+
     def _complete_job(self, trial: LiveTrial, event: Ended) -> None:
+        self._note_room()
         number, notes = trial.number, self._study.notes(trial.number)
         values, problem = objectives(event.value, len(self._settings.directions))
         if problem is not None:
@@ -418,6 +441,8 @@ class Controller:
         try:
             self._write(self.records())
         except OSError as error:  # a full disk: the study has everything
-            self._display.note(f"cannot write the results ({error}); trying again")
+            if self._can_write:
+                self._display.note(f"cannot write the results ({error}); trying again")
+            self._can_write = False
             return
-        self._is_dirty = False
+        self._is_dirty, self._can_write = False, True

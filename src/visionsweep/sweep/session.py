@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import program
 from visionsweep.rundir.layout import SWEEP_LOG, run_place
+from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
@@ -65,7 +66,8 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         _require_free_directories(sweep, len(study))
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does
         # not exist. A study without trials that a crash leaves here goes to whoever needs its name.
-        sweep.current.write(sweep.sweep_dir)
+        with usable(sweep.sweep_dir, "hydra.sweep.dir"):
+            sweep.current.write(sweep.sweep_dir)
         if sweep.previous is not None:
             log.info(_resumed(sweep, study))
         log.info("resume with: %s", sweep.resume_command())

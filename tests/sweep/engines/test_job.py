@@ -126,6 +126,12 @@ def test_a_pruned_job_has_not_failed(driver: Driver) -> None:
     [
         ("value", "failed", "ValueError: too; long"),
         ("empty", "failed", "ValueError"),
+        ("space", "out_of_space", "OSError: [Errno 28] No space left on device"),
+        ("quota", "out_of_space", "OSError: [Errno 122] Disk quota exceeded"),
+        (
+            *("torch", "out_of_space"),
+            "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0",
+        ),
         ("silent", "failed", "Silent"),
         ("bytes", "failed", r"ValueError: caf\udce9 \x1b[31m"),
         ("user", "failed", "optim.lr: expected a number"),

@@ -142,6 +142,9 @@ class Silent(Exception):  # noqa: N818
 
 EXCEPTIONS: dict[str, BaseException] = {
     "empty": ValueError(),
+    "space": OSError(28, "No space left on device"),
+    "quota": OSError(122, "Disk quota exceeded"),
+    "torch": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
     "silent": Silent(),
     "bytes": ValueError("caf\udce9 \x1b[31m"),
     "value": ValueError("too\nlong"),

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-State = Literal["completed", "pruned", "stopped", "failed", "timed_out", "out_of_memory", "lost"]
+State = Literal[
+    "completed",
+    "pruned",
+    "stopped",
+    "failed",
+    "timed_out",
+    "out_of_memory",
+    "out_of_space",
+    "lost",
+]
 RETRIED = ("out_of_memory", "lost")  # states that say nothing about the configuration
 
 

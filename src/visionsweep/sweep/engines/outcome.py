@@ -7,7 +7,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 
-from visionsweep.errors import UserError, is_out_of_memory
+from visionsweep.errors import UserError, is_out_of_memory, is_out_of_space
 from visionsweep.sweep.engines.engine import Ended, Job, State
 from visionsweep.sweep.engines.pickling import dumps
 from visionsweep.text import mask_passwords, message, printable, shortened
@@ -101,6 +101,8 @@ def _state_of(error: BaseException) -> State:
         return "pruned"
     if "TrialStopped" in names or isinstance(error, KeyboardInterrupt):
         return "stopped"
+    if is_out_of_space(error):
+        return "out_of_space"
     return "out_of_memory" if is_out_of_memory(error) else "failed"
 
 
