@@ -174,6 +174,8 @@ def test_a_store_with_a_password_is_asked_for_again(make_run, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ConfigError, match=r"began in http://bob:\*\*\*@lab.* MLFLOW_TRACKING_URI"):
         store_to_resume(run_dir, None)
+    with pytest.raises(ConfigError, match="passwords are not stored"):
+        store_to_resume(run_dir, "http://bob:***@lab")  # of a stored sweep
     assert store_to_resume(run_dir, uri) == uri
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert store_to_resume(run_dir, None) is None  # the environment has it

@@ -492,3 +492,33 @@ def test_verify_passes_over_no_hole(make_run, uri, client, read, tmp_path, capsy
     monkeypatch.setattr(type(client), "get_metric_history", fail)
     assert sync(run_dir, uri, "--verify") == 1
     assert "not compared: 502" in capsys.readouterr().out
+
+
+def test_a_model_is_exported_again_after_errors_of_the_server_and_of_its_own(
+    make_run, uri, read, monkeypatch, capsys
+):
+    answers = [ConnectionError("500")] * 3 + [ValueError("no weights"), None]
+    reasons = [None] * 3 + ["no weights"]
+
+    def export(store, run_id, run_dir, record):
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr("visionsweep.tracking.replay.export_model", export)
+    monkeypatch.setattr(
+        "visionsweep.tracking.replay.why_not_exported", lambda run_dir: reasons.pop(0)
+    )
+    monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0))
+    journal, run_dir = make_run(state=None)
+    journal.model("checkpoints/best.pt")
+    journal.end("finished")
+    assert sync(run_dir, uri) == 1
+    assert "does not take the record: 500" in capsys.readouterr().err
+    assert num_behind(run_dir, uri) == 2  # the model and the end
+    assert sync(run_dir, uri) == 1
+    assert "not sent: model of checkpoints/best.pt: no weights" in capsys.readouterr().out
+    assert num_behind(run_dir, uri) == 1
+    assert read(run_dir)[0].info.status == "FINISHED"
+    assert sync(run_dir, uri, "--verify") == 0
+    assert answers == []

@@ -66,12 +66,19 @@ def test_two_known_stores_need_a_choice(make_run, capsys):
     assert "0/6 records sent" in capsys.readouterr().out
 
 
-def test_a_masked_password_is_not_used(make_run, capsys):
+@pytest.mark.parametrize(
+    "uri", ["http://me:secret@lab", "https://secret@lab", "postgresql:///d?password=secret"]
+)
+def test_a_masked_password_is_not_used(uri, make_run, capsys, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     _, run_dir = make_run()
-    save_ack(run_dir, "http://me:secret@lab", Ack())
+    save_ack(run_dir, uri, Ack())
     assert "secret" not in (run_dir / ".mlflow.json").read_text()
     assert main([str(run_dir), "--dry-run"]) == 1
     assert "choose a store with --uri" in capsys.readouterr().err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert main([str(run_dir), "--dry-run"]) == 1
+    assert "0/6 records sent" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("run_id", [None, "known"])

@@ -80,9 +80,11 @@ def store_to_resume(directory: Path, uri: str | None) -> str | None:
     """
     places = (directory, *run_directories(directory))
     known = next((uris[0] for place in places if (uris := known_uris(place))), None)
-    if known is None or not is_masked(known):
-        return known or uri
-    if mask_passwords(resolve_uri(uri, Path.cwd())) != known:
+    if known is not None and not is_masked(known):
+        return known
+    now = resolve_uri(uri, Path.cwd())
+    if is_masked(now) or known not in (None, mask_passwords(now)):
+        known = known or now
         raise ConfigError(
             f"tracking.uri: {directory} began in {known}, and passwords are not stored; give it "
             "again with tracking.uri=... or MLFLOW_TRACKING_URI"

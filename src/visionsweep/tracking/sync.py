@@ -14,7 +14,7 @@ from visionsweep.masking import mask_logs
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
 from visionsweep.streams import keep_streams
-from visionsweep.text import first_line, mask_passwords
+from visionsweep.text import first_line, is_masked, mask_passwords
 from visionsweep.tracking.ack import (
     are_pictures_due,
     count_lines,
@@ -154,7 +154,10 @@ def _send(replay: "DirectoryReplay") -> bool:
 def _choose_uri(run_dirs: list[Path], uri: str | None) -> str:
     if uri is None:
         known = sorted({name for run_dir in run_dirs for name in known_uris(run_dir)})
-        if len(known) > 1 or any(":***@" in name for name in known):
+        exported = resolve_uri(None, Path.cwd())
+        if mask_passwords(exported) in known and is_masked(mask_passwords(exported)):
+            return exported  # MLFLOW_TRACKING_URI has the password
+        if len(known) > 1 or any(map(is_masked, known)):
             raise ConfigError(f"choose a store with --uri; the runs know {', '.join(known)}")
         uri = next(iter(known), None)
     return resolve_uri(uri, Path.cwd())
