@@ -27,6 +27,13 @@ def test_hydra_reads_a_quoted_value_back(value: str) -> None:
     assert override.value() == value
 
 
+def test_text_in_a_list_stays_what_was_typed() -> None:
+    parse = OverridesParser.create().parse_override
+    for key in ("data.label", "data.classes", "data.keep_labels", "data.drop_labels"):
+        assert parse(quote_override(f"{key}=[1e3,Skip, 0]")).value() == ["1e3", "Skip", "0"]
+        assert parse(quote_override(f"{key}=['a, b',c]")).value() == ["a, b", "c"]
+
+
 def test_other_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     unchanged = ["loss=a (b)", "data.root='a b'", "data.root=${oc.env:HOME}/a b", "data.root=null"]
     assert [quote_override(argument) for argument in unchanged] == unchanged

@@ -14,14 +14,16 @@ from visionsweep.config.paths import PATH_KEYS
 _WORDS = dict.fromkeys(PATH_KEYS, ("null",)) | {
     "model.pretrained": ("null", "true", "false"),
     "data.image": (),
-    **dict.fromkeys(("data.label", "data.group"), ("null",)),
+    **dict.fromkeys(("data.label", "data.group", "data.split_column"), ("null",)),
+    **dict.fromkeys(("data.suffix", "data.separator"), ("null",)),
     **dict.fromkeys(("name", "study", "model.name", "optim.name"), ()),
     **dict.fromkeys(("objective.metric", "trainer.device", "tracking.experiment"), ()),
     **dict.fromkeys(("tracking.uri", "tracking.register"), ("null",)),
     **dict.fromkeys(("hydra.sweeper.study_name", "hydra.sweeper.warm_start"), ("null",)),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ()),
 }
-_LISTS = ("data.classes",)  # text within brackets
+# Text within brackets. data.label is text or a list.
+_LISTS = ("data.classes", "data.label", "data.keep_labels", "data.drop_labels")
 # What Hydra reads as text, without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
 _NOT_TEXT = re.compile(
@@ -41,7 +43,7 @@ def quote_override(argument: str, *, is_multirun: bool = False) -> str:
     name = key.lstrip("+~")
     if not equals or value[:1] in ("'", '"') or "${" in value:
         return argument
-    if name in _LISTS:
+    if name in _LISTS and value.startswith("["):
         items = re.fullmatch(r"\[([^\[\]'\"]+)\]", value)
         return f"{key}=[{_each(items[1])}]" if items else argument
     if name not in _WORDS or value in _WORDS[name]:
