@@ -76,11 +76,11 @@ def test_the_sweep_gives_a_group_without_a_default(app: App) -> None:
         ("${hydra.job.num}", None),
         ("trial_${hydra.job.num}", "trial_0"),
         ("${mode}/${hydra.job.num}_${hydra.job.override_dirname}", "fast/0_x=2"),
+        ("${hydra.job.override_dirname}", "x=2"),
+        ("", None),
     ],
 )
-def test_a_directory_that_holds_the_number_has_the_apps_name(
-    app: App, subdir: str, name: str | None
-) -> None:
+def test_a_trials_directory_has_the_apps_name_too(app: App, subdir: str, name: str | None) -> None:
     out = app.sweep("x=2", ONE, f"hydra.sweep.subdir={subdir}")
     assert out.code == 0, out.text
     assert app.directories() == ["0"]
@@ -640,10 +640,6 @@ def test_only_the_best_trials_keep_their_weights(app: App) -> None:
     ("arguments", "message"),
     [
         (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected at least 1, got 0"),
-        (
-            ["hydra.sweep.subdir=${hydra.job.override_dirname}"],
-            "hydra.sweep.subdir: expected a relative path that holds the job's number",
-        ),
         (["hydra.sweep.subdir=../${hydra.job.num}"], "hydra.sweep.subdir: expected a relative"),
         (["hydra.sweep.dir=${nope}"], "hydra.sweep.dir: Interpolation key 'nope' not found"),
         (["hydra.sweep.dir=''"], "hydra.sweep.dir: expected a directory, got ''"),

@@ -123,16 +123,13 @@ class Composer:
         """Return the app's own name of a trial's directory, relative to the sweep's."""
         return directory_of(self.compose(self._space.overrides(params)), number)
 
-    def require_directory_per_trial(self) -> None:
-        """Raise `ConfigError` unless `hydra.sweep.subdir` gives each trial a directory below."""
-        config = self.fixed_config()
-        name, other = directory_of(config, _ANY_NUMBER), directory_of(config, _ANY_NUMBER + 1)
-        is_below = not PurePath(name).is_absolute() and ".." not in PurePath(name).parts
-        if name == other or not is_below:
-            written = OmegaConf.to_container(config.hydra.sweep)["subdir"]  # type: ignore[call-overload, index]
+    def require_directories_below(self) -> None:
+        """Raise `ConfigError` unless `hydra.sweep.subdir` is below the sweep's directory."""
+        name = PurePath(directory_of(self.fixed_config(), _ANY_NUMBER))
+        if name.is_absolute() or ".." in name.parts:
             raise ConfigError(
-                "hydra.sweep.subdir: expected a relative path that holds the job's number, such "
-                f"as trial_${{hydra.job.num}}, got {written}"
+                "hydra.sweep.subdir: expected a relative path, such as trial_${hydra.job.num}, "
+                f"got {name}"
             )
 
     def _read_first_seed(self) -> int:

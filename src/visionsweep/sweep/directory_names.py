@@ -1,6 +1,7 @@
 """An app's own names of its trials' directories (`hydra.sweep.subdir`), as links.
 
-A trial's directory is its number, for whoever reads the sweep; `trial_7` is a link to `7`.
+A trial's directory is its number, for whoever reads the sweep; `trial_7` is a link to `7`. Of
+trials with one name, the first has the link.
 """
 
 import logging
@@ -32,7 +33,7 @@ class DirectoryNames:
             if is_new and directory.is_dir():
                 self._seen.add(trial.number)
                 name = self._composer.directory_name(trial.number, trial.params)
-                if PurePath(name).parts[0] != trial.directory:
+                if PurePath(name).parts[:1] not in ((), (trial.directory,)):
                     _link(self._sweep_dir / name, directory)
 
 

@@ -75,7 +75,7 @@ def _prepare(
         for i, item in enumerate(settings.enqueue)
     ]
     settings = replace(settings, enqueue=enqueue)
-    composer.require_directory_per_trial()
+    composer.require_directories_below()
     hydra, _ = typed_overrides(config)
     # Fixed overrides count as what they make of the config, however they are written.
     search = {"space": space.fingerprint()["searched"], **settings.identity()}
