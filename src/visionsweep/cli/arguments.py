@@ -1,17 +1,17 @@
 """The arguments of `train` before Hydra reads them."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from visionsweep.cli import _hydra
 from visionsweep.config.paths import PATH_KEYS
 from visionsweep.config.typed_text import quote, quote_override
+from visionsweep.errors import DataError
 from visionsweep.program import command, fail
+from visionsweep.rundir.description import holds_run, read_config, read_environment
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, RESULT
+from visionsweep.rundir.result import read_result
 from visionsweep.text import is_masked, nearest
 from visionsweep.tracking.ack import known_uris
 
@@ -90,20 +90,22 @@ def _stored_overrides(directory: str, given: list[str]) -> list[str]:
     A password is not stored: exits with one line unless `given` has it again.
     """
     run_dir = Path(directory).absolute()
-    config, environment, result = (run_dir / name for name in (CONFIG, ENVIRONMENT, RESULT))
-    if not config.is_file() or not environment.is_file():
+    if not holds_run(run_dir):
         reason = f"holds no run (no {CONFIG} and {ENVIRONMENT})"
         reason = reason if run_dir.exists() else "does not exist"
         fail(
             f"resume: {directory} {reason}; "
             "give the directory that a run printed, e.g. resume=outputs/NAME"
         )
-    state = json.loads(result.read_text(encoding="utf-8"))["state"] if result.is_file() else None
+    state = (read_result(run_dir) or {}).get("state")
     if state in ("finished", "pruned"):
         how = "is already finished" if state == "finished" else "was pruned by its sweep"
-        print(f"{directory} {how}: nothing to resume (its result: {result})")  # noqa: T201
+        print(f"{directory} {how}: nothing to resume (its result: {run_dir / RESULT})")  # noqa: T201
         raise SystemExit(0)
-    stored = OmegaConf.to_container(OmegaConf.load(config))
+    try:
+        stored, environment = read_config(run_dir), read_environment(run_dir)
+    except DataError as error:
+        fail(f"resume: {error}")
     # Relative paths started from where the run was started; config.yaml has them absolute.
     kept = {key: _typed(stored, key) for key in ("name", "study", *PATH_KEYS)}
     pinned = {key: value for key, value in kept.items() if isinstance(value, str)}
@@ -113,7 +115,7 @@ def _stored_overrides(directory: str, given: list[str]) -> list[str]:
         replaced.add("tracking.uri")  # another store, or that which the run began in
     overrides = [
         override
-        for override in json.loads(environment.read_text(encoding="utf-8"))["overrides"]
+        for override in map(str, environment["overrides"])
         if _key(override) not in replaced
     ]
     for override in filter(is_masked, overrides):
@@ -123,7 +125,10 @@ def _stored_overrides(directory: str, given: list[str]) -> list[str]:
         )
     flags = [override for override in overrides if override.startswith("-")]
     if flags:
-        fail(f"resume: {environment} holds '{flags[0]}', which is no override; start a new run")
+        fail(
+            f"resume: {run_dir / ENVIRONMENT} holds '{flags[0]}', which is no override; "
+            "start a new run"
+        )
     return [*overrides, *(f"{key}={quote(value)}" for key, value in pinned.items())]
 
 

@@ -1,7 +1,6 @@
 """The context of a run: what is known of it before its parts are built."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from visionsweep.config.paths import from_directory, shown
 from visionsweep.config.schema import Config
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.run.description import refuse_difference, resolved_config, stored_config
+from visionsweep.rundir.description import holds_run, read_config, read_environment
 from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, sweep_directory
 from visionsweep.rundir.lock import locked
 from visionsweep.sweep.trial import Trial, current_trial
@@ -116,7 +116,7 @@ def _run_directory(config: Config) -> Path:
             )
         return run_dir
     if resumed is not None:
-        if not _is_started(resumed):
+        if not holds_run(resumed):
             raise ConfigError(f"resume: {resumed} holds no run (no {CONFIG} and {ENVIRONMENT})")
         return resumed
     run_dir = Path(from_directory(f"outputs/{config.name}", Path.cwd()))
@@ -134,17 +134,12 @@ def _first_start(
     Takes the run's name from there: without name=NAME it is the time of the first start. Only a
     trial has a new study: its sweep may have been renamed.
     """
-    if not _is_started(run_dir):
+    if not holds_run(run_dir):
         return None
-    previous = OmegaConf.load(run_dir / CONFIG)
-    config.name, study = OmegaConf.select(previous, "name"), config.study
-    config.study = OmegaConf.select(previous, "study")
+    previous = read_config(run_dir)
+    config.name, study = previous.get("name", config.name), config.study
+    config.study = previous.get("study", study)
     refuse_difference(cfg, config, run_dir)
     if is_trial:
         config.study = study
-    first_start: dict[str, Any] = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    return first_start
-
-
-def _is_started(run_dir: Path) -> bool:
-    return (run_dir / CONFIG).is_file() and (run_dir / ENVIRONMENT).is_file()
+    return read_environment(run_dir)

@@ -15,7 +15,7 @@ from visionsweep.config.schema import Config
 from visionsweep.config.secrets import without_secrets
 from visionsweep.config.unknown_keys import refuse_unknown_keys
 from visionsweep.errors import ConfigError
-from visionsweep.rundir.layout import CONFIG
+from visionsweep.rundir.description import read_config
 from visionsweep.text import first_line
 
 # A run may be resumed on another device, with its data in another place, for another server.
@@ -50,7 +50,7 @@ def stored_config(cfg: DictConfig, config: Config) -> dict[str, Any]:
 
 def refuse_difference(cfg: DictConfig, config: Config, run_dir: Path) -> None:
     """Raise `ConfigError` unless the run in `run_dir` was started with this config, key by key."""
-    stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
+    stored = read_config(run_dir)
     # Earlier versions stored what an environment variable held.
     resolved = difference(stored, asdict(config))
     lines = [

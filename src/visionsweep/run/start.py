@@ -50,7 +50,7 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
     record = environment()
     if context.first_start is not None:
         first = context.first_start
-        record = {**first, "resumed": [*first["resumed"], record]}
+        record = {**first, "resumed": [*first.get("resumed", ()), record]}
     else:
         record |= {
             "overrides": context.overrides,

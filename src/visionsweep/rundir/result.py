@@ -1,12 +1,16 @@
 """`result.json`: how a run ended, in one small file for people and programs. Imports no torch."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
 
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import RESULT
+from visionsweep.text import first_line
+
+log = logging.getLogger(__name__)
 
 NUM_PARAMETERS = "num_parameters"  # an objective that is no metric
 
@@ -27,12 +31,22 @@ def write_result(run_dir: Path, result: dict[str, Any]) -> None:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """Return the result of a run, or None if it has not ended."""
+    """Return the result of a run, or None if it has not ended.
+
+    Without a readable one it has not: a run that is resumed writes it again.
+    """
+    path = run_dir / RESULT
     try:
-        text = (run_dir / RESULT).read_text(encoding="utf-8")
+        contents: Any = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    contents: dict[str, Any] = json.loads(text)
+    except (OSError, ValueError) as error:
+        contents, reason = None, first_line(error)
+    else:
+        reason = "no result"
+    if not isinstance(contents, dict) or not isinstance(contents.get("state"), str):
+        log.warning("%s: damaged (%s); the run counts as one that has not ended", path, reason)
+        return None
     return contents
 
 

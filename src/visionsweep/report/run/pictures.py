@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from visionsweep.report.run.confusion_matrix import confusion_matrix, draw_confusion_matrix
 from visionsweep.report.run.drawing import drawing_style
@@ -17,8 +16,9 @@ from visionsweep.report.run.mistakes import draw_mistakes
 from visionsweep.report.run.per_class import write_per_class
 from visionsweep.report.run.pr_curves import draw_pr_curves
 from visionsweep.report.run.reliability import draw_reliability
+from visionsweep.rundir.description import read_config
 from visionsweep.rundir.journal import read_journal
-from visionsweep.rundir.layout import CONFIG, FIGURES
+from visionsweep.rundir.layout import FIGURES
 from visionsweep.rundir.predictions import read_predictions
 from visionsweep.rundir.result import read_result
 
@@ -63,5 +63,5 @@ def draw(run_dir: Path) -> list[str]:
 
 
 def _absent_classes(run_dir: Path) -> Any:
-    config = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
-    return config["metrics"]["absent_classes"]
+    metrics = read_config(run_dir).get("metrics")
+    return metrics.get("absent_classes") if isinstance(metrics, dict) else None
