@@ -87,10 +87,10 @@ def ours(subset: Subset) -> float:
     validation = 0.0
     evaluate = training.evaluate
 
-    def timed(*arguments: object) -> object:
+    def timed(*arguments: object, **keywords: object) -> object:
         nonlocal validation
         started = time.perf_counter()
-        result = evaluate(*arguments)  # type: ignore[arg-type]
+        result = evaluate(*arguments, **keywords)  # type: ignore[arg-type]
         validation += time.perf_counter() - started
         return result
 
@@ -98,7 +98,7 @@ def ours(subset: Subset) -> float:
     journal = Journal(run_dir)
     journal.start(run_dir.name, "benchmark", flatten(plain_config(subset.config)), {})
     state = parts.state
-    state.epoch = state.step = state.batch = 0
+    state.epoch = state.step = 0
     context = RunContext(run_dir, subset.config, NoTrial(), None, {}, [], {})
     recorder = Recorder(context, parts, journal)
     training.evaluate = timed  # type: ignore[assignment]

@@ -1,7 +1,6 @@
 """Every YAML of every group composes, builds and trains."""
 
 import gzip
-import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +27,11 @@ def choices(group: str) -> list[str]:
 
 
 def train_one_step(compose: Compose, *overrides: str) -> RunParts:
-    parts = assemble(resolved_config(compose("trainer.batch_size=8", *overrides)))
+    size = ["trainer.batch_size=8", "trainer.accumulate=2"]
+    parts = assemble(resolved_config(compose(*size, *overrides)))
     state = parts.state
     before = [parameter.detach().clone() for parameter in state.model.parameters()]
-    batches = list(itertools.islice(parts.train.epoch(0), 2))
+    batches = next(parts.train.updates(0))
     statistics = backward(
         state.model.train(), state.loss, batches, parts.settings.autocast, state.scaler.scale
     )
@@ -147,11 +147,11 @@ def test_flips_follow_the_data_set(compose: Compose, caplog: pytest.LogCaptureFi
         digits = assemble(resolved_config(compose(*flip)))
     assert "no flip" in caplog.text
     rows = digits.train.order(0)[:32]
-    batch = next(digits.train.epoch(0))
+    (batch,) = next(digits.train.updates(0))
     assert torch.equal(batch.images, digits.train.normalize(digits.train.images[rows]))
     allowed = assemble(resolved_config(compose(*flip, "data.flips=true")))
-    mirrored = next(allowed.train.epoch(0)).images
-    assert torch.equal(mirrored, digits.train.normalize(digits.train.images[rows].flip(3)))
+    (mirrored,) = next(allowed.train.updates(0))
+    assert torch.equal(mirrored.images, digits.train.normalize(digits.train.images[rows].flip(3)))
 
 
 def test_presets_compose_and_name_their_command(compose: Compose) -> None:

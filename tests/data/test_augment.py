@@ -261,10 +261,11 @@ def test_cutmix_boxes_cover_one_minus_lam_unless_cut() -> None:
 
 
 def test_soft_targets_can_be_mixed_again() -> None:
-    images, targets = batch()
     pipeline = Pipeline({"mixup": Mixup(1.0, NUM_CLASSES), "cutmix": CutMix(1.0, NUM_CLASSES)})
+    assert pipeline.num_sources == 4
+    images, targets = batch(size=32)
     _, soft = pipeline(images, targets, seeded())
-    torch.testing.assert_close(soft.sum(dim=1), torch.ones(len(images)))
+    torch.testing.assert_close(soft.sum(dim=1), torch.ones(8))
     assert (soft > 0).sum(dim=1).max() > 2
 
 

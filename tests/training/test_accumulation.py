@@ -10,7 +10,9 @@ import yaml
 from torch import Tensor, nn
 
 from visionsweep.config.build import build
-from visionsweep.data.batches import Batch
+from visionsweep.data.augment.mixing import CutMix, Mixup
+from visionsweep.data.augment.pipeline import Pipeline, Step
+from visionsweep.data.batches import Batch, Normalization, Placement, TrainBatches
 from visionsweep.losses.base import Loss
 from visionsweep.training.accumulation import backward
 
@@ -85,6 +87,36 @@ def test_micro_batches_give_the_gradient_of_the_large_batch(
 
     assert float((gradient(model) - expected).norm() / expected.norm()) < 1e-5
     torch.testing.assert_close(loss.value(statistics), expected_loss.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", [Mixup(1.0, NUM_CLASSES), CutMix(1.0, NUM_CLASSES)])
+def test_mixed_micro_batches_give_the_gradient_of_the_large_batch(mixing: Step) -> None:
+    """From the batches that training gets: 1 x 32, 4 x 8 and 32 x 1, weighted."""
+    loss = make_loss(Path(__file__).parents[2] / "conf/loss/cross_entropy.yaml", "balanced")
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(256, (32, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    targets = make_targets(32, "hard", generator)
+    normalization = Normalization((0.5,), (0.25,))
+    gradients = []
+    for accumulate in (1, 4, 32):
+        train = TrainBatches(
+            images,
+            targets,
+            32 // accumulate,
+            Placement(normalization, torch.device("cpu"), torch.contiguous_format),
+            indices=torch.arange(32),
+            augment=Pipeline({"mixing": mixing}),
+            seed=0,
+            balanced=False,
+            accumulate=accumulate,
+        )
+        model = make_model()
+        (batches,) = train.updates(0)
+        assert len(batches) == accumulate
+        backward(model, loss, batches, nullcontext, lambda value: value)
+        gradients.append(gradient(model))
+    for other in gradients[1:]:
+        assert float((other - gradients[0]).norm() / gradients[0].norm()) < 1e-5
 
 
 def test_the_mean_of_means_differs() -> None:

@@ -72,18 +72,15 @@ def test_each_epoch_has_every_image_once_in_a_new_order(compose: Compose) -> Non
     assert first.tolist() == batches.order(0).tolist()
 
 
-def test_an_epoch_can_start_at_any_batch(compose: Compose) -> None:
-    batches = make_parts(compose, "augment=mixup").train
-    whole = list(batches.epoch(3))
+def test_an_epoch_can_start_at_any_update(compose: Compose) -> None:
+    train = make_parts(compose, "augment=mixup").train
+    whole = list(train.updates(3))
     for start in (1, 17, 44):
-        rest = list(batches.epoch(3, start=start))
+        rest = list(train.updates(3, start=start))
         assert len(rest) == len(whole) - start
-        assert all(
-            torch.equal(a.images, b.images) for a, b in zip(whole[start:], rest, strict=True)
-        )
-        assert all(
-            torch.equal(a.targets, b.targets) for a, b in zip(whole[start:], rest, strict=True)
-        )
+        for (a,), (b,) in zip(whole[start:], rest, strict=True):
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.targets, b.targets)
 
 
 def test_augmentation_is_not_applied_to_validation(compose: Compose) -> None:
@@ -174,6 +171,33 @@ def test_a_nan_loss_names_epoch_step_and_lr(compose: Compose) -> None:
         train(parts)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_one_prediction_that_is_not_finite_fails_the_run(compose: Compose, value: float) -> None:
+    """Its argmax is a class like any other, and the loss of the epoch before it was finite."""
+    parts = make_parts(compose, "trainer.batch_size=500")
+    forward = parts.state.model.forward
+
+    def poisoned(images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = forward(images)
+        if not parts.state.model.training:
+            logits[3, 2] = value
+        return logits
+
+    parts.state.model.forward = poisoned  # type: ignore[method-assign]
+    message = "val at epoch 1: the predictions for 1 of 359 images are not finite; try a lower"
+    with pytest.raises(TrainingError, match=message):
+        train(parts)
+    with pytest.raises(TrainingError, match="test: the predictions for 1 of 359 images"):
+        evaluate(parts.state.model, parts.state.loss, parts.val, parts.settings, where="test")
+
+
+def test_the_shown_learning_rate_is_the_one_that_the_epoch_used(compose: Compose) -> None:
+    step = ["scheduler=step", "scheduler.step_epochs=2", "scheduler.gamma=0.5", "optim.lr=0.01"]
+    parts = make_parts(compose, *step, "trainer.epochs=4", "trainer.batch_size=500")
+    shown = [result.metrics["train/lr"] for result in train(parts)]
+    assert shown == pytest.approx([0.01, 0.01, 0.005, 0.005])
+
+
 def test_the_callback_can_end_the_run(compose: Compose) -> None:
     parts = make_parts(compose, "trainer.epochs=9", "trainer.batch_size=500")
     epochs: list[int] = []
@@ -197,7 +221,7 @@ def test_a_stop_comes_after_the_update_under_way(compose: Compose) -> None:
             on_epoch_end=lambda _: False,
             should_stop=lambda: parts.state.step == 3,
         )
-    assert (parts.state.epoch, parts.state.step, parts.state.batch) == (0, 3, 12)
+    assert (parts.state.epoch, parts.state.step) == (0, 3)
 
 
 def test_ema_follows_its_formula() -> None:

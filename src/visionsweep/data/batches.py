@@ -1,9 +1,11 @@
-"""Micro-batches: one gather from the uint8 images, augmentation, normalization.
+"""Updates of micro-batches: one gather from the uint8 images, augmentation, normalization.
 
-Every random choice follows from (seed, epoch, batch), so an epoch that starts in the middle gives
-the same batches, and a resumed run needs no generator state for its data.
+Every random choice follows from (seed, epoch, update), so an epoch that starts in the middle gives
+the same batches, and a resumed run needs no generator state for its data. Nor does it depend on how
+an update is split into micro-batches.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,7 +14,13 @@ from torch import Generator, Tensor
 
 from visionsweep.data.seeds import derive_seed
 
+# With an attribute `num_sources` above 1 it mixes the first images with the others: see Pipeline.
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
+
+# Images are augmented in pieces of about this size as floats, which bounds the temporary memory.
+# The size must not depend on the micro-batch: each piece draws its own random numbers.
+PIECE_BYTES = 64 * 2**20
+MAX_PIECE = 512  # images
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,7 @@ class Batches:
 
 
 class TrainBatches(Batches):
-    """The training images in a new order each epoch."""
+    """The training images in a new order each epoch, as updates of up to `accumulate` batches."""
 
     def __init__(
         self,
@@ -110,13 +118,16 @@ class TrainBatches(Batches):
         augment: Augment,
         seed: int,
         balanced: bool,
+        accumulate: int = 1,
     ) -> None:
         """``balanced``: draw each class equally often."""
         super().__init__(images, targets, batch_size, placement, indices=indices)
+        self.accumulate = accumulate
         self.augment = augment
         self.seed = seed
         self.balanced = balanced
         self._weights = _balanced_weights(targets[indices]) if balanced else None
+        self._piece = max(1, min(MAX_PIECE, PIECE_BYTES // (4 * math.prod(images.shape[1:]))))
 
     @property
     def num_images(self) -> int:
@@ -124,12 +135,25 @@ class TrainBatches(Batches):
         return len(self.indices)
 
     @property
+    def images_per_update(self) -> int:
+        """Images in the largest update."""
+        return -(-self.num_images // self.num_updates)
+
+    @property
+    def num_updates(self) -> int:
+        """Updates per epoch."""
+        return -(-self.num_images // (self.batch_size * self.accumulate))
+
+    @property
+    def num_batches(self) -> int:
+        """Micro-batches in the largest update."""
+        return -(-self.images_per_update // self.batch_size)
+
+    @property
     def smallest_batch(self) -> int:
         """Images in the smallest micro-batch."""
-        return self.num_images // len(self)
-
-    def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        update = self.num_images // self.num_updates
+        return update // -(-update // self.batch_size)
 
     def order(self, epoch: int) -> Tensor:
         """Return the (n,) int64 image indices of `epoch`, in order."""
@@ -142,19 +166,49 @@ class TrainBatches(Batches):
         rows = torch.searchsorted(edges, draws, right=True).clamp(max=self.num_images - 1)
         return self.indices[rows]
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the micro-batches of `epoch`, from number `start` on.
+    def updates(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
+        """Yield the micro-batches of each update of `epoch`, from update number `start` on.
 
-        Their sizes differ by one at most: on a short tail BatchNorm would be noisy, or fail if it
-        is a single image.
+        The sizes of updates differ by one at most, and so do those of an update's micro-batches:
+        on a short tail BatchNorm would be noisy, or fail if it is a single image.
         """
         generator = torch.Generator()
-        for number, indices in enumerate(torch.tensor_split(self.order(epoch), len(self))):
-            if number < start:
-                continue
+        order = self.order(epoch)
+        places = torch.tensor_split(torch.arange(len(order)), self.num_updates)
+        for number, update in enumerate(places[start:], start):
             generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
-            images, targets = self.augment(*self.gather(indices), generator)
-            yield Batch(self.normalize(images), targets)
+            yield self._batches(order, update, generator)
+
+    def _batches(self, order: Tensor, update: Tensor, generator: Generator) -> list[Batch]:
+        """Return the micro-batches of the update at these places in the `order` of the epoch."""
+        pieces = []
+        for places in torch.split(update, self._piece):
+            images, targets = self.gather(order[self._sources(places, len(order), generator)])
+            pieces.append(self.augment(images, targets, generator))
+        if len(pieces) == 1:
+            images, targets = pieces[0]
+        else:
+            images, targets = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        count = -(-len(update) // self.batch_size)
+        return [
+            Batch(self.normalize(part), of_part)
+            for part, of_part in zip(
+                torch.tensor_split(images, count), torch.tensor_split(targets, count), strict=True
+            )
+        ]
+
+    def _sources(self, places: Tensor, num_images: int, generator: Generator) -> Tensor:
+        """Return `places`, then as many others for each further image that goes into a mixture.
+
+        The others are drawn from the whole epoch, as in the papers, never an image itself: even an
+        update of one image is mixed.
+        """
+        others = [
+            (places + torch.randint(1, max(2, num_images), places.shape, generator=generator))
+            % num_images
+            for _ in range(1, getattr(self.augment, "num_sources", 1))
+        ]
+        return torch.cat([places, *others])
 
 
 class EvalBatches(Batches):

@@ -37,6 +37,10 @@ class Loss(nn.Module, abc.ABC):
     - ``class_counts``: (K,) int64 Tensor, training images per class (validation ones left out).
     """
 
+    def corrections(self) -> list[str]:
+        """Return the settings that make up for rare classes, to warn if there is more than one."""
+        return []
+
     @abc.abstractmethod
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (S,) sums over the batch, float32 (float64 for float64 logits).
@@ -80,6 +84,11 @@ class SampleLoss(Loss):
         super().__init__()
         weights = compute_class_weights(class_weights, class_counts, beta)
         self.register_buffer("class_weights", weights, persistent=False)
+
+    def corrections(self) -> list[str]:
+        """Return the class weights, unless they are all the same."""
+        weights = self.class_weights
+        return [] if weights is None or bool((weights == weights[0]).all()) else ["class weights"]
 
     @abc.abstractmethod
     def class_losses(self, logits: Tensor) -> Tensor:

@@ -39,6 +39,10 @@ class CrossEntropyF1Loss(Loss):
         self.cross_entropy = CrossEntropyLoss(class_weights, beta=beta, class_counts=class_counts)
         self.f1 = SoftF1Loss(absent_weight)
 
+    def corrections(self) -> list[str]:
+        """Return those of the cross-entropy."""
+        return self.cross_entropy.corrections() if self.ce_weight else []
+
     def statistics(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return (2 + 3K,): the statistics of the cross-entropy, then those of the soft F1."""
         return torch.cat(

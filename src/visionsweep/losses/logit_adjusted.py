@@ -38,6 +38,11 @@ class LogitAdjustedLoss(SampleLoss):
         counts = class_counts.clamp(min=1).double()
         self.register_buffer("log_prior", (counts / counts.sum()).log().float(), persistent=False)
 
+    def corrections(self) -> list[str]:
+        """Return the adjustment and the class weights."""
+        adjustment = f"the logit adjustment (loss.tau={self.tau:g})"
+        return [adjustment] * (self.tau > 0) + super().corrections()
+
     def class_losses(self, logits: Tensor) -> Tensor:
         """Return (N, K)."""
         # float32 from here on, by promotion: `log_prior` is float32.

@@ -31,6 +31,7 @@ from visionsweep.run.checks import (
     check_model,
     check_objective,
     check_settings,
+    mistakes,
 )
 from visionsweep.training.devices import (
     choose_device,
@@ -114,7 +115,6 @@ def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool =
         state=_train_state(config, model, dataset, train, precision),
         settings=FitSettings(
             epochs=trainer.epochs,
-            accumulate=trainer.accumulate,
             clip_norm=trainer.clip_norm,
             precision=precision,
             device=device,
@@ -171,6 +171,7 @@ def _train_batches(
         augment=build(config.augment, "augment", num_classes=num_classes, flips=flips),
         seed=config.seed,
         balanced=config.trainer.sampler == "balanced",
+        accumulate=config.trainer.accumulate,
     )
 
 
@@ -202,16 +203,17 @@ def _train_state(
     loss = build(config.loss, "loss", class_counts=counts, num_classes=dataset.num_classes)
     check_loss(loss)
     optimizer = build_optimizer(config.optim, model)
-    updates_per_epoch = -(-len(train) // trainer.accumulate)
     scheduler = build(
         config.scheduler,
         "scheduler",
         optimizer=optimizer,
-        total_updates=trainer.epochs * updates_per_epoch,
-        updates_per_epoch=updates_per_epoch,
+        total_updates=trainer.epochs * train.num_updates,
+        updates_per_epoch=train.num_updates,
         direction=config.objective.direction,
     )
-    _log_updates(config, model, train, updates_per_epoch)
+    for warning in mistakes(loss, train, counts):
+        log.warning("%s", warning)
+    _log_updates(model, train)
     return TrainState(
         model=model,
         loss=loss.to(train.device),
@@ -222,31 +224,21 @@ def _train_state(
     )
 
 
-def _log_updates(
-    config: Config, model: nn.Module, train: TrainBatches, updates_per_epoch: int
-) -> None:
-    """Log the size of an update, and settings that are legal but probably mistakes."""
-    batch_size, accumulate = config.trainer.batch_size, config.trainer.accumulate
-    if train.balanced and config.loss.get("class_weights", "none") != "none":
-        log.warning("trainer.sampler=balanced and class weights correct for rare classes twice")
-    if accumulate > len(train):
-        log.warning(
-            "trainer.accumulate=%d: an epoch has only %d micro-batches", accumulate, len(train)
-        )
+def _log_updates(model: nn.Module, train: TrainBatches) -> None:
+    """Log the size of an update, and whether BatchNorm sees all of it."""
     has_batch_norm = any(
         isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()
     )
-    if accumulate > 1 and has_batch_norm:
+    if train.accumulate > 1 and has_batch_norm:
         log.info(
             "BatchNorm normalizes each micro-batch of %d images by itself, so accumulation cannot "
             "be exact for this model (docs/training.md)",
-            batch_size,
+            train.batch_size,
         )
     log.info(
         "%d images per update (trainer.batch_size %d x trainer.accumulate %d), "
         "%d updates per epoch",
-        min(batch_size * accumulate, train.num_images),
-        *(batch_size, accumulate, updates_per_epoch),
+        *(train.images_per_update, train.batch_size, train.accumulate, train.num_updates),
     )
 
 

@@ -1,5 +1,7 @@
 """Checks of settings that need other settings, the data or the model; made before a run writes."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -9,10 +11,16 @@ from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.labels import check_labels
 from visionsweep.errors import ConfigError
 from visionsweep.losses.base import Loss
+from visionsweep.losses.ce_f1 import CrossEntropyF1Loss
+from visionsweep.losses.f1 import SoftF1Loss
 from visionsweep.rundir.result import NUM_PARAMETERS
 from visionsweep.text import first_line
 from visionsweep.training.metrics import CLASS_F1_PREFIX, METRIC_DIRECTIONS
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
+
+# With fewer, `loss=f1` alone is the worst of all losses: on photographs of clothing, updates of 32,
+# macro F1 0.538 where cross-entropy has 0.729.
+MIN_IMAGES_OF_RAREST_CLASS = 5
 
 
 def check_settings(config: Config) -> None:
@@ -101,6 +109,38 @@ def check_loss(loss: object) -> None:
             f"loss._target_: {type(loss).__name__} is not a visionsweep Loss (one value and one "
             "weight per sample); derive it from visionsweep.losses.base.SampleLoss"
         )
+
+
+def mistakes(loss: Loss, train: TrainBatches, class_counts: torch.Tensor) -> list[str]:
+    """Return warnings about settings that are legal but probably mistakes."""
+    warnings = []
+    corrections = loss.corrections() + ["trainer.sampler=balanced"] * train.balanced
+    if len(corrections) > 1:
+        warnings.append(f"{' and '.join(corrections)} correct for rare classes twice; choose one")
+    accumulate, batches = train.accumulate, -(-train.num_images // train.batch_size)
+    if accumulate > batches:
+        warnings.append(
+            f"trainer.accumulate={accumulate}: an epoch has only {batches} micro-batches"
+        )
+    is_f1_alone = isinstance(loss, SoftF1Loss) or (
+        isinstance(loss, CrossEntropyF1Loss) and loss.ce_weight == 0
+    )
+    rarest = _images_of_rarest_class(train, class_counts)
+    if is_f1_alone and rarest < MIN_IMAGES_OF_RAREST_CLASS:
+        needed = math.ceil(train.images_per_update * MIN_IMAGES_OF_RAREST_CLASS / rarest)
+        warnings.append(
+            f"loss: soft F1 alone, but an update of {train.images_per_update} images has only "
+            f"{rarest:.1f} of the rarest class on average, too few to estimate its F1; use "
+            f"loss=ce_f1, or {needed:,} images per update (raise trainer.accumulate)"
+        )
+    return warnings
+
+
+def _images_of_rarest_class(train: TrainBatches, class_counts: torch.Tensor) -> float:
+    """Return how many images of the rarest class an update has on average."""
+    present = class_counts[class_counts > 0]
+    share = 1 / len(present) if train.balanced else float(present.min() / present.sum())
+    return train.images_per_update * share
 
 
 def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> None:

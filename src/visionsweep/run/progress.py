@@ -12,7 +12,7 @@ from visionsweep.training.loop import Progress
 def progress_bar() -> Iterator[Progress]:
     """Yield the `progress` argument of `fit`."""
     if not sys.stderr.isatty():
-        yield lambda batches, _: iter(batches)
+        yield lambda updates, _: iter(updates)
         return
     from rich import progress
     from rich.console import Console
@@ -25,10 +25,10 @@ def progress_bar() -> Iterator[Progress]:
     )
     console = Console(stderr=True)
 
-    def tracked(batches: Iterable[Batch], total: int) -> Iterator[Batch]:
+    def tracked(updates: Iterable[list[Batch]], total: int) -> Iterator[list[Batch]]:
         with progress.Progress(
             *columns, console=console, transient=True, refresh_per_second=5
         ) as bar:
-            yield from bar.track(batches, total=total)
+            yield from bar.track(updates, total=total)
 
     yield tracked

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from visionsweep.data.batches import Batch, EvalBatches, TrainBatches
 from visionsweep.errors import TrainingError
 from visionsweep.training.accumulation import backward
-from visionsweep.training.evaluation import evaluate
+from visionsweep.training.evaluation import REMEDY, evaluate
 from visionsweep.training.state import FitSettings, TrainState
 
 # A check for a finite loss makes the host wait for the GPU. It still names the exact update.
@@ -39,8 +39,8 @@ class EpochResult:
     num_images: int  # training images in those seconds
 
 
-# (batches, their number) -> the same batches
-Progress = Callable[[Iterable[Batch], int], Iterator[Batch]]
+# (updates, their number) -> the same updates
+Progress = Callable[[Iterable[list[Batch]], int], Iterator[list[Batch]]]
 
 
 def fit(
@@ -51,12 +51,12 @@ def fit(
     *,
     on_epoch_end: Callable[[EpochResult], bool],
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Progress = lambda batches, _: iter(batches),
+    progress: Progress = lambda updates, _: iter(updates),
 ) -> None:
     """Train from `state` to the last epoch, or until ``on_epoch_end`` returns True.
 
     Raises `Interrupted` after the update in which ``should_stop()`` becomes true, and
-    `TrainingError` if the loss or the objective is not finite.
+    `TrainingError` if a loss or a prediction is not finite.
     """
     while state.epoch < settings.epochs:
         started = time.perf_counter()
@@ -64,23 +64,19 @@ def fit(
             state, train, settings, should_stop=should_stop, progress=progress
         )
         train_seconds = time.perf_counter() - started
-        evaluation = evaluate(state.evaluated_model(), state.loss, val, settings)
+        where = f"val at epoch {state.epoch + 1}"
+        evaluation = evaluate(state.evaluated_model(), state.loss, val, settings, where=where)
         metrics = {
             "train/loss": train_loss,
             **evaluation.metrics(settings, "val"),
-            "train/lr": state.lr(),
+            "train/lr": state.lr() if state.used_lr is None else state.used_lr,
             "train/grad_norm": state.grad_norm(),
         }
         if num_images:  # 0 if the run was stopped after the last update of the epoch
             metrics["train/images_per_second"] = num_images / train_seconds
         state.epoch += 1
-        state.batch, state.epoch_statistics, state.epoch_grad_norms = 0, None, None
+        state.epoch_statistics, state.epoch_grad_norms = None, None
         objective = metrics[settings.objective]
-        if not math.isfinite(objective):
-            raise TrainingError(
-                f"{settings.objective} is {objective} at epoch {state.epoch}; "
-                "try a lower optim.lr or trainer.clip_norm=1"
-            )
         state.scheduler.step_evaluation(objective)
         if on_epoch_end(EpochResult(state.epoch, metrics, objective, train_seconds, num_images)):
             return
@@ -108,18 +104,18 @@ def train_epoch(
     finite = _FiniteCheck(
         state, every=1 if settings.device.type == "cpu" else GPU_CHECK_EVERY_UPDATES
     )
-    batches = train.epoch(state.epoch, start=state.batch)
-    for window in _windows(progress(batches, len(train) - state.batch), settings.accumulate):
+    start = state.step - state.epoch * train.num_updates
+    updates = progress(train.updates(state.epoch, start), train.num_updates - start)
+    for number, batches in enumerate(updates, start):
         statistics = backward(
-            state.model, state.loss, window, settings.autocast, state.scaler.scale
+            state.model, state.loss, batches, settings.autocast, state.scaler.scale
         )
         finite.add(statistics)
-        is_measured = state.batch // settings.accumulate % GRAD_NORM_EVERY_UPDATES == 0
+        is_measured = number % GRAD_NORM_EVERY_UPDATES == 0
         norm = update(state, settings.clip_norm, wants_norm=is_measured)
         if norm is not None:
             add_grad_norm(state, norm)
-        state.batch += len(window)
-        num_images += sum(len(batch.targets) for batch in window)
+        num_images += sum(len(batch.targets) for batch in batches)
         totals = statistics.to(wide)
         state.epoch_statistics = (
             totals if state.epoch_statistics is None else state.epoch_statistics + totals
@@ -128,7 +124,7 @@ def train_epoch(
             finite.check()
             raise Interrupted
     finite.check()
-    assert state.epoch_statistics is not None  # train.epoch yields at least one batch
+    assert state.epoch_statistics is not None  # an epoch has at least one update
     return float(state.loss.value(state.epoch_statistics)), num_images
 
 
@@ -154,6 +150,7 @@ def update(
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
+    state.used_lr = state.lr()
     state.scheduler.step()
     if state.ema is not None:
         state.ema.update(state.model)
@@ -168,18 +165,6 @@ def add_grad_norm(state: TrainState, norm: Tensor) -> None:
     state.epoch_grad_norms = (
         pair if state.epoch_grad_norms is None else state.epoch_grad_norms + pair
     )
-
-
-def _windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield lists of `size` micro-batches; the last one may be shorter."""
-    window: list[Batch] = []
-    for batch in batches:
-        window.append(batch)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window
 
 
 class _FiniteCheck:
@@ -208,5 +193,5 @@ class _FiniteCheck:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"loss is {loss} at epoch {self._state.epoch + 1}, step {step} (lr={lr:g}); "
-                    "try a lower optim.lr or trainer.clip_norm=1"
+                    f"{REMEDY}"
                 )

@@ -28,7 +28,6 @@ class FitSettings:
     """How to train; the same for the whole run."""
 
     epochs: int
-    accumulate: int
     clip_norm: float | None
     precision: Precision
     device: torch.device
@@ -56,7 +55,7 @@ class TrainState:
     ema: EMA | None = None
     epoch: int = 0  # finished epochs
     step: int = 0  # optimizer updates, over the whole run
-    batch: int = 0  # micro-batches of the current epoch that are done
+    used_lr: float | None = None  # the learning rate of the last update
     # (S,) sums of the current epoch's loss so far, on the device
     epoch_statistics: Tensor | None = None
     # (2,) sum and number of the epoch's finite gradient norms so far
@@ -67,7 +66,7 @@ class TrainState:
         return self.model if self.ema is None else self.ema.model
 
     def lr(self) -> float:
-        """Return the current learning rate; with layer-wise decay, that of the head."""
+        """Return the learning rate of the next update; with layer-wise decay, that of the head."""
         return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def grad_norm(self) -> float:
@@ -89,7 +88,7 @@ class TrainState:
             "ema": None if self.ema is None else self.ema.state_dict(),
             "epoch": self.epoch,
             "step": self.step,
-            "batch": self.batch,
+            "used_lr": self.used_lr,
             "epoch_statistics": self.epoch_statistics,
             "epoch_grad_norms": self.epoch_grad_norms,
         }
@@ -102,6 +101,7 @@ class TrainState:
         self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.used_lr = state.get("used_lr")  # absent in checkpoints of earlier versions
         self.epoch_statistics = state["epoch_statistics"]
         self.epoch_grad_norms = state["epoch_grad_norms"]

@@ -1,7 +1,7 @@
 """The chain of augmentation steps for training batches; validation never passes it."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -25,6 +25,22 @@ class Step(Protocol):
         ...
 
 
+@runtime_checkable
+class Mixer(Step, Protocol):
+    """A step that mixes each image with another one."""
+
+    def mix(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        others: Tensor,
+        other_targets: Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """Return each image mixed with the one of `others` in its row, and their mixed targets."""
+        ...
+
+
 class Pipeline:
     """Applies steps in order; without any it is the identity."""
 
@@ -36,10 +52,25 @@ class Pipeline:
                 )
         self.steps = dict(steps)
 
+    @property
+    def num_sources(self) -> int:
+        """How many images go into one: each mixing step doubles them."""
+        return 2 ** sum(isinstance(step, Mixer) for step in self.steps.values())
+
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Augment a batch; shapes and ranges as in Step."""
+        """Augment (num_sources * B, C, H, W) images to (B, C, H, W); ranges as in Step.
+
+        A mixing step mixes the first half with the second, both augmented by the steps before it.
+        So whoever gathers the images decides what is mixed with what.
+        """
         for step in self.steps.values():
-            images, targets = step(images, targets, generator)
+            if isinstance(step, Mixer):
+                half = len(images) // 2
+                images, targets = step.mix(
+                    *(images[:half], targets[:half], images[half:], targets[half:]), generator
+                )
+            else:
+                images, targets = step(images, targets, generator)
         return images, targets
