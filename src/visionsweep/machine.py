@@ -8,3 +8,19 @@ def count_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the user chose otherwise.
+
+    By default they spin, and on a busy machine each then waits for one that is not running:
+    training was up to a hundred times slower (docs/training.md). OpenMP reads this when torch is
+    imported, so it must come first. Workers inherit it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("KMP_BLOCKTIME", "0")  # the OpenMP of Intel and LLVM
+
+
+def waits_passively() -> bool:
+    """Return whether OpenMP's threads sleep while they wait."""
+    return os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE"

@@ -1,16 +1,62 @@
 """Automatic choices of the machine's resources."""
 
 import pytest
+import torch
 
+from tests.conftest import Compose
 from visionsweep.errors import ConfigError
 from visionsweep.machine import count_cores
-from visionsweep.training.devices import choose_device, choose_threads
+from visionsweep.run.assemble import assemble
+from visionsweep.run.description import resolved_config
+from visionsweep.training.devices import choose_device, choose_threads, unsafe_bf16_convolutions
 
 
-def test_a_worker_uses_its_share_unless_a_number_is_set() -> None:
+def test_a_worker_uses_its_share_unless_a_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_threads(None, 3) == (3, "the worker's share")
     assert choose_threads(2, 3) == (2, "trainer.threads")
-    assert choose_threads(None) == (count_cores(), "all cores")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert choose_threads(None) == (count_cores(), "all cores, passive waiting")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert choose_threads(None) == (count_cores(), "all cores, spinning waiting")
+
+
+def test_a_resumed_run_keeps_its_threads_unless_a_number_is_set() -> None:
+    assert choose_threads(None, 3, stored=5) == (5, "as the run started")
+    assert choose_threads(None, None, stored=5) == (5, "as the run started")
+    assert choose_threads(2, None, stored=5) == (2, "trainer.threads")
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "is_unsafe"),
+    [  # what oneDNN got wrong (or right) with memory that was filled with a pattern; torch 2.14.1
+        ((1, 1), {"kernel_size": 3, "stride": 2, "padding": 1}, True),
+        ((1, 1), {"kernel_size": 3, "stride": 2, "padding": 1, "groups": 4}, True),
+        ((3, 3), {"kernel_size": 3, "stride": 4, "padding": 1}, True),
+        ((3, 3), {"kernel_size": 7, "stride": 4, "padding": 3}, True),
+        ((1, 1), {"kernel_size": 3, "stride": 1, "padding": 1}, False),
+        ((2, 2), {"kernel_size": 3, "stride": 2, "padding": 1}, False),
+        ((1, 1), {"kernel_size": 1, "stride": 2}, False),
+        ((8, 8), {"kernel_size": 7, "stride": 2, "padding": 3}, False),
+    ],
+)
+def test_convolutions_that_bf16_cannot_train_are_found(
+    size: tuple[int, int], options: dict[str, int], is_unsafe: bool
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, **options))  # type: ignore[arg-type]
+    with torch.no_grad(), unsafe_bf16_convolutions() as found:
+        model(torch.zeros(2, 4, *size))
+    assert bool(found) == is_unsafe
+
+
+def test_bf16_becomes_fp32_if_a_convolution_needs_it(
+    compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    bf16 = ["trainer.precision=bf16", "trainer.device=cpu"]
+    small = assemble(resolved_config(compose(*bf16, "model=timm", "model.name=resnet18")))
+    assert small.settings.precision == "fp32"
+    assert "precision=fp32 instead of bf16" in caplog.text
+    assert "kernel 3x3, stride 2x2, padding 1x1, on 1x1 pixels" in caplog.text
+    assert assemble(resolved_config(compose(*bf16))).settings.precision == "bf16"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from visionsweep.config.allowed import hydra_targets
 from visionsweep.config.hydra_errors import one_line, refused_target
 from visionsweep.config.hydra_settings import check_hydra_settings, check_logging
 from visionsweep.errors import UserError
+from visionsweep.machine import wait_passively
 from visionsweep.masking import mask_logs
 from visionsweep.program import command, fail
 from visionsweep.rundir.result import Objective
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
     """
     mask_logs()
     keep_streams()
+    wait_passively()
     sys.argv[1:] = prepare_arguments(arguments)
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # else Hydra prints its errors itself, over up to thirty lines

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from visionsweep.errors import ConfigError, UserError
+from visionsweep.machine import wait_passively
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
 from visionsweep.rundir.atomic import write_output
 from visionsweep.streams import keep_streams
@@ -15,6 +16,7 @@ def main(argv: Sequence[str]) -> int:
     if any(argument in ("-h", "--help") for argument in argv):
         sys.stdout.write(describe_arguments() + "\n")
         return 0
+    wait_passively()
     try:
         summary = run_prediction(parse_arguments(argv))
     except UserError as error:

@@ -66,15 +66,22 @@ class RunParts:
         return sum(p.numel() for p in self.state.model.parameters() if p.requires_grad)
 
 
-def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool = False) -> RunParts:
+def assemble(
+    config: Config,
+    *,
+    threads: int | None = None,
+    stored_threads: int | None = None,
+    keep_dataset: bool = False,
+) -> RunParts:
     """Build the parts of a run. Raises `ConfigError` or `DataError`.
 
-    ``threads``: the CPU threads of a sweep's worker; None outside of one. ``keep_dataset``: share
-    the data set with the other runs of this process, as a worker does.
+    ``threads``: the CPU threads of a sweep's worker; None outside of one. ``stored_threads``: those
+    that a resumed run started with. ``keep_dataset``: share the data set with the other runs of
+    this process, as a worker does.
     """
     trainer = config.trainer
     check_settings(config)
-    device, precision, memory_format = _prepare_machine(trainer, threads)
+    device, precision, memory_format = _prepare_machine(trainer, threads, stored_threads)
     dataset = _dataset(config.data, keep=keep_dataset)
     train_indices, val_indices = split_indices(
         dataset.train.targets.numpy(),
@@ -103,7 +110,14 @@ def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool =
     placement = Placement(normalization, device, memory_format)
     images = move_if_it_fits(dataset.train.images, device)
     train = _train_batches(config, dataset, images, train_rows, placement)
-    check_model(model, train, dataset)
+    unsafe = check_model(model, train, dataset)
+    if precision == "bf16" and device.type == "cpu" and unsafe:
+        precision = "fp32"
+        log.warning(
+            "precision=fp32 instead of bf16: on a CPU, torch %s leaves out a part of the bf16 "
+            "gradient of a convolution with %s (docs/training.md)",
+            *(torch.__version__, unsafe[0]),
+        )
     eval_size = trainer.eval_batch_size or 4 * trainer.batch_size
     return RunParts(
         dataset=dataset,
@@ -127,11 +141,11 @@ def assemble(config: Config, *, threads: int | None = None, keep_dataset: bool =
 
 
 def _prepare_machine(
-    trainer: TrainerConfig, share: int | None
+    trainer: TrainerConfig, share: int | None, stored_threads: int | None
 ) -> tuple[torch.device, Precision, torch.memory_format]:
     name, device_reason = choose_device(trainer.device)
     device = torch.device(name)
-    threads, threads_reason = choose_threads(trainer.threads, share)
+    threads, threads_reason = choose_threads(trainer.threads, share, stored_threads)
     precision, precision_reason = choose_precision(trainer.precision, device)
     memory_format, (format_name, format_reason) = choose_memory_format(
         trainer.memory_format, device

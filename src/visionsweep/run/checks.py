@@ -15,6 +15,7 @@ from visionsweep.losses.ce_f1 import CrossEntropyF1Loss
 from visionsweep.losses.f1 import SoftF1Loss
 from visionsweep.rundir.result import NUM_PARAMETERS
 from visionsweep.text import first_line
+from visionsweep.training.devices import unsafe_bf16_convolutions
 from visionsweep.training.metrics import CLASS_F1_PREFIX, METRIC_DIRECTIONS
 from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
 
@@ -143,10 +144,11 @@ def _images_of_rarest_class(train: TrainBatches, class_counts: torch.Tensor) -> 
     return train.images_per_update * share
 
 
-def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> None:
+def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> list[str]:
     """Raise `ConfigError` for a model that cannot take the smallest batch or has other outputs.
 
-    Leaves no trace in the model or the random generators.
+    Returns its convolutions that bf16 cannot train on a CPU. Leaves no trace in the model or the
+    random generators.
     """
     height, width = dataset.preprocessing.image_size
     shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
@@ -154,7 +156,7 @@ def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) ->
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     rng = torch_rng_states(train.device)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unsafe_bf16_convolutions() as unsafe:
             logits = model.train()(images.contiguous(memory_format=train.memory_format))
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -170,3 +172,4 @@ def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) ->
     if not is_tensor or logits.shape != expected:
         got = tuple(logits.shape) if is_tensor else type(logits).__name__
         raise ConfigError(f"model: expected logits of shape {expected}, got {got}")
+    return unsafe

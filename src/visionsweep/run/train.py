@@ -62,8 +62,12 @@ def run(cfg: DictConfig) -> Objective:
             if objective is not None:
                 return objective
         try:
-            threads, keep_dataset = context.trial.threads, context.is_trial
-            parts = assemble(context.config, threads=threads, keep_dataset=keep_dataset)
+            parts = assemble(
+                context.config,
+                threads=context.trial.threads,
+                stored_threads=(context.first_start or {}).get("threads"),
+                keep_dataset=context.is_trial,
+            )
             environment = write_description(context, parts)
         except Exception as error:
             if not context.is_resumed:  # else the result of the earlier process stands
