@@ -211,7 +211,7 @@ def test_a_run_stopped_within_an_epoch_resumes_bit_for_bit(compose: Compose) -> 
 
     stop_at(compose, overrides, update=8)  # the third of the second epoch
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "stopped"
-    assert checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["state"]["batch"] == 6
+    assert checkpoint.load(Path("outputs/killed/checkpoints/last.pt"))["state"]["step"] == 8
     run(compose(*overrides, "name=killed", "resume=outputs/killed"))
     assert_same_bytes(Path("outputs/whole"), Path("outputs/killed"), "last.pt")
     assert json.loads(Path("outputs/killed/result.json").read_text())["state"] == "finished"

@@ -86,11 +86,11 @@ def choose_memory_format(wanted: str, device: torch.device) -> tuple[torch.memor
 Axis = tuple[int, int, int, int, int]  # size, kernel, stride, padding, dilation
 
 
-class _Convolutions(TorchDispatchMode):
+class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every convolution, as the axes of its images."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[tuple[Axis, ...]] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

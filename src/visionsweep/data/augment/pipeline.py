@@ -55,7 +55,7 @@ class Pipeline:
     @property
     def num_sources(self) -> int:
         """How many images go into one: each mixing step doubles them."""
-        return 2 ** sum(isinstance(step, Mixer) for step in self.steps.values())
+        return 1 << sum(isinstance(step, Mixer) for step in self.steps.values())
 
     def __call__(
         self, images: Tensor, targets: Tensor, generator: Generator
