@@ -12,6 +12,7 @@ from visionsweep.text import did_you_mean
 _VERBS = {
     "train": ("visionsweep.cli.train", "train a model; with --multirun, search for a better one"),
     "predict": ("visionsweep.predict.command", "predict images with trained runs"),
+    "evaluate": ("visionsweep.cli.evaluate", "evaluate the test split with a sweep's best run"),
     "sync": ("visionsweep.tracking.sync", "send runs that MLflow does not have yet"),
     "report": ("visionsweep.report.command", "draw the pictures of a run, the page of a sweep"),
 }

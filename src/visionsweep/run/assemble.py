@@ -252,7 +252,8 @@ def _log_updates(model: nn.Module, train: TrainBatches) -> None:
     log.info(
         "%d images per update (trainer.batch_size %d x trainer.accumulate %d), "
         "%d updates per epoch",
-        *(train.images_per_update, train.batch_size, train.accumulate, train.num_updates),
+        min(train.batch_size * train.accumulate, train.num_images),
+        *(train.batch_size, train.accumulate, train.num_updates),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from visionsweep.config.paths import from_directory, shown
@@ -44,6 +45,12 @@ class RunContext:
     def is_trial(self) -> bool:
         """Whether this process works for a sweep."""
         return self.trial.number is not None
+
+    @property
+    def is_in_sweep(self) -> bool:
+        """Whether the run is one of several to choose from, started by whatever sweeper."""
+        is_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+        return self.is_trial or is_multirun or self.place is not None
 
     @property
     def place(self) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from visionsweep.config.paths import shown
 from visionsweep.data.batches import EvalBatches
 from visionsweep.data.dataset import ImageSet
+from visionsweep.program import command
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
 from visionsweep.run.identity import run_title, score_text
@@ -51,11 +52,13 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
     best = checkpoint.load(run_dir / BEST)
     assert stopping.best is not None
     parts.state.evaluated_model().load_state_dict(best["model"])
-    val = _evaluate(parts, parts.val)
-    tested = None if parts.test is None else _evaluate(parts, parts.test)
+    val = evaluate_split(parts, parts.val, "val with the best checkpoint")
+    tested = None
+    if parts.test is not None and not context.is_in_sweep:
+        tested = evaluate_split(parts, parts.test, "test")
     test = None if tested is None else tested.metrics(parts.settings, "test")
     if not any("best/epoch" in record.get("values", ()) for record in journal.previous):
-        summary = _summary(recorder, objective, best["metrics"]) | _overall(test or {})
+        summary = _summary(recorder, objective, best["metrics"]) | overall(test or {})
         journal.metrics(len(recorder.history), summary)
     _write_predictions(run_dir, parts, val, tested)
     journal.artifact(PREDICTIONS)
@@ -74,12 +77,19 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         *(stopping.best_epoch, objective, stopping.best, tested_text, recorder.seconds()),
     )
     log.info("run: %s", shown(run_dir))
+    if parts.test is not None and tested is None:
+        log.info(
+            "a sweep does not evaluate the test split; for its best run: %s run=%s",
+            *(command("evaluate"), shown(run_dir)),
+        )
     return objective_of(result)
 
 
-def _evaluate(parts: RunParts, batches: EvalBatches) -> Evaluation:
+def evaluate_split(parts: RunParts, batches: EvalBatches, where: str) -> Evaluation:
+    """Return loss, metrics and logits of the model. `where` names the split in an error."""
     state = parts.state
-    return evaluate(state.evaluated_model(), state.loss, batches, parts.settings, keep_logits=True)
+    model = state.evaluated_model()
+    return evaluate(model, state.loss, batches, parts.settings, where=where, keep_logits=True)
 
 
 def _summary(recorder: Recorder, objective: str, best: dict[str, float]) -> dict[str, float]:
@@ -94,7 +104,8 @@ def _summary(recorder: Recorder, objective: str, best: dict[str, float]) -> dict
     }
 
 
-def _overall(metrics: dict[str, float]) -> dict[str, float]:
+def overall(metrics: dict[str, float]) -> dict[str, float]:
+    """Leave out the F1 of each class."""
     return {name: value for name, value in metrics.items() if "/f1_class/" not in name}
 
 
@@ -102,10 +113,10 @@ def _write_predictions(
     run_dir: Path, parts: RunParts, val: Evaluation, test: Evaluation | None
 ) -> None:
     dataset = parts.dataset
-    val_predictions = _predictions(val, dataset.train, parts.val_indices)
+    val_predictions = split_predictions(val, dataset.train, parts.val_indices)
     test_predictions = None
     if test is not None and dataset.test is not None:
-        test_predictions = _predictions(test, dataset.test, np.arange(len(dataset.test)))
+        test_predictions = split_predictions(test, dataset.test, np.arange(len(dataset.test)))
     mistakes = worst_mistakes(val_predictions.logits, val_predictions.targets)
     images = dataset.train.images[torch.from_numpy(parts.val_indices[mistakes])].numpy()
     write_predictions(
@@ -114,9 +125,10 @@ def _write_predictions(
     )
 
 
-def _predictions(
+def split_predictions(
     evaluation: Evaluation, image_set: ImageSet, indices: np.ndarray
 ) -> SplitPredictions:
+    """Return the logits of an evaluation with the ids and targets of its images."""
     assert evaluation.logits is not None
     return SplitPredictions(
         ids=np.array([image_set.ids[index] for index in indices.tolist()], dtype=np.str_),

@@ -1,0 +1,146 @@
+"""The test split of a run that did not evaluate it: the winner of a sweep, on request."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from visionsweep.config.paths import shown
+from visionsweep.config.schema import Config
+from visionsweep.data.splits import read_split, split_rows
+from visionsweep.errors import UserError
+from visionsweep.run.assemble import RunParts, assemble
+from visionsweep.run.description import resolved_config
+from visionsweep.run.finish import evaluate_split, overall, split_predictions
+from visionsweep.rundir.journal import Journal
+from visionsweep.rundir.layout import (
+    BEST,
+    BEST_TRIAL,
+    CONFIG,
+    ENVIRONMENT,
+    PREDICTIONS,
+    RESULT,
+    SPLIT,
+    holds_sweep,
+    runs_of_trial,
+    sweep_directory,
+)
+from visionsweep.rundir.lock import locked
+from visionsweep.rundir.predictions import read_predictions, write_predictions
+from visionsweep.rundir.result import read_result, write_result
+from visionsweep.text import first_line
+from visionsweep.tracking.lifecycle import Upload, store_to_resume
+from visionsweep.training import checkpoint
+from visionsweep.training.evaluation import Evaluation
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_trial(directory: Path) -> None:
+    """Evaluate a run, or all runs of a trial with several seeds, and send the scores to MLflow.
+
+    Raises `UserError` if one cannot be evaluated: not finished, no test split, other data.
+    """
+    directory = directory.resolve()  # `best` is a link
+    if holds_sweep(directory):
+        raise UserError(
+            f"run: {shown(directory)} is a sweep; expected one of its runs, e.g. "
+            f"run={shown(directory / BEST_TRIAL)}"
+        )
+    for run_dir in runs_of_trial(directory):
+        config = _evaluate_run(run_dir)
+        if config is not None and config.tracking.enabled:
+            is_in_sweep = holds_sweep(sweep_directory(run_dir))
+            place = sweep_directory(run_dir) if is_in_sweep else run_dir
+            uri = store_to_resume(place, config.tracking.uri)
+            Upload(place, replace(config.tracking, uri=uri)).finish()
+
+
+def _evaluate_run(run_dir: Path) -> Config | None:
+    """Evaluate one run and return its config; None if it has its scores already."""
+    if not (run_dir / CONFIG).is_file():
+        problem = f"holds no run (no {CONFIG})" if run_dir.is_dir() else "does not exist"
+        raise UserError(f"run: {shown(run_dir)} {problem}; expected e.g. run=outputs/NAME")
+    with locked(run_dir):
+        result = read_result(run_dir)
+        if result is None or result["state"] != "finished":
+            state = "has not ended" if result is None else result["state"]
+            raise UserError(f"run: {shown(run_dir)}: expected a finished run, this one: {state}")
+        if result["test"] is not None:
+            _show(run_dir, result["test"], "evaluated already")
+            return None
+        if not (run_dir / BEST).is_file():
+            raise UserError(
+                f"run: {shown(run_dir)} has no {BEST}; a sweep keeps the weights of its best "
+                f"trials only, and run={BEST_TRIAL} in its directory is the best"
+            )
+        config = _stored_config(run_dir)
+        parts = _parts(run_dir, config)
+        tested = evaluate_split(parts, parts.test, "test") if parts.test is not None else None
+        if tested is None:
+            raise UserError(
+                f"run: {shown(run_dir)}: {parts.dataset.name} has no test split; predict other "
+                "images with: visionsweep predict"
+            )
+        metrics = tested.metrics(parts.settings, "test")
+        _record(run_dir, parts, tested, metrics)
+    _show(run_dir, metrics, f"best epoch {result['best_epoch']}")
+    return config
+
+
+def _stored_config(run_dir: Path) -> Config:
+    try:
+        schema, stored = OmegaConf.structured(Config), OmegaConf.load(run_dir / CONFIG)
+        config = OmegaConf.merge(schema, stored, {"resume": None})
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{shown(run_dir / CONFIG)}: is not the config of a run ({first_line(error)})"
+        ) from error
+    assert isinstance(config, DictConfig)
+    return resolved_config(config)
+
+
+def _parts(run_dir: Path, config: Config) -> RunParts:
+    """Return the parts of the run, with its best weights."""
+    environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
+    parts = assemble(config, stored_threads=environment.get("threads"))
+    split = split_rows(parts.dataset, parts.train_indices, parts.val_indices)
+    if read_split(run_dir / SPLIT) != split:
+        raise UserError(
+            f"{shown(run_dir / SPLIT)}: the data has changed since the run started; restore the "
+            "files, or start a new run"
+        )
+    weights = checkpoint.load(run_dir / BEST)["model"]
+    parts.state.evaluated_model().load_state_dict(weights)
+    return parts
+
+
+def _record(run_dir: Path, parts: RunParts, tested: Evaluation, metrics: dict[str, float]) -> None:
+    """Add the scores to the run. The result comes last: without it, all is done again."""
+    assert parts.dataset.test is not None
+    result = read_result(run_dir)
+    assert result is not None
+    journal = Journal(run_dir)
+    try:
+        journal.start(run_dir.name, "", {}, {})  # resumes: the run keeps its name and experiment
+        if not any("test/loss" in record.get("values", ()) for record in journal.previous):
+            journal.metrics(result["epochs"], overall(metrics))
+        rows = np.arange(len(parts.dataset.test))
+        test = split_predictions(tested, parts.dataset.test, rows)
+        write_predictions(run_dir, replace(read_predictions(run_dir), test=test))
+        journal.artifact(PREDICTIONS)
+        write_result(run_dir, {**result, "test": metrics})
+        journal.artifact(RESULT)
+        journal.end("finished")
+    finally:
+        journal.close()
+
+
+def _show(run_dir: Path, metrics: dict[str, float], note: str) -> None:
+    shown_metrics = ", ".join(f"{name} {value:.4f}" for name, value in overall(metrics).items())
+    log.info("%s (%s): %s", shown(run_dir), note, shown_metrics)
