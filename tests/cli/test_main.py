@@ -28,10 +28,12 @@ class OwnLoss(CrossEntropyLoss):
     [
         (["--help"], 0, "\n  predict  "),
         ([], 1, "usage: visionsweep VERB"),
-        (["trian"], 1, "error: trian: expected train, predict, sync, report; did you mean train?"),
+        (["trian"], 1, "report; did you mean train?"),
         (["resume", "outputs/a"], 1, "that is visionsweep train resume=outputs/NAME"),
         (["predict", "--help"], 0, "usage: visionsweep predict run="),
         (["predict", "out=x"], 1, "error: run: not set"),
+        (["evaluate", "--help"], 0, "usage: visionsweep evaluate run=DIR"),
+        (["evaluate"], 1, "error: run: expected visionsweep evaluate run=DIR, e.g. run=multirun/"),
         (["sync", "--help"], 0, "usage: visionsweep sync "),
     ],
 )

@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 import visionsweep.run.train as run_module
 from tests.conftest import Compose, one_fast
+from tests.images import make_image
 from tests.run.test_resume import TIMES, Killed, assert_same_bytes, kill_in
 from visionsweep.cli.arguments import prepare_arguments
+from visionsweep.cli.evaluate import main as evaluate_command
 from visionsweep.cli.train import run_experiment
 from visionsweep.data import memo
 from visionsweep.errors import ConfigError
@@ -30,6 +32,7 @@ from visionsweep.rundir import lock
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.layout import BEST, LAST, PREDICTIONS
 from visionsweep.rundir.lock import locked
+from visionsweep.rundir.predictions import read_predictions
 from visionsweep.rundir.result import Objective
 from visionsweep.sweep.trial import (
     NoTrial,
@@ -587,3 +590,68 @@ class TestOtherObjectives:
     def test_a_mistake_names_the_key(self, compose: Compose, others: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             check(compose(f"objective.others={others}"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    """Return the overrides of a small data set with a test split."""
+    for part, count in (("train", 8), ("test", 3)):
+        for index, name in enumerate(("cat", "dog")):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                make_image(index, number + 20 * (part == "test")).save(folder / f"{number}.png")
+    data = [f"data.root={tmp_path / 'photos'}", "data.image_size=8", "data.cache_dir=none"]
+    return ["data=image_folder", *data, "trainer.batch_size=4", "trainer.epochs=1", "tracking=none"]
+
+
+def test_the_test_split_waits_for_the_winner(
+    job: JobRunner, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(FakeTrial(), *photos)
+    run_dir = tmp_path / "multirun/s/7"
+    before = result_in(run_dir)
+    assert before["test"] is None
+    assert not any(name.startswith("test/") for _, name, _ in points(run_dir))
+    assert read_predictions(run_dir).test is None
+
+    (tmp_path / "multirun/s/best").symlink_to("7")
+    argument = f"run={tmp_path / 'multirun/s/best'}"
+    assert evaluate_command([argument]) == 0
+    predictions = read_predictions(run_dir).test
+    assert predictions is not None
+    accuracy = (predictions.logits.argmax(axis=1) == predictions.targets).mean()
+    result = result_in(run_dir)
+    assert result["test"]["test/accuracy"] == pytest.approx(accuracy)
+    assert {**result, "test": None} == before
+    assert (1, "test/accuracy", result["test"]["test/accuracy"]) in points(run_dir)
+    assert last_state(run_dir) == "finished"
+
+    records = len(read_journal(run_dir))
+    assert evaluate_command([argument]) == 0  # nothing more to do
+    assert len(read_journal(run_dir)) == records
+
+
+def test_what_cannot_be_evaluated_is_one_line(
+    job: JobRunner, photos: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = tmp_path / "multirun/s/7"
+    job(FakeTrial(), *photos)
+    (tmp_path / "photos/test/cat/0.png").unlink()
+
+    def error(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            evaluate_command(list(arguments))
+        return capsys.readouterr().err.strip().replace(str(tmp_path), "")
+
+    assert "the data has changed since the run started" in error(f"run={run_dir}")
+    (run_dir / "checkpoints/best.pt").unlink()
+    assert "has no checkpoints/best.pt; a sweep keeps" in error(f"run={run_dir}")
+    assert "is a sweep; expected one of its runs" in error(f"run={run_dir.parent}")
+    assert "does not exist" in error("run=nowhere")
+    assert error("rum=x") == (
+        "error: rum=x: expected visionsweep evaluate run=DIR, e.g. run=multirun/STUDY/best; "
+        "did you mean run?"
+    )
+    (run_dir / "result.json").write_text('{"state": "failed", "test": null}')
+    assert "expected a finished run, this one: failed" in error(f"run={run_dir}")
