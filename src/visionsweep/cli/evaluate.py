@@ -6,6 +6,7 @@ split invite to choose by them.
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from visionsweep.errors import UserError
@@ -14,6 +15,7 @@ from visionsweep.masking import mask_logs
 from visionsweep.program import command, fail
 from visionsweep.streams import keep_streams
 from visionsweep.text import did_you_mean
+from visionsweep.tracking.lifecycle import Upload, store_to_resume
 
 _HELP = """\
 usage: {command} run=DIR
@@ -39,7 +41,9 @@ def main(argv: list[str]) -> int:
     try:
         from visionsweep.run.evaluate import evaluate_trial  # torch takes seconds
 
-        evaluate_trial(directory)
+        for changed, tracking in evaluate_trial(directory).items():
+            uri = store_to_resume(changed, tracking.uri)
+            Upload(changed, replace(tracking, uri=uri)).finish()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from visionsweep.config.paths import shown
-from visionsweep.config.schema import Config
+from visionsweep.config.schema import Config, TrackingConfig
 from visionsweep.data.splits import read_split, split_rows
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
@@ -34,17 +34,17 @@ from visionsweep.rundir.lock import locked
 from visionsweep.rundir.predictions import read_predictions, write_predictions
 from visionsweep.rundir.result import read_result, write_result
 from visionsweep.text import first_line
-from visionsweep.tracking.lifecycle import Upload, store_to_resume
 from visionsweep.training import checkpoint
 from visionsweep.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
 
-def evaluate_trial(directory: Path) -> None:
-    """Evaluate a run, or all runs of a trial with several seeds, and send the scores to MLflow.
+def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
+    """Evaluate a run, or all runs of a trial with several seeds.
 
-    Raises `UserError` if one cannot be evaluated: not finished, no test split, other data.
+    Returns what is new for MLflow: directories (of the sweep, if there is one), and where they are
+    tracked. Raises `UserError` for a run that is not finished, has no test split, or other data.
     """
     directory = directory.resolve()  # `best` is a link
     if holds_sweep(directory):
@@ -52,13 +52,13 @@ def evaluate_trial(directory: Path) -> None:
             f"run: {shown(directory)} is a sweep; expected one of its runs, e.g. "
             f"run={shown(directory / BEST_TRIAL)}"
         )
+    changed = {}
     for run_dir in runs_of_trial(directory):
         config = _evaluate_run(run_dir)
         if config is not None and config.tracking.enabled:
-            is_in_sweep = holds_sweep(sweep_directory(run_dir))
-            place = sweep_directory(run_dir) if is_in_sweep else run_dir
-            uri = store_to_resume(place, config.tracking.uri)
-            Upload(place, replace(config.tracking, uri=uri)).finish()
+            sweep_dir = sweep_directory(run_dir)
+            changed[sweep_dir if holds_sweep(sweep_dir) else run_dir] = config.tracking
+    return changed
 
 
 def _evaluate_run(run_dir: Path) -> Config | None:
