@@ -36,6 +36,8 @@ def test_a_run(train: Command, tmp_path: Path, holders) -> None:
     typed = train("name=typed", f"tracking.uri={URI}", *QUICK)
     exported = train("name=env", "tracking.uri=http://bob:${oc.env:PLANTED}@127.0.0.1:9", *QUICK)
     assert (typed.returncode, exported.returncode) == (0, 0)
+    stored = (tmp_path / "outputs/env/config.yaml").read_text()
+    assert "uri: http://bob:${oc.env:PLANTED}@127.0.0.1:9" in stored
     store = f"sqlite:///{tmp_path}/m.db"
     sent = train("outputs/typed", "outputs/env", "--uri", store, script="sync.py")
     refused = train("outputs/typed", "--uri", URI, script="sync.py")

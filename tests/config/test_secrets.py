@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from visionsweep.config.secrets import hide_from_hydra, masked_config, without_secrets
+from visionsweep.config.secrets import (
+    hide_from_hydra,
+    mask_key,
+    masked_config,
+    without_secrets,
+)
 
 
 def test_text_from_the_environment_is_stored_as_typed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +70,13 @@ def test_files_that_must_hold_a_password_are_for_the_user_alone(tmp_path: Path) 
     files = list((tmp_path / ".hydra").iterdir())
     assert len(files) == 3
     assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
+def test_a_value_that_nothing_needs_is_masked_but_not_an_interpolation() -> None:
+    config = OmegaConf.create({"a": {"typed": "http://u:p@h", "exported": "${oc.env:NOT_SET}"}})
+    for key in ("a.typed", "a.exported"):
+        mask_key(config, key)
+    assert OmegaConf.to_container(config.a) == {
+        "typed": "http://u:***@h",
+        "exported": "${oc.env:NOT_SET}",
+    }

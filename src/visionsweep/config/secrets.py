@@ -53,9 +53,10 @@ def hide_from_hydra(config: DictConfig, directory: Path) -> None:
 
 def mask_key(config: DictConfig, key: str) -> None:
     """Mask the password in one value of a config, which nothing later needs."""
-    value = OmegaConf.select(config, key)
-    if isinstance(value, str) and mask_passwords(value) != value:
-        OmegaConf.update(config, key, mask_passwords(value))
+    group, _, name = key.rpartition(".")
+    typed: Any = OmegaConf.to_container(config[group])
+    if masked(typed[name]) != typed[name]:
+        OmegaConf.update(config, key, masked(typed[name]))
 
 
 def _typed(node: Any, value: Any) -> Any:
