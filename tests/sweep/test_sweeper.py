@@ -76,7 +76,7 @@ def test_the_sweep_gives_a_group_without_a_default(app: App) -> None:
         ("${hydra.job.num}", None),
         ("trial_${hydra.job.num}", "trial_0"),
         ("${mode}/${hydra.job.num}_${hydra.job.override_dirname}", "fast/0_x=2"),
-        ("${hydra.job.override_dirname}", "x=2"),
+        ("${hydra.job.override_dirname}/it", "x=2/it"),
         ("", None),
     ],
 )

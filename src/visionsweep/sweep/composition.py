@@ -125,7 +125,7 @@ class Composer:
 
     def require_directories_below(self) -> None:
         """Raise `ConfigError` unless `hydra.sweep.subdir` is below the sweep's directory."""
-        name = PurePath(directory_of(self.fixed_config(), _ANY_NUMBER))
+        name = PurePath(self.directory_name(_ANY_NUMBER, self._space.first()))
         if name.is_absolute() or ".." in name.parts:
             raise ConfigError(
                 "hydra.sweep.subdir: expected a relative path, such as trial_${hydra.job.num}, "
