@@ -82,6 +82,9 @@ def test_names_to_sweep_over_stay_what_was_typed() -> None:
     assert values("model.name=choice(a,b)") == ["a", "b"]
     override = OverridesParser.create().parse_override(quote_override("data.classes=[1_0, yes, 2]"))
     assert override.value() == ["1_0", "yes", "2"]
+    override = OverridesParser.create().parse_override(quote_override("data.label=[cat,1e3]"))
+    assert override.value() == ["cat", "1e3"]
+    assert quote_override("data.label=['a b',cat]") == "data.label=['a b',cat]"
 
 
 def test_every_text_key_of_the_schema_is_known() -> None:
