@@ -351,6 +351,15 @@ def test_a_full_disk_pauses_the_sweep_and_burns_no_trial(
     assert again == "there is room again"
 
 
+def test_the_mean_of_huge_values_is_no_overflow(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("end", "completed", 1.5e308)
+
+    sweep = Setup(tmp_path, script, seeds=2, n_trials=1)
+    assert sweep.run().code == 0
+    assert sweep.stored()[0].value == 1.5e308
+
+
 def test_ctrl_c_ends_a_paused_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Setup(tmp_path, n_trials=5)
 

@@ -242,6 +242,18 @@ def test_history_informs_the_sampler_but_takes_no_number() -> None:
     assert fresh.trial(0).params != study.trial(0).params
 
 
+def test_a_trial_that_optuna_ends_while_it_runs_keeps_that_end(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "study.db")
+    number = study.ask()
+    other = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    other.tell(number, 5.0)
+    study.report(number, 1, 0.5, may_prune=False)
+    study.set_attributes(number, {"size": 1})
+    study.complete(number, [1.0])
+    assert study.ask() == 1
+    assert open_study(tmp_path / "study.db").trial(number).value == 5.0
+
+
 def test_another_sweeps_study_is_refused() -> None:
     storage = InMemoryStorage()
     open_study(storage).ask()

@@ -373,10 +373,10 @@ class Controller:
         seed_values = self._study.notes(number).seed_values
         done = len(seed_values)
         if done and self._settings.prunes_seeds and self._study.pruned_at(number) == done:
-            self._study.prune(number, math.fsum(seed_values) / done)
+            self._study.prune(number, _mean(seed_values))
         elif done >= self._settings.seeds:
             columns = zip(*(v if isinstance(v, list) else [v] for v in seed_values), strict=True)
-            self._study.complete(number, [math.fsum(column) / done for column in columns])
+            self._study.complete(number, [_mean(column) for column in columns])
         else:
             return False
         return True
@@ -446,3 +446,10 @@ class Controller:
             self._can_write = False
             return
         self._is_dirty, self._can_write = False, True
+
+
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return math.fsum(values) / len(values)
+    except OverflowError:  # the sum is above all floats, the mean is not
+        return math.fsum(value / len(values) for value in values)

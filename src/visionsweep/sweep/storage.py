@@ -1,11 +1,11 @@
 """Opens the storage of a study, and the study in it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import sqlalchemy
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 
@@ -29,7 +29,13 @@ class PatientStorage:
         self._patience = patience
 
     def __getattr__(self, name: str) -> Any:
-        return functools.partial(self._patience.call, getattr(self._storage, name))
+        return functools.partial(self._call, getattr(self._storage, name))
+
+    def _call(self, method: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+        try:
+            return self._patience.call(method, *args, **keywords)
+        except UpdateFinishedTrialError:  # ended with Optuna while it ran: the study keeps that end
+            return None
 
     def reopen(self, study_id: int, trial_id: int, forget: str) -> None:
         """See `_optuna.reopen`."""
