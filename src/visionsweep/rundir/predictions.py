@@ -5,6 +5,7 @@ without the data or the network. Imports no torch.
 """
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from visionsweep.errors import DataError
 from visionsweep.rundir.atomic import atomic_write
 from visionsweep.rundir.layout import PREDICTIONS
 from visionsweep.text import first_line
+
+# What NumPy raises for a damaged archive; TypeError for a file that is a single array.
+_NOT_OURS = (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 NUM_MISTAKES = 24  # images kept for the contact sheet
 
@@ -84,7 +88,8 @@ def read_predictions(run_dir: Path) -> Predictions:
             f"{path} does not exist: the run has not finished, or is of an older version"
         )
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves a file open that is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Predictions(
                 class_names=arrays["class_names"].tolist(),
                 val=_split(arrays, "val"),
@@ -92,7 +97,7 @@ def read_predictions(run_dir: Path) -> Predictions:
                 mistakes=arrays["mistakes"],
                 mistake_images=arrays["mistake_images"],
             )
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except _NOT_OURS as error:
         raise DataError(
             f"cannot read {path} ({first_line(error)}); was it written by visionsweep?"
         ) from error
