@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from tests.sweep.apps import App, NoCapture, plain_trials, tree
+from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import LOCK, SWEEP, SWEEP_LOG
 from visionsweep.sweep import prepare, stored
 
@@ -466,3 +467,10 @@ def test_a_typed_config_is_stored_and_compared(app: App) -> None:
     assert (out.code, numbers(app)) == (0, [1]), out.text
     text = app.sweep("x=interval(-5.0,5.0)", "root=/data/y").error()
     assert "root: '/data/x' -> '/data/y'" in text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00[1]\n", b"{}", b"[1]", b"a: [", b"1"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "sweep.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: cannot be read as a stored sweep \("):
+        stored.read_stored(tmp_path)

@@ -47,12 +47,10 @@ class Stored:
 def read_stored(sweep_dir: Path) -> Stored | None:
     """Return the stored sweep, or None without one. Raises `ConfigError` if it is damaged."""
     try:
-        text = (sweep_dir / SWEEP).read_text(encoding="utf-8")
+        return Stored(**yaml.safe_load((sweep_dir / SWEEP).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return Stored(**yaml.safe_load(text))
-    except (yaml.YAMLError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(
             f"{sweep_dir / SWEEP}: cannot be read as a stored sweep ({first_line(error)}). "
             "Restore the file, or choose another study"
