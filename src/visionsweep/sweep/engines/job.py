@@ -26,6 +26,7 @@ from visionsweep.sweep.engines.outcome import Outcome, with_cause
 from visionsweep.sweep.engines.output import Output, job_logging, log_path
 from visionsweep.sweep.engines.process_state import ProcessState
 from visionsweep.sweep.objective import portable
+from visionsweep.sweep.stored import override_key, typed_overrides
 from visionsweep.sweep.trial import NoTrial, Trial, set_current_trial
 
 CHECK_KEY = "hydra.sweeper.check"
@@ -135,12 +136,12 @@ def _single_run(config: DictConfig, directory: Path) -> list[str]:
     Lightning, for example, starts the other processes of a job with it.
     """
     program = sys.argv[0]
-    overrides = config.hydra.overrides
+    hydra, task = typed_overrides(config)  # others see a process's arguments, also a password
     return [
         os.path.abspath(program) if os.path.isfile(program) else program,
         *config_flags(),
-        *(str(o) for o in overrides.hydra if not o.startswith("hydra.mode=")),
-        *map(str, overrides.task),
+        *(o for o in hydra if override_key(o) not in ("hydra.mode", "hydra.sweeper.storage")),
+        *task,
         f"hydra.run.dir={quote(str(directory))}",
         "hydra.output_subdir=null",
         f"hydra.job.num={config.hydra.job.num}",
