@@ -63,7 +63,9 @@ def main() -> None:
         for load, count in (("idle", 0), ("busy", count_cores())):
             for name, checkout in checkouts.items():
                 with busy(count):
-                    seconds.setdefault(f"{name} {load}", []).append(train(checkout, args.overrides))
+                    taken = train(checkout, args.overrides)
+                seconds.setdefault(f"{name} {load}", []).append(taken)
+                print(f"{name} {load}: {taken:.2f} s", file=sys.stderr)
     figures = {
         name: {
             "median": round(statistics.median(values), 2),
