@@ -120,6 +120,6 @@ def test_weights_that_a_sweep_did_not_keep(tmp_path: Path) -> None:
         run_dir = tmp_path / place
         run_dir.mkdir()
         (run_dir / JOURNAL).touch()
-        write_result(run_dir, {"best_epoch": 3})
+        write_result(run_dir, {"state": "finished", "best_epoch": 3})
         with pytest.raises(UserError, match=r"hydra\.sweeper\.keep_checkpoints"):
             checkpoint.load(run_dir / BEST)

@@ -45,12 +45,15 @@ class Stored:
 
 
 def read_stored(sweep_dir: Path) -> Stored | None:
-    """Return the stored sweep, or None without one. Raises `ConfigError` if it is damaged."""
+    """Return the stored sweep, or None without one.
+
+    Raises `ConfigError` if it is damaged, `OSError` if the directory cannot be used.
+    """
     try:
         return Stored(**yaml.safe_load((sweep_dir / SWEEP).read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(
             f"{sweep_dir / SWEEP}: cannot be read as a stored sweep ({first_line(error)}). "
             "Restore the file, or choose another study"
