@@ -354,6 +354,12 @@ def zero(path: Path) -> None:
     path.write_bytes(contents)
 
 
+def reverse_classes(path: Path) -> None:
+    inference = checkpoint.load(path)["inference"]
+    names = inference["class_names"][::-1]
+    rewrite(path, inference=inference | {"class_names": names})
+
+
 def rewrite(path: Path, **changes: Any) -> None:
     checkpoint.save(checkpoint.load(path) | changes, path)
 
@@ -365,6 +371,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "zeroed in part": zero,
     "of an earlier epoch": lambda path: rewrite(path, epoch=1),
     "of another model": lambda path: rewrite(path, model={"weight": torch.zeros(3)}),
+    "of classes in another order": reverse_classes,
     "of another kind": lambda path: rewrite(path, model=None),
 }
 

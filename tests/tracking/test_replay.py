@@ -209,7 +209,7 @@ def test_weights_deleted_before_they_were_sent_are_no_loss(make_run, uri, read, 
     for _ in range(2):
         assert sync(run_dir, uri, "--verify") == 0
         shown = capsys.readouterr().out
-        assert "deleted before it was sent: checkpoints/best.pt" in shown
+        assert "keeps the weights of its best trials): checkpoints/best.pt" in shown
         assert "differs" not in shown
         assert "not sent" not in shown
     assert read(run_dir)[0].info.status == "FINISHED"

@@ -120,6 +120,9 @@ class Recorder:
             weights = self._parts.state.evaluated_model().state_dict()
             if _shapes(best.get("model")) != _shapes(weights):
                 raise UserError(f"{path} is of another model")
+            # Earlier versions put the class "10" before "2".
+            if best["inference"]["class_names"] != self._parts.dataset.class_names:
+                raise UserError(f"{path} has the classes in another order")
         except UserError as error:
             raise UserError(
                 f"{error}. It held the weights of the best epoch so far, {epoch}. Restore it, or "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.masking import mask_logs
 from visionsweep.rundir.journal import read_journal
-from visionsweep.rundir.layout import JOURNAL, holds_sweep, run_directories
+from visionsweep.rundir.layout import BEST, JOURNAL, holds_sweep, run_directories
 from visionsweep.streams import keep_streams
 from visionsweep.text import first_line, is_masked, mask_passwords
 from visionsweep.tracking.ack import (
@@ -180,7 +180,8 @@ def _print_run(run_dir: Path, uri: str) -> bool:
     if ack.num_cuts:
         sys.stdout.write(f"  {JOURNAL} was shorter than what was sent; all of it was sent again\n")
     for path in ack.removed:
-        sys.stdout.write(f"  deleted before it was sent: {path}\n")
+        why = " (a sweep keeps the weights of its best trials)" if path == BEST else ""
+        sys.stdout.write(f"  deleted before it was sent{why}: {path}\n")
     for reason in ack.lost:
         sys.stdout.write(f"  not sent: {reason}\n")
     return behind == 0 and ack.deleted is None
