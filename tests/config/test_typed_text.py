@@ -44,6 +44,8 @@ def test_other_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sweep_over_paths_stays_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sweep = "data.path=x/a.csv,x/b.csv"
+    long = f"study={'n' * 300}"
+    assert quote_override(long, is_multirun=True) == long
     assert quote_override(sweep, is_multirun=True) == sweep
     assert quote_override("data.path=x/a.csv,b.csv") == "data.path='x/a.csv,b.csv'"
     Path("a,b.csv").touch()

@@ -6,7 +6,6 @@ an error that says to quote it.
 
 import os
 import re
-from pathlib import Path
 
 from visionsweep.config.paths import PATH_KEYS
 
@@ -50,7 +49,7 @@ def quote_override(argument: str, *, is_multirun: bool = False) -> str:
         return argument
     if name in PATH_KEYS:
         value = os.path.expanduser(value)
-    if is_multirun and not Path(value).exists():
+    if is_multirun and not os.path.exists(value):  # Path.exists raises for a name too long
         if _SWEEP.fullmatch(value):
             return argument
         if "," in value:
