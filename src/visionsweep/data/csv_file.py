@@ -11,7 +11,7 @@ from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import ALWAYS_TRAIN, ImageDataset
 from visionsweep.data.decode import Fit, make_preprocessing
 from visionsweep.data.file_finder import FileFinder
-from visionsweep.data.folders import PART_NAMES
+from visionsweep.data.folders import PART_NAMES, part_in_name
 from visionsweep.data.image_files import ImageFiles, check_disjoint, load_files
 from visionsweep.data.labels import explain_classes, sorted_class_names, warn_empty_classes
 from visionsweep.data.paths import require_file, require_folder
@@ -82,7 +82,7 @@ def load_csv(
     base = None if root is None else require_folder("data.root", root, "the folder of the images")
     rows = _read_rows(read_table("data.path", table_path, separator), columns)
     rows = _select(rows, keep_labels, drop_labels)
-    class_names = _class_names(classes, label, rows)
+    class_names = _class_names(classes, rows)
     _warn_joined_labels(class_names)
     reader = _FileReader(class_names, classes, base, suffix, skips=on_bad_image == "skip")
     train_rows = [row for row in rows if row.part != TEST]
@@ -186,10 +186,9 @@ def _part(table: Table, line: int, cell: str, column: int) -> int | str:
     word = cell.lower()
     part = PART_NAMES.get(word)
     if word in ("true", "false"):  # a column such as is_valid
-        named = {PART_NAMES.get(piece) for piece in re.split(r"[^a-z]+", _name(table, column))}
-        named.discard(None)
-        if len(named) == 1:
-            part = named.pop() if word == "true" else "train"
+        named = part_in_name(table.header[column])
+        if named is not None:
+            part = named if word == "true" else "train"
     if part is not None:
         return _PARTS[part]
     if word.isdecimal() or word == str(ALWAYS_TRAIN):
@@ -198,10 +197,6 @@ def _part(table: Table, line: int, cell: str, column: int) -> int | str:
         f"{table.path} line {line}: {table.header[column]}={cell} (data.split_column): expected "
         "train, validation, test or the number of a fold"
     )
-
-
-def _name(table: Table, column: int) -> str:
-    return table.header[column].lower()
 
 
 def _check_parts(table: Table, rows: Sequence[_Row], column: int) -> None:
@@ -249,11 +244,7 @@ def _select(
 # -- classes
 
 
-def _class_names(
-    classes: Sequence[str | int] | int | None,
-    label: Column | Sequence[Column],
-    rows: Sequence[_Row],
-) -> list[str]:
+def _class_names(classes: Sequence[str | int] | int | None, rows: Sequence[_Row]) -> list[str]:
     if classes is None:
         names = sorted_class_names(row.label for row in rows)
     elif isinstance(classes, int):

@@ -170,12 +170,8 @@ def _part_of(folder: Path, siblings: Sequence[Path]) -> str | None:
     A name of several words such as seg_train counts if a sibling of another part has the same
     class folders.
     """
-    words = [word for word in re.split(r"[^a-z]+", folder.name.lower()) if word]
-    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
-    if len(parts) != 1:
-        return None
-    (part,) = parts
-    if folder.name.lower() in PART_NAMES:
+    part = part_in_name(folder.name)
+    if part is None or folder.name.lower() in PART_NAMES:
         return part
     classes = {path.name for path in sub_folders(_unwrap(folder))}
     for sibling in siblings:
@@ -183,6 +179,13 @@ def _part_of(folder: Path, siblings: Sequence[Path]) -> str | None:
         if sibling != folder and len(same) > 1:
             return part
     return None
+
+
+def part_in_name(name: str) -> str | None:
+    """Return the only part among a name's words: test for seg_test, validation for is_valid."""
+    words = re.split(r"[^a-z]+", name.lower())
+    parts = {PART_NAMES[word] for word in words if word in PART_NAMES}
+    return parts.pop() if len(parts) == 1 else None
 
 
 def _is_unlabelled(folder: Path) -> bool:
