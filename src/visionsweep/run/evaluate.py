@@ -1,14 +1,13 @@
 """The test split of a run that did not evaluate it: the winner of a sweep, on request."""
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config, TrackingConfig
@@ -17,12 +16,12 @@ from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.finish import evaluate_split, overall, split_predictions
+from visionsweep.rundir.description import read_config, read_environment
 from visionsweep.rundir.journal import Journal
 from visionsweep.rundir.layout import (
     BEST,
     BEST_TRIAL,
     CONFIG,
-    ENVIRONMENT,
     PREDICTIONS,
     RESULT,
     SPLIT,
@@ -88,16 +87,16 @@ def _evaluate_run(run_dir: Path) -> Config | None:
                 "images with: visionsweep predict"
             )
         metrics = tested.metrics(parts.settings, "test")
-        _record(run_dir, parts, tested, metrics)
+        _record(run_dir, parts, tested, {**result, "test": metrics})
     _show(run_dir, metrics, f"best epoch {result['best_epoch']}")
     return config
 
 
 def _stored_config(run_dir: Path) -> Config:
+    stored = read_config(run_dir)
     try:
-        schema, stored = OmegaConf.structured(Config), OmegaConf.load(run_dir / CONFIG)
-        config = OmegaConf.merge(schema, stored, {"resume": None})
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        config = OmegaConf.merge(OmegaConf.structured(Config), stored, {"resume": None})
+    except OmegaConfBaseException as error:
         raise UserError(
             f"{shown(run_dir / CONFIG)}: is not the config of a run ({first_line(error)})"
         ) from error
@@ -107,8 +106,7 @@ def _stored_config(run_dir: Path) -> Config:
 
 def _parts(run_dir: Path, config: Config) -> RunParts:
     """Return the parts of the run, with its best weights."""
-    environment = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))
-    parts = assemble(config, stored_threads=environment.get("threads"))
+    parts = assemble(config, stored_threads=read_environment(run_dir).get("threads"))
     split = split_rows(parts.dataset, parts.train_indices, parts.val_indices)
     if read_split(run_dir / SPLIT) != split:
         raise UserError(
@@ -120,21 +118,19 @@ def _parts(run_dir: Path, config: Config) -> RunParts:
     return parts
 
 
-def _record(run_dir: Path, parts: RunParts, tested: Evaluation, metrics: dict[str, float]) -> None:
+def _record(run_dir: Path, parts: RunParts, tested: Evaluation, result: dict[str, Any]) -> None:
     """Add the scores to the run. The result comes last: without it, all is done again."""
     assert parts.dataset.test is not None
-    result = read_result(run_dir)
-    assert result is not None
     journal = Journal(run_dir)
     try:
         journal.start(run_dir.name, "", {}, {})  # resumes: the run keeps its name and experiment
         if not any("test/loss" in record.get("values", ()) for record in journal.previous):
-            journal.metrics(result["epochs"], overall(metrics))
+            journal.metrics(result["epochs"], overall(result["test"]))
         rows = np.arange(len(parts.dataset.test))
         test = split_predictions(tested, parts.dataset.test, rows)
         write_predictions(run_dir, replace(read_predictions(run_dir), test=test))
         journal.artifact(PREDICTIONS)
-        write_result(run_dir, {**result, "test": metrics})
+        write_result(run_dir, result)
         journal.artifact(RESULT)
         journal.end("finished")
     finally:
