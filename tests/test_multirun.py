@@ -113,9 +113,9 @@ def test_a_sweep_is_run_resumed_extended_and_refused(train: Command, tmp_path: P
 def test_the_best_trial_is_repeated_by_its_command_and_its_preset(
     train: Command, tmp_path: Path
 ) -> None:
-    done = train(
-        "--multirun", "study=s", "hydra.sweeper.n_trials=3", "trainer.epochs=2", "tracking=none"
-    )
+    # One worker with all cores, of which these small networks use one.
+    budget = ["hydra.sweeper.n_trials=3", "hydra.launcher.n_jobs=1", "trainer.epochs=2"]
+    done = train("--multirun", "study=s", *budget, "tracking=none")
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("repeat trial")]
     command = shlex.split(line.partition(" with: python ")[2])

@@ -12,8 +12,8 @@ from visionsweep.training.devices import choose_device, choose_threads, unsafe_b
 
 
 def test_a_worker_uses_its_share_unless_a_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_threads(None, 3) == (3, "the worker's share")
-    assert choose_threads(2, 3) == (2, "trainer.threads")
+    assert choose_threads(None, share=3) == (3, "the worker's share")
+    assert choose_threads(2, share=3) == (2, "trainer.threads")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     assert choose_threads(None) == (count_cores(), "all cores, passive waiting")
     monkeypatch.delenv("OMP_WAIT_POLICY")
@@ -21,9 +21,28 @@ def test_a_worker_uses_its_share_unless_a_number_is_set(monkeypatch: pytest.Monk
 
 
 def test_a_resumed_run_keeps_its_threads_unless_a_number_is_set() -> None:
-    assert choose_threads(None, 3, stored=5) == (5, "as the run started")
-    assert choose_threads(None, None, stored=5) == (5, "as the run started")
-    assert choose_threads(2, None, stored=5) == (2, "trainer.threads")
+    assert choose_threads(None, share=3, stored=5, flops=1) == (5, "as the run started")
+    assert choose_threads(None, stored=5) == (5, "as the run started")
+    assert choose_threads(2, stored=5, flops=1) == (2, "trainer.threads")
+
+
+def test_a_small_network_trains_on_one_thread(
+    compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Counted by hand: two operations per multiplication and addition of a 3 x 3 convolution."""
+    caplog.set_level("INFO")
+    before = torch.get_num_threads()
+    try:
+        for width, reason in ((2, "small network: 3 MFLOPs per micro-batch"), (1024, "all cores")):
+            # 8 x 8 pixels, 1 channel -> pooled to 4 x 4 -> 4 units -> 10 classes
+            flops = 2 * 1000 * (8 * 8 * 9 * width + 4 * 4 * width * 4 + 4 * 10)
+            assert (flops < 1e9) == (reason != "all cores")
+            model = [f"model.widths=[{width}]", "model.hidden=4", "trainer.batch_size=1000"]
+            assemble(resolved_config(compose(*model, "trainer.threads=null")))
+            assert torch.get_num_threads() == (1 if flops < 1e9 else count_cores())
+            assert f"threads={torch.get_num_threads()} ({reason}" in caplog.text
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from torch import Tensor
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.machine import count_cores
 from visionsweep.predict.arguments import TTA
-from visionsweep.training.devices import choose_memory_format, choose_threads
+from visionsweep.training.devices import choose_memory_format
 from visionsweep.training.predictor import Predictor
 
 PREFETCH = 2  # batches decoded ahead; more only take memory
@@ -91,7 +92,7 @@ def decoded_batches(
     all of them.
     """
     unreadable: list[UnreadableImageError] = []
-    with ThreadPoolExecutor(choose_threads(None)[0]) as executor:  # Pillow releases the GIL
+    with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
         pending: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
         for start in range(0, len(paths), batch_size):
             pending.append(

@@ -26,6 +26,7 @@ from visionsweep.data.memo import remembered
 from visionsweep.data.splits import split_indices
 from visionsweep.optim.param_groups import param_groups
 from visionsweep.run.checks import (
+    ForwardPass,
     check_data,
     check_loss,
     check_model,
@@ -81,7 +82,11 @@ def assemble(
     """
     trainer = config.trainer
     check_settings(config)
-    device, precision, memory_format = _prepare_machine(trainer, threads, stored_threads)
+    device = torch.device(choose_device(trainer.device)[0])
+    memory_format, _ = choose_memory_format(trainer.memory_format, device)
+    # Until the model is known. A worker's last trial may have chosen another number.
+    torch.set_num_threads(choose_threads(trainer.threads, share=threads, stored=stored_threads)[0])
+    set_deterministic(trainer.deterministic)
     dataset = _dataset(config.data, keep=keep_dataset)
     train_indices, val_indices = split_indices(
         dataset.train.targets.numpy(),
@@ -110,14 +115,8 @@ def assemble(
     placement = Placement(normalization, device, memory_format)
     images = move_if_it_fits(dataset.train.images, device)
     train = _train_batches(config, dataset, images, train_rows, placement)
-    unsafe = check_model(model, train, dataset)
-    if precision == "bf16" and device.type == "cpu" and unsafe:
-        precision = "fp32"
-        log.warning(
-            "precision=fp32 instead of bf16: on a CPU, torch %s leaves out a part of the bf16 "
-            "gradient of a convolution with %s (docs/training.md)",
-            *(torch.__version__, unsafe[0]),
-        )
+    forward = check_model(model, train, dataset)
+    precision = _use_machine(trainer, device, forward, share=threads, stored_threads=stored_threads)
     eval_size = trainer.eval_batch_size or 4 * trainer.batch_size
     return RunParts(
         dataset=dataset,
@@ -140,24 +139,37 @@ def assemble(
     )
 
 
-def _prepare_machine(
-    trainer: TrainerConfig, share: int | None, stored_threads: int | None
-) -> tuple[torch.device, Precision, torch.memory_format]:
-    name, device_reason = choose_device(trainer.device)
-    device = torch.device(name)
-    threads, threads_reason = choose_threads(trainer.threads, share, stored_threads)
-    precision, precision_reason = choose_precision(trainer.precision, device)
-    memory_format, (format_name, format_reason) = choose_memory_format(
-        trainer.memory_format, device
-    )
-    log.info(
-        "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",
-        *(name, device_reason, threads, threads_reason),
-        *(precision, precision_reason, format_name, format_reason),
+def _use_machine(
+    trainer: TrainerConfig,
+    device: torch.device,
+    forward: ForwardPass,
+    *,
+    share: int | None,
+    stored_threads: int | None,
+) -> Precision:
+    """Set the number of threads, log each choice with its reason, and return the precision."""
+    on_cpu = device.type == "cpu"
+    flops = forward.flops * trainer.batch_size if on_cpu else None
+    threads, threads_reason = choose_threads(
+        trainer.threads, share=share, stored=stored_threads, flops=flops
     )
     torch.set_num_threads(threads)
-    set_deterministic(trainer.deterministic)
-    return device, precision, memory_format
+    precision, precision_reason = choose_precision(trainer.precision, device)
+    if precision == "bf16" and on_cpu and forward.unsafe_bf16:
+        precision, precision_reason = "fp32", "bf16 is not safe for this model"
+        log.warning(
+            "precision=fp32 instead of bf16: on a CPU, torch %s leaves out a part of the bf16 "
+            "gradient of a convolution with %s (docs/training.md)",
+            *(torch.__version__, forward.unsafe_bf16[0]),
+        )
+    _, (format_name, format_reason) = choose_memory_format(trainer.memory_format, device)
+    log.info(
+        "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",
+        *choose_device(trainer.device),
+        *(threads, threads_reason),
+        *(precision, precision_reason, format_name, format_reason),
+    )
+    return precision
 
 
 def _dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:

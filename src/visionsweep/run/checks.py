@@ -1,9 +1,11 @@
 """Checks of settings that need other settings, the data or the model; made before a run writes."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from visionsweep.config.schema import Config, ObjectiveConfig, TrainerConfig
 from visionsweep.data.batches import TrainBatches
@@ -144,11 +146,18 @@ def _images_of_rarest_class(train: TrainBatches, class_counts: torch.Tensor) -> 
     return train.images_per_update * share
 
 
-def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> list[str]:
+@dataclass(frozen=True)
+class ForwardPass:
+    """What a model's forward pass is made of."""
+
+    unsafe_bf16: list[str]  # convolutions that bf16 cannot train on a CPU
+    flops: int  # floating-point operations per image
+
+
+def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> ForwardPass:
     """Raise `ConfigError` for a model that cannot take the smallest batch or has other outputs.
 
-    Returns its convolutions that bf16 cannot train on a CPU. Leaves no trace in the model or the
-    random generators.
+    Leaves no trace in the model or the random generators.
     """
     height, width = dataset.preprocessing.image_size
     shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
@@ -156,7 +165,8 @@ def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) ->
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     rng = torch_rng_states(train.device)
     try:
-        with torch.no_grad(), unsafe_bf16_convolutions() as unsafe:
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), unsafe_bf16_convolutions() as unsafe, counter:
             logits = model.train()(images.contiguous(memory_format=train.memory_format))
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -172,4 +182,4 @@ def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) ->
     if not is_tensor or logits.shape != expected:
         got = tuple(logits.shape) if is_tensor else type(logits).__name__
         raise ConfigError(f"model: expected logits of shape {expected}, got {got}")
-    return unsafe
+    return ForwardPass(unsafe, counter.get_total_flops() // train.smallest_batch)

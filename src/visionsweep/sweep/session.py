@@ -4,15 +4,17 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from sqlalchemy.exc import SQLAlchemyError
 
-from visionsweep.errors import ConfigError, UserError
+from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.program import program
-from visionsweep.rundir.layout import SWEEP_LOG, run_place
+from visionsweep.rundir.description import read_environment
+from visionsweep.rundir.layout import SWEEP_LOG, run_place, runs_of_trial
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
@@ -145,8 +147,10 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
     names = DirectoryNames(sweep_dir, sweep.composer)
     cleaned: set[str] = set()
 
+    threads = _ThreadsOfTrials(sweep_dir, engine.threads)
+
     def repeat(record: TrialRecord) -> list[str]:
-        return sweep.repeat_overrides(record.number, record.params, engine.threads)
+        return sweep.repeat_overrides(record.number, record.params, threads.of(record))
 
     def write(records: list[TrialRecord]) -> None:
         names.update(records)
@@ -202,6 +206,25 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
     if end.code == 1:
         raise UserError(failure(records, end.reason))
     return end.code
+
+
+class _ThreadsOfTrials:
+    """The CPU threads that trials ran on; a run that repeats one needs the same number."""
+
+    def __init__(self, sweep_dir: Path, share: int) -> None:
+        self._sweep_dir = sweep_dir
+        self._share = share  # of a worker: what a trial uses unless it chooses less
+        self._known: dict[int, int] = {}
+
+    def of(self, record: TrialRecord) -> int:
+        """Return the threads of a trial's first run, or the worker's share if it is not known."""
+        if record.number not in self._known:
+            first_run = runs_of_trial(self._sweep_dir / record.directory)[0]
+            try:
+                self._known[record.number] = int(read_environment(first_run)["threads"])
+            except (DataError, KeyError, TypeError, ValueError):  # it has not begun, or is no run
+                return self._share
+        return self._known[record.number]
 
 
 class _LastLine(Callback):

@@ -13,6 +13,11 @@ from visionsweep.training.state import Precision
 
 Choice = tuple[str, str]  # value, reason
 
+# Of a micro-batch's forward pass. Below it an update takes about 30 ms on one core, and threads
+# cost more than they save (docs/training.md). A fixed number, since what a probe measures may
+# change from run to run, and with it the last bits of the result.
+SMALL_NETWORK_FLOPS = 1_000_000_000
+
 
 def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
     """Return the name of the torch device for the setting `key`."""
@@ -42,21 +47,28 @@ def choose_device(wanted: str, key: str = "trainer.device") -> Choice:
 
 
 def choose_threads(
-    wanted: int | None, share: int | None = None, stored: int | None = None
+    wanted: int | None,
+    *,
+    share: int | None = None,
+    stored: int | None = None,
+    flops: int | None = None,
 ) -> tuple[int, str]:
     """Return the number of CPU threads for `trainer.threads`.
 
     ``share``: the threads of a sweep's worker; None outside of one. ``stored``: those that a
-    resumed run started with, since another number changes sums in their last bits.
+    resumed run started with, since another number changes sums in their last bits. ``flops``: the
+    floating-point operations of a micro-batch's forward pass, if it runs on the CPU.
     """
     if wanted is not None:
         if wanted < 1:
             raise ConfigError(
-                f"trainer.threads: expected at least 1, or null (all cores), got {wanted}"
+                f"trainer.threads: expected at least 1, or null (automatic), got {wanted}"
             )
         return wanted, "trainer.threads"
     if stored is not None:
         return stored, "as the run started"
+    if flops is not None and flops < SMALL_NETWORK_FLOPS:
+        return 1, f"small network: {flops / 1e6:,.0f} MFLOPs per micro-batch"
     if share is not None:
         return share, "the worker's share"
     return count_cores(), f"all cores, {'passive' if waits_passively() else 'spinning'} waiting"
