@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from visionsweep.errors import ConfigError
-from visionsweep.text import did_you_mean, first_line
+from visionsweep.models.pretrained import cannot_load, load_from_file
+from visionsweep.text import did_you_mean
 
 _SECONDS_TO_ANSWER = 5.0  # of the server with the weights
-# Shares of a model's weights that are in a file; a new head and other channels are not.
-_WHOLE, _HALF = 0.9, 0.5
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +29,10 @@ def create_model(
 ) -> nn.Module:
     """Return the timm model `name` with a new head of ``num_classes``.
 
-    ``pretrained``: true downloads timm's weights; a string is a file of weights by timm's names
-    (the head is replaced if the number of classes differs). The first layer is adapted to
-    ``in_channels``. Raises ConfigError for an unknown name and for weights that do not load.
+    ``pretrained``: true downloads timm's weights; a string is a file of weights, read as
+    ``models.weights_file`` says (the head is replaced if the number of classes differs). The first
+    layer is adapted to ``in_channels``. Raises ConfigError for an unknown name and for weights that
+    do not load.
     """
     import timm
 
@@ -50,56 +49,23 @@ def create_model(
     if pretrained_cfg is not None and pretrained_cfg.fixed_input_size:
         kwargs["img_size"] = image_size
     if isinstance(pretrained, str):
-        path = Path(pretrained).expanduser()
-        if not path.is_file():
-            raise ConfigError(
-                f"model.pretrained: expected true, false or a file of weights, got {pretrained}, "
-                "which is not a file"
-            )
-        kwargs["pretrained_cfg_overlay"] = {"file": str(path)}
+        model: nn.Module = load_from_file(name, Path(pretrained).expanduser(), kwargs)
+        return model
     try:
-        with _cache_only_without_server() if pretrained is True else contextlib.nullcontext():
-            model: nn.Module = timm.create_model(name, pretrained=bool(pretrained), **kwargs)
+        with _cache_only_without_server() if pretrained else contextlib.nullcontext():
+            model = timm.create_model(name, pretrained=pretrained, **kwargs)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise ConfigError(
-            f"model.pretrained: cannot load weights of {name} ({first_line(error)}); "
-            "set model.pretrained=false, or to a file of weights"
-        ) from error
-    if isinstance(pretrained, str) and Path(pretrained).suffix not in (".npz", ".npy"):
-        _require_fit(model, path, name)
+        raise cannot_load(name, error) from error
+    if pretrained:
+        log.info("model.pretrained: weights %s of timm", _source(model))
     return model
 
 
-def _require_fit(model: nn.Module, path: Path, name: str) -> None:
-    """Raise `ConfigError` if most of the weights are not those of the file.
-
-    timm accepts a file of any model if the number of classes differs. Values are compared, since
-    names in the file may be others.
-    """
-    from timm.models import load_state_dict
-
-    given: dict[int, list[torch.Tensor]] = {}
-    for tensor in load_state_dict(str(path)).values():
-        given.setdefault(tensor.numel(), []).append(tensor.flatten())
-    weights = [weight.detach().flatten() for weight in model.parameters()]
-    found = sum(
-        weight.numel()
-        for weight in weights
-        if any(torch.equal(weight, other.to(weight)) for other in given.get(weight.numel(), ()))
-    )
-    share = found / sum(weight.numel() for weight in weights)
-    if _HALF <= share < _WHOLE:
-        log.warning(
-            "model.pretrained: %s has %.0f %% of the weights of %s; the others start at random",
-            *(path, 100 * share, name),
-        )
-    if share < _HALF:
-        raise ConfigError(
-            f"model.pretrained: {path} has {share:.0%} of the weights of {name}; expected a file "
-            "of weights of the same model"
-        )
+def _source(model: nn.Module) -> str:
+    found: dict[str, Any] = getattr(model, "pretrained_cfg", {})
+    return ".".join(str(found[key]) for key in ("architecture", "tag") if found.get(key))
 
 
 @contextlib.contextmanager

@@ -216,8 +216,12 @@ def _normalization(
 ) -> Normalization:
     pretrained = getattr(model, "pretrained_cfg", None) if node.get("pretrained") else None
     if pretrained and len(pretrained["mean"]) == dataset.preprocessing.channels:
-        log.info("normalization: mean and std of the pretrained weights")
-        return Normalization(tuple(pretrained["mean"]), tuple(pretrained["std"]))
+        mean, std = tuple(pretrained["mean"]), tuple(pretrained["std"])
+        log.info(
+            "normalization of the pretrained weights: mean %s, std %s",
+            *(" ".join(f"{value:.4g}" for value in values) for values in (mean, std)),
+        )
+        return Normalization(mean, std)
     return Normalization.of(dataset.train.images, indices)
 
 
