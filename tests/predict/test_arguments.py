@@ -15,8 +15,8 @@ from visionsweep.predict.arguments import (
 REQUIRED = ["run=outputs/a", "data.predict=new"]
 ALL = (
     "run=/a data.predict=/list.csv data.image=file data.root=/images out=/o.csv sample=/s.csv "
-    "id_column=ImageID label_column=007 labels=indices probabilities=true tta=flip batch_size=7 "
-    "device=cuda:1"
+    "id_column=ImageID label_column=007 labels=indices probabilities=true tta=flip "
+    "on_bad_image=skip batch_size=7 device=cuda:1"
 )
 
 
@@ -38,6 +38,7 @@ def test_every_key_is_read() -> None:
         labels="indices",
         probabilities=True,
         tta="flip",
+        on_bad_image="skip",
         batch_size=7,
         device="cuda:1",
     )

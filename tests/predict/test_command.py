@@ -133,6 +133,39 @@ def test_a_corrupted_image_keeps_the_old_submission(
     assert (tmp_path / "submission.csv").read_text() == "old"
 
 
+@pytest.mark.parametrize("source", ["damaged", "not listed", "no image for an id"])
+@pytest.mark.parametrize("on_bad_image", ["skip", "fill"])
+def test_a_bad_image_is_left_out_or_filled(
+    source: str,
+    on_bad_image: str,
+    job: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same for a file that cannot be read and for one that is missing."""
+    make_run(tmp_path / "run", class_counts=[1, 3, 2])
+    image = tmp_path / "images" / "f.png"
+    if source == "damaged":
+        image.write_bytes(image.read_bytes()[:60])
+    else:
+        image.unlink()
+        rows = [["file", "x"], *([name, ""] for name in NAMES)]
+        write(tmp_path / "t.csv", rows)
+    if source == "not listed":
+        job = ["run=run", "data.predict=t.csv", "data.root=images", "device=cpu"]
+    elif source == "no image for an id":
+        job = [*job, "sample=t.csv", "id_column=file", "label_column=x"]
+    assert main([*job, f"on_bad_image={on_bad_image}", "out=o.csv"]) == 0
+    _, *rows = read(tmp_path / "o.csv")
+    labels = dict(rows)
+    assert set(labels) == (set(NAMES) if on_bad_image == "fill" else set(NAMES) - {"f.png"})
+    assert labels.get("f.png", "dog") == "dog"  # the most frequent class
+    outcome = "left out" if on_bad_image == "skip" else "filled with the class frequencies"
+    assert f"1 of 5 images {outcome}: f.png (" in capsys.readouterr().out
+    assert main([*job, "out=o2.csv"]) == 1
+    assert not (tmp_path / "o2.csv").exists()
+
+
 def test_the_validation_images_as_files_reach_the_metrics_of_training(
     tmp_path: Path, command_line: CommandLine
 ) -> None:

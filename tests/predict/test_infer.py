@@ -10,7 +10,7 @@ from PIL import Image
 from tests.predict.untrained_run import expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.predict.arguments import TTA
+from visionsweep.predict.arguments import TTA, OnBadImage
 from visionsweep.predict.infer import check_runs, decoded_batches, predict
 from visionsweep.training.predictor import load_predictor
 
@@ -22,7 +22,8 @@ def probabilities_of(
 ) -> np.ndarray:
     paths = [folder / name for name in NAMES]
     predictors = [load_predictor(run_dir) for run_dir in run_dirs]
-    return predict(paths, predictors, batch_size=batch_size, tta=tta, device="cpu").numpy()
+    batches = predict(paths, predictors, batch_size=batch_size, tta=tta, device="cpu")
+    return np.concatenate([batch.probabilities.numpy() for batch in batches])
 
 
 def test_rows_are_in_the_order_of_the_paths(
@@ -67,18 +68,64 @@ def test_mean_of_runs_with_images_of_different_sizes(
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
-def test_unreadable_images_are_counted_and_none_is_skipped(
-    tmp_path: Path, write_images: Callable[..., Path]
+def test_unreadable_images_are_counted(
+    tmp_path: Path, pixels: np.ndarray, write_images: Callable[..., Path]
 ) -> None:
-    folder = write_images(tmp_path, *NAMES)
+    sizes = [(8, 10), (16, 20)]
+    models = [
+        make_run(tmp_path / str(i), image_size=size, class_counts=counts)
+        for i, (size, counts) in enumerate(zip(sizes, ([1, 1, 2], [9, 0, 1]), strict=True))
+    ]
+    folder = write_images(tmp_path / "images", *NAMES)
+    paths = [folder / name for name in NAMES]
+    predictors = [load_predictor(tmp_path / "0"), load_predictor(tmp_path / "1")]
+    readable = [0, 2, 3]
+    expected = probabilities_of(folder, [tmp_path / "0", tmp_path / "1"])
+    assert len(models) == 2
     (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:60])
     (folder / "c.png").write_text("no image")
-    batches = decoded_batches(
-        [folder / name for name in NAMES], Preprocessing((8, 10), 3), batch_size=1
-    )
+
+    def rows(on_bad_image: OnBadImage, batch_size: int) -> tuple[np.ndarray, list[int]]:
+        batches = list(
+            predict(
+                *(paths, predictors),
+                batch_size=batch_size,
+                tta="none",
+                device="cpu",
+                on_bad_image=on_bad_image,
+            )
+        )
+        bad = [start * batch_size + row for start, b in enumerate(batches) for row in b.bad]
+        return np.concatenate([batch.probabilities.numpy() for batch in batches]), bad
+
     with pytest.raises(DataError, match=r"^cannot read .*/a\.png \(.*\); 2 of 5 images") as caught:
-        list(batches)
+        rows("error", 1)
     assert "\n" not in str(caught.value)
+    for batch_size in (1, 2, 5):
+        probabilities, bad = rows("fill", batch_size)
+        assert bad == [1, 4]
+        np.testing.assert_allclose(probabilities[readable], expected[readable], atol=1e-6)
+        prior = (np.array([1, 1, 2]) / 4 + np.array([9, 0, 1]) / 10) / 2
+        np.testing.assert_allclose(probabilities[[1, 4]], [prior, prior])
+        assert rows("skip", batch_size)[1] == bad
+    for path in paths:
+        path.write_text("no image")
+    for on_bad_image in ("skip", "fill"):
+        with pytest.raises(DataError, match=r"5 of 5 images: no image is left"):
+            rows(on_bad_image, 2)
+
+
+def test_decoded_batches_keep_their_places(
+    tmp_path: Path, pixels: np.ndarray, write_images: Callable[..., Path]
+) -> None:
+    folder = write_images(tmp_path, *NAMES)
+    (folder / "a.png").unlink()
+    batches = list(
+        decoded_batches([folder / name for name in NAMES], Preprocessing((8, 10), 3), batch_size=3)
+    )
+    assert [(batch.size, list(batch.bad)) for batch in batches] == [(3, [1]), (2, [])]
+    np.testing.assert_array_equal(batches[0].images.numpy(), pixels[[0, 2]])
+    np.testing.assert_array_equal(batches[1].images.numpy(), pixels[[3, 4]])
 
 
 def test_runs_of_different_classes_are_refused(tmp_path: Path) -> None:
@@ -99,3 +146,5 @@ def test_flip_must_be_allowed_by_every_run(tmp_path: Path) -> None:
     check_runs(run_dirs, predictors, "none")
     with pytest.raises(ConfigError, match=r"tta: flip is not allowed for .*/b: "):
         check_runs(run_dirs, predictors, "flip")
+    with pytest.raises(ConfigError, match=r"on_bad_image: fill needs the class frequencies of "):
+        check_runs(run_dirs, predictors, "none", "fill")

@@ -2,23 +2,51 @@
 
 import csv
 import io
+import os
+import tracemalloc
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.images import FoundImages, ImageFile
-from visionsweep.predict.submission import make_template, probability_columns, render, summarize
+from visionsweep.predict.infer import PredictedBatch
+from visionsweep.predict.submission import Template, make_template
+from visionsweep.predict.writing import Columns, Written, write_rows
 
 
 def files(*names: str, is_table: bool = False) -> FoundImages:
-    return FoundImages([ImageFile(Path("/images") / name, name) for name in names], is_table)
+    folder = Path("/images")
+    return FoundImages([ImageFile(folder / name, name) for name in names], is_table, folder)
 
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     return tmp_path / "sample.csv"
+
+
+def render(
+    template: Template,
+    labels: Sequence[str],
+    *,
+    bad: dict[int, str] | None = None,
+    columns: Sequence[str] = (),
+    probabilities: Tensor | None = None,
+    skip_bad: bool = False,
+) -> tuple[str, Written]:
+    """Return the submission in which row i has the label i, unless there are probabilities."""
+    if probabilities is None:
+        probabilities = torch.eye(len(labels), dtype=torch.float64)
+    batches = [PredictedBatch(probabilities, bad or {})]
+    stream = io.BytesIO()
+    written = write_rows(
+        stream, template, Columns(template.label, labels, columns), batches, skip_bad=skip_bad
+    )
+    return stream.getvalue().decode(), written
 
 
 def read(text: str) -> list[list[str]]:
@@ -28,7 +56,7 @@ def read(text: str) -> list[list[str]]:
 def test_without_a_sample_rows_are_sorted_by_file_name() -> None:
     template = make_template(files("z/a.png", "b.png", "a/c.png"), None, None, None)
     assert template.header == ["id", "label"]
-    assert [row[0] for row in template.rows] == ["a.png", "b.png", "c.png"]
+    assert template.ids == ["a.png", "b.png", "c.png"]
     assert [image.name for image in template.images] == ["z/a.png", "b.png", "a/c.png"]
     named = make_template(files("a.png"), None, "ImageID", "ans")
     assert (named.header, named.label) == (["ImageID", "ans"], "ans")
@@ -46,33 +74,81 @@ def test_without_a_sample_rows_are_sorted_by_file_name() -> None:
 def test_a_sample_gives_the_order(ids: list[str], names: list[str], sample: Path) -> None:
     sample.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in ids), encoding="utf-8")
     template = make_template(files(*sorted(names)), sample, None, None)
-    assert [row[0] for row in template.rows] == ids
+    assert template.ids == ids
     assert [image.name for image in template.images] == names
 
 
 def test_other_columns_of_the_sample_are_kept(sample: Path) -> None:
     sample.write_text('site,ans,ImageID,note\nx,0,b.png,"a, b"\ny,0,a.png,\n')
     template = make_template(files("a.png", "b.png"), sample, "ImageID", "ans")
-    assert read(render(template, {"ans": ["cat, big", "dög"]})) == [
+    text, _ = render(template, ["cat, big", "dög"])
+    assert read(text) == [
         ["site", "ans", "ImageID", "note"],
         ["x", "cat, big", "b.png", "a, b"],
         ["y", "dög", "a.png", ""],
     ]
-    columns = {"ans": ["1", "0"], "prob_cat": ["0.25", "1"]}
-    assert read(render(template, columns)) == [
-        ["site", "ans", "ImageID", "note", "prob_cat"],
-        ["x", "1", "b.png", "a, b", "0.25"],
-        ["y", "0", "a.png", "", "1"],
+    text, _ = render(template, ["1", "0"], columns=["prob_cat", "prob_dog"])
+    assert read(text) == [
+        ["site", "ans", "ImageID", "note", "prob_cat", "prob_dog"],
+        ["x", "1", "b.png", "a, b", "1", "0"],
+        ["y", "0", "a.png", "", "0", "1"],
     ]
 
 
 def test_a_written_probability_is_the_same_float32() -> None:
     values = torch.rand(50, 4, generator=torch.Generator().manual_seed(1)) ** 20
-    columns = probability_columns("abcd", values.double())
-    assert list(columns) == list("abcd")
-    written = torch.tensor([[float(cell) for cell in cells] for cells in columns.values()])
-    assert torch.equal(written.T, values)
-    assert probability_columns([], values) == {}
+    template = make_template(files(*(f"{i:02}.png" for i in range(50))), None, None, None)
+    text, _ = render(template, "abcd", columns="wxyz", probabilities=values.double())
+    header, *rows = read(text)
+    assert header == ["id", "label", *"wxyz"]
+    assert torch.equal(torch.tensor([[float(cell) for cell in row[2:]] for row in rows]), values)
+    assert [row[1] for row in rows] == ["abcd"[i] for i in values.argmax(dim=1).tolist()]
+
+
+def test_an_unreadable_image_is_named_and_has_a_row_unless_skipped(sample: Path) -> None:
+    sample.write_text("id,label\n1.png,\n2.png,\n3.png,\n")
+    template = make_template(files("1.png", "2.png", "3.png"), sample, None, None)
+    for skip_bad, rows in ((False, ["1.png", "2.png", "3.png"]), (True, ["1.png", "3.png"])):
+        text, written = render(template, "abc", bad={1: "truncated"}, skip_bad=skip_bad)
+        assert [row[0] for row in read(text)[1:]] == rows
+        assert written.counts.total() == len(rows)
+        assert written.bad_images(3, "gone") == "1 of 3 images gone: 2.png (truncated)"
+    many = Written(bad=[f"{i}.png (x)" for i in range(7)])
+    assert many.bad_images(9, "gone").endswith(
+        "gone: 0.png (x), 1.png (x), 2.png (x), 3.png (x), 4.png (x) and 2 more"
+    )
+
+
+def test_a_sample_that_changes_meanwhile_is_refused(sample: Path) -> None:
+    sample.write_text("id,label\n1.png,\n2.png,\n")
+    template = make_template(files("1.png", "2.png"), sample, None, None)
+    for content in ("id,label\n2.png,\n1.png,\n", "id,label\n1.png,\n2.png,\n3.png,\n"):
+        sample.write_text(content)
+        with pytest.raises(DataError, match=r"^sample: .* has changed since it was read"):
+            render(template, "ab")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_rows(sample: Path) -> None:
+    """A sample with a column per class; as lists of cells it would take 600 MB."""
+    num_images, num_classes = 10_000, 1_000
+    names = [f"{i}.png" for i in range(num_images)]
+    columns = [f"c{i}" for i in range(num_classes)]
+    with sample.open("w") as stream:
+        stream.write(",".join(["id", *columns]) + "\n")
+        stream.writelines(f"{name}{',0.001' * num_classes}\n" for name in names)
+    probabilities = torch.rand(100, num_classes, dtype=torch.float64)
+    batches = (PredictedBatch(probabilities, {}) for _ in range(num_images // 100))
+    tracemalloc.start()
+    template = make_template(files(*names), sample, None, None)
+    with open(os.devnull, "wb") as stream:
+        written = write_rows(
+            stream, template, Columns(None, columns, columns), batches, skip_bad=False
+        )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert written.counts.total() == num_images
+    assert peak < 20e6
 
 
 @pytest.mark.parametrize(
@@ -127,13 +203,13 @@ def test_ids_that_do_not_fit(content: str, names: list[str], message: str, sampl
 
 def test_repeated_file_names_make_ids_of_relative_paths() -> None:
     template = make_template(files("x/a.png", "y/a.png", "b.png"), None, None, None)
-    assert [row[0] for row in template.rows] == ["b.png", "x/a.png", "y/a.png"]
+    assert template.ids == ["b.png", "x/a.png", "y/a.png"]
 
 
 def test_a_csv_file_keeps_its_order_and_its_cells() -> None:
     names = ["./z/9.png", "a/1.png", "5"]
     template = make_template(files(*names, is_table=True), None, None, None)
-    assert [row[0] for row in template.rows] == names
+    assert template.ids == names
     with pytest.raises(DataError, match=r"^data\.predict: 1 id not unique, e\.g\. 'a\.png'"):
         make_template(files("a.png", "a.png", is_table=True), None, None, None)
 
@@ -166,7 +242,7 @@ def test_a_label_column_that_cannot_be_told(header: str, sample: Path) -> None:
 def test_a_sample_keeps_its_separator(sample: Path) -> None:
     sample.write_text("id;label\n1.png;x\n")
     template = make_template(files("1.png"), sample, None, None)
-    assert render(template, {"label": ["cat"]}) == "id;label\n1.png;cat\n"
+    assert render(template, ["cat"])[0] == "id;label\n1.png;cat\n"
 
 
 @pytest.mark.parametrize(
@@ -203,5 +279,6 @@ def test_a_probability_column_of_the_sample_is_not_overwritten(sample: Path) -> 
 
 
 def test_summary_counts_images_and_classes() -> None:
-    assert summarize(["dog", "cat", "dog"]) == "3 images (dog: 2, cat: 1)"
-    assert summarize([str(i) for i in range(12)]).endswith("9: 1, 2 more classes)")
+    assert Written(Counter(["dog", "cat", "dog"])).summary() == "3 images (dog: 2, cat: 1)"
+    many = Written(Counter(str(i) for i in range(12)))
+    assert many.summary().endswith("9: 1, 2 more classes)")

@@ -27,6 +27,7 @@ def make_run(
     class_names: tuple[str, ...] = ("cat", "dog", "owl"),
     image_size: tuple[int, int] = (8, 10),
     flips: bool = True,
+    class_counts: list[int] | None = None,
 ) -> CNN:
     """Write a run with random weights; return its network in evaluation mode."""
     torch.manual_seed(seed)
@@ -44,6 +45,8 @@ def make_run(
         "std": STD,
         "flips": flips,
     }
+    if class_counts is not None:
+        inference["class_counts"] = class_counts
     contents = {"model": model.state_dict(), "epoch": 0, "metrics": {}, "inference": inference}
     directory.mkdir(parents=True, exist_ok=True)
     checkpoint.save(contents, directory / BEST)

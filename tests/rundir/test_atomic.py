@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from visionsweep.rundir.atomic import write_output, write_text
+from visionsweep.rundir.atomic import open_output, write_text
+
+
+def write_output(path: Path, text: str) -> None:
+    with open_output(path) as file:
+        file.write(text.encode())
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
@@ -47,6 +52,19 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader.join()
     assert got == ["new"]
     assert pipe.is_fifo()
+
+
+def test_a_failed_output_writes_nothing(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    link.symlink_to(target)
+    for path in (target, link):
+        with pytest.raises(ValueError, match="stop"), open_output(path) as file:  # noqa: PT012
+            file.write(b"new")
+            file.flush()
+            raise ValueError("stop")
+        assert path.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["link", "target"]
 
 
 def test_a_device_stays_a_device(tmp_path: Path) -> None:

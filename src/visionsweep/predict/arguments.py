@@ -20,6 +20,7 @@ from visionsweep.text import did_you_mean, first_line
 
 Labels = Literal["names", "indices"]
 TTA = Literal["none", "flip"]
+OnBadImage = Literal["error", "skip", "fill"]
 
 
 def _key(default: Any, meaning: str) -> Any:
@@ -48,6 +49,9 @@ class Arguments:
     labels: Labels = _key("names", "what the label column holds: names or indices")
     probabilities: bool = _key(False, "true adds a column prob_CLASS for each class")
     tta: TTA = _key("none", "flip: the mean over each image and its mirror image; or none")
+    on_bad_image: OnBadImage = _key(
+        "error", "error, skip (no row) or fill (training's class frequencies)"
+    )
     batch_size: int = _key(128, "images per batch")
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
 

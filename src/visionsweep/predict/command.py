@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.machine import wait_passively
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
-from visionsweep.rundir.atomic import write_output
+from visionsweep.rundir.atomic import open_output
 from visionsweep.streams import keep_streams
 
 
@@ -34,51 +34,56 @@ def run_prediction(arguments: Arguments) -> str:
     # torch takes seconds: not for --help or a wrong argument
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
-    from visionsweep.predict.submission import (
-        make_template,
-        probability_columns,
-        render,
-        summarize,
-    )
+    from visionsweep.predict.submission import make_template
+    from visionsweep.predict.writing import Columns, write_rows
     from visionsweep.training.devices import choose_device
     from visionsweep.training.predictor import load_predictor
 
     _check_out(arguments)
-    found = find_images(arguments.data.predict, arguments.data.image, arguments.data.root)
-    template = make_template(found, arguments.sample, arguments.id_column, arguments.label_column)
+    data, on_bad_image = arguments.data, arguments.on_bad_image
+    needs_all = on_bad_image == "error"
+    found = find_images(data.predict, data.image, data.root, needs_all=needs_all)
+    template = make_template(
+        found,
+        *(arguments.sample, arguments.id_column, arguments.label_column),
+        needs_all=needs_all,
+    )
     device, _ = choose_device(arguments.device, key="device")
     predictors = [load_predictor(run_dir, device) for run_dir in arguments.run]
-    check_runs(arguments.run, predictors, arguments.tta)
+    check_runs(arguments.run, predictors, arguments.tta, on_bad_image)
     class_names = predictors[0].class_names
-    class_columns = []
-    if arguments.label_column is None:
-        class_columns = template.class_columns(class_names)
-    new_columns = []
-    if arguments.probabilities and not class_columns:
-        new_columns = [f"prob_{name}" for name in class_names]
-    template.check_new_columns(new_columns)
-    probabilities = predict(
+    columns = template.class_columns(class_names) if arguments.label_column is None else []
+    has_label = not columns
+    if arguments.probabilities and has_label:
+        columns = [f"prob_{name}" for name in class_names]
+        template.check_new_columns(columns)
+    labels = class_names if arguments.labels == "names" else list(map(str, range(len(class_names))))
+    batches = predict(
         [image.path for image in template.images],
         predictors,
         batch_size=arguments.batch_size,
         tta=arguments.tta,
         device=device,
+        on_bad_image=on_bad_image,
     )
-    preds = probabilities.argmax(dim=1).tolist()
-    labels = [class_names[pred] if arguments.labels == "names" else str(pred) for pred in preds]
-    if class_columns:
-        columns = probability_columns(class_columns, probabilities)
-    else:
-        assert template.label is not None
-        columns = {template.label: labels} | probability_columns(new_columns, probabilities)
     try:
-        write_output(arguments.out, render(template, columns))
+        with open_output(arguments.out) as stream:
+            written = write_rows(
+                stream,
+                template,
+                Columns(template.label if has_label else None, labels, columns),
+                batches,
+                skip_bad=on_bad_image == "skip",
+            )
     except OSError as error:
         raise UserError(
             f"out: {arguments.out} cannot be written ({error.strerror}); choose another file"
         ) from error
-    note = f"left out {found.left_out}\n" if found.left_out else ""
-    return f"{note}{summarize(labels)}\nwrote {arguments.out}"
+    lines = [f"left out {found.left_out}"] if found.left_out else []
+    if written.bad:
+        outcome = "left out" if on_bad_image == "skip" else "filled with the class frequencies"
+        lines.append(written.bad_images(len(template.images), outcome))
+    return "\n".join([*lines, written.summary(), f"wrote {arguments.out}"])
 
 
 def _check_out(arguments: Arguments) -> None:

@@ -39,14 +39,22 @@ class FoundImages:
 
     images: list[ImageFile]
     is_table: bool
+    folder: Path  # that the names start from
     left_out: str = ""  # which files of the folder are no images
 
+    def absent(self, name: str) -> ImageFile:
+        """Return an image that is not there, which no decoder can read."""
+        return ImageFile(self.folder / name, name)
 
-def find_images(source: Path, image_column: str | None, root: Path | None) -> FoundImages:
+
+def find_images(
+    source: Path, image_column: str | None, root: Path | None, *, needs_all: bool = True
+) -> FoundImages:
     """Return the images of `source`: a folder, a CSV file or an image.
 
     ``image_column`` and ``root`` are for a CSV file: the column of the paths, and the folder that
-    they start from. Raises `ConfigError` or `DataError` if there is no image, or one is missing.
+    they start from. Raises `ConfigError` or `DataError` if there is no image, or one is missing
+    (without ``needs_all``: if all are).
     """
     if source.is_dir() or source.suffix.lower() in image_suffixes():
         for key, value in (("data.image", image_column), ("data.root", root)):
@@ -59,10 +67,10 @@ def find_images(source: Path, image_column: str | None, root: Path | None) -> Fo
     if source.is_dir():
         found = _images_below(source)
     elif source.is_file() and source.suffix.lower() in image_suffixes():
-        found = FoundImages([ImageFile(source, source.name)], is_table=False)
+        found = FoundImages([ImageFile(source, source.name)], False, source.parent)
     else:
         table = read_table("data.predict", source)
-        found = FoundImages(_images_listed(table, image_column, root), is_table=True)
+        found = _images_listed(table, image_column, root, needs_all=needs_all)
     for image in found.images:
         require_unicode("data.predict", image.path)
     return found
@@ -78,10 +86,12 @@ def _images_below(folder: Path) -> FoundImages:
             "expected files such as NAME.jpg or NAME.png"
         )
     images = [ImageFile(path, path.relative_to(folder).as_posix()) for path in paths]
-    return FoundImages(images, is_table=False, left_out=others)
+    return FoundImages(images, False, folder, left_out=others)
 
 
-def _images_listed(table: Table, image_column: str | None, root: Path | None) -> list[ImageFile]:
+def _images_listed(
+    table: Table, image_column: str | None, root: Path | None, *, needs_all: bool
+) -> FoundImages:
     column = (
         table.index("data.image", image_column)
         if image_column is not None
@@ -96,16 +106,18 @@ def _images_listed(table: Table, image_column: str | None, root: Path | None) ->
     names = [row[column].strip() for row in table.rows]
     paths = [finder.find(name) for name in names]
     missing = [index for index, path in enumerate(paths) if path is None]
-    if missing:
+    if missing and (needs_all or len(missing) == len(names)):
         first = missing[0]
         raise DataError(
             f"data.predict: {len(missing):,} of {counted(len(names), 'image')} of {table.path} not "
             f"found, e.g. {finder.path_of(names[first])} (line {table.lines[first]}, column "
             f"'{table.header[column]}'); set data.root=FOLDER or data.image=COLUMN"
         )
-    return [
-        ImageFile(path, name) for path, name in zip(paths, names, strict=True) if path is not None
+    images = [
+        ImageFile(finder.path_of(name) if path is None else path, name)
+        for path, name in zip(paths, names, strict=True)
     ]
+    return FoundImages(images, True, folder)
 
 
 def _guess_column(table: Table) -> int:

@@ -6,6 +6,7 @@ Threads decode the next images while the networks compute.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,20 @@ from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import UnreadableImageError, decode_image
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.machine import count_cores
-from visionsweep.predict.arguments import TTA
+from visionsweep.predict.arguments import TTA, OnBadImage
 from visionsweep.training.devices import choose_memory_format
 from visionsweep.training.predictor import Predictor
 
 PREFETCH = 2  # batches decoded ahead; more only take memory
 
 
-def check_runs(run_dirs: Sequence[Path], predictors: Sequence[Predictor], tta: TTA) -> None:
-    """Raise `ConfigError` unless the runs agree in their classes and allow `tta`."""
+def check_runs(
+    run_dirs: Sequence[Path],
+    predictors: Sequence[Predictor],
+    tta: TTA,
+    on_bad_image: OnBadImage = "error",
+) -> None:
+    """Raise `ConfigError` unless the runs agree in their classes and allow the arguments."""
     for run_dir, predictor in zip(run_dirs, predictors, strict=True):
         if predictor.class_names != predictors[0].class_names:
             raise ConfigError(
@@ -38,10 +44,23 @@ def check_runs(run_dirs: Sequence[Path], predictors: Sequence[Predictor], tta: T
                 f"tta: flip is not allowed for {run_dir}: a mirrored image of its data set has "
                 "another label (flips: false); set tta=none"
             )
+        if on_bad_image == "fill" and predictor.class_counts is None:
+            raise ConfigError(
+                f"on_bad_image: fill needs the class frequencies of {run_dir}, which a run of an "
+                "earlier version does not have; set on_bad_image=skip"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """The next images in their order."""
+
+    probabilities: Tensor  # (B, K) float64
+    bad: dict[int, str]  # row of each unreadable image -> reason
 
 
 @torch.inference_mode()
@@ -52,28 +71,61 @@ def predict(
     batch_size: int,
     tta: TTA,
     device: str,
-) -> Tensor:
-    """Return the (N, K) float64 probabilities of the images: the mean over the predictors.
+    on_bad_image: OnBadImage = "error",
+) -> Iterator[PredictedBatch]:
+    """Yield the probabilities of the images: the mean over the predictors.
 
-    Images are decoded once per distinct preprocessing, a few batches at a time. Raises `DataError`
-    if one cannot be read: none is skipped, since every image needs its row.
+    Images are decoded once per distinct preprocessing, a few batches at a time. What cannot be read
+    gets the `class_prior` of the runs. With on_bad_image=error nothing more is predicted after such
+    an image, but the rest is read: the `DataError` counts all of them.
     """
+    fill = class_prior(predictors) if on_bad_image == "fill" else 0.0
+    unreadable: list[str] = []
     memory_format, _ = choose_memory_format("auto", torch.device(device))
     groups: dict[Preprocessing, list[Predictor]] = {}
     for predictor in predictors:
         groups.setdefault(predictor.preprocessing, []).append(
             predictor.to(memory_format=memory_format)
         )
-    total = torch.zeros(len(paths), len(predictors[0].class_names), dtype=torch.float64)
-    for preprocessing, group in groups.items():
-        start = 0
-        for batch in decoded_batches(paths, preprocessing, batch_size):
-            images = batch.to(device)
-            rows = total[start : start + len(batch)]
-            for predictor in group:
-                rows += _probabilities(predictor, images, tta).to("cpu", torch.float64)
-            start += len(batch)
-    return total / len(predictors)
+    num_classes = len(predictors[0].class_names)
+    decoded = [decoded_batches(paths, preprocessing, batch_size) for preprocessing in groups]
+    start = 0
+    for batches in zip(*decoded, strict=True):
+        bad = {row: reason for batch in batches for row, reason in batch.bad.items()}
+        unreadable += [f"{paths[start + row]} ({reason})" for row, reason in bad.items()]
+        start += batches[0].size
+        if unreadable and on_bad_image == "error":
+            continue
+        total = torch.zeros(batches[0].size, num_classes, dtype=torch.float64)
+        for batch, group in zip(batches, groups.values(), strict=True):
+            rows = torch.tensor([row for row in range(batch.size) if row not in batch.bad])
+            images = batch.images.to(device)
+            for predictor in group if len(rows) else ():
+                total[rows] += _probabilities(predictor, images, tta).to("cpu", torch.float64)
+        total /= len(predictors)
+        total[list(bad)] = fill
+        yield PredictedBatch(total, bad)
+    if len(unreadable) == len(paths) or (unreadable and on_bad_image == "error"):
+        problem = f"cannot read {unreadable[0]}; {len(unreadable):,} of {len(paths):,} images"
+        if len(unreadable) == len(paths):
+            raise DataError(f"{problem}: no image is left; correct data.predict")
+        raise DataError(
+            f"{problem}. Every image needs a row: repair the file, or set on_bad_image=skip (no "
+            "row) or on_bad_image=fill (the class frequencies of the training images)"
+        )
+
+
+def class_prior(predictors: Sequence[Predictor]) -> Tensor:
+    """Return the (K,) float64 shares of the classes among the training images of the runs.
+
+    With nothing known of an image, the answer with the best expected log loss and accuracy.
+    """
+    shares = []
+    for predictor in predictors:
+        assert predictor.class_counts is not None  # see check_runs
+        counts = torch.tensor(predictor.class_counts, dtype=torch.float64)
+        shares.append(counts / counts.sum())
+    return torch.stack(shares).mean(dim=0)
 
 
 def _probabilities(predictor: Predictor, images: Tensor, tta: TTA) -> Tensor:
@@ -83,15 +135,19 @@ def _probabilities(predictor: Predictor, images: Tensor, tta: TTA) -> Tensor:
     return probabilities
 
 
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Image files, decoded."""
+
+    size: int  # B, the number of files
+    images: Tensor  # (B - len(bad), C, H, W) uint8, those that could be read
+    bad: dict[int, str]  # row of each other file -> reason
+
+
 def decoded_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
-) -> Iterator[Tensor]:
-    """Yield (B, C, H, W) uint8 batches of the images in their order.
-
-    After an unreadable image nothing more is yielded, but the rest is read: the `DataError` counts
-    all of them.
-    """
-    unreadable: list[UnreadableImageError] = []
+) -> Iterator[DecodedBatch]:
+    """Yield the images in their order, ``batch_size`` at a time."""
     with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
         pending: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
         for start in range(0, len(paths), batch_size):
@@ -103,23 +159,18 @@ def decoded_batches(
             )
             is_last = start + batch_size >= len(paths)
             while pending and (is_last or len(pending) > PREFETCH):
-                images = _collect(pending.popleft(), unreadable)
-                if not unreadable:
-                    yield torch.from_numpy(np.stack(images))
-    if unreadable:
-        raise DataError(
-            f"{unreadable[0]}; {len(unreadable):,} of {len(paths):,} images. "
-            "Every image needs a row: repair the file, or remove it from data.predict and sample"
-        )
+                yield _collect(pending.popleft(), preprocessing)
 
 
 def _collect(
-    futures: Sequence[Future[npt.NDArray[np.uint8]]], unreadable: list[UnreadableImageError]
-) -> list[npt.NDArray[np.uint8]]:
-    images = []
-    for future in futures:
+    futures: Sequence[Future[npt.NDArray[np.uint8]]], preprocessing: Preprocessing
+) -> DecodedBatch:
+    images, bad = [], {}
+    for row, future in enumerate(futures):
         try:
             images.append(future.result())
         except UnreadableImageError as error:
-            unreadable.append(error)
-    return images
+            bad[row] = error.reason
+    shape = (len(images), preprocessing.channels, *preprocessing.image_size)
+    pixels = np.array(images, dtype=np.uint8).reshape(shape)
+    return DecodedBatch(len(futures), torch.from_numpy(pixels), bad)

@@ -1,15 +1,12 @@
 """The submission: its rows and the image of each, checked before anything is predicted."""
 
-import csv
-import io
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 
-from torch import Tensor
-
-from visionsweep.data.table import Table, nfc, read_table
+from visionsweep.data.table import TableFile, check_not_empty, nfc, open_table
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.images import FoundImages, ImageFile
 from visionsweep.text import counted
@@ -32,11 +29,34 @@ class Template:
     """A submission without its labels: row i belongs to image i."""
 
     header: list[str]  # distinct names
-    rows: list[list[str]]
+    ids: list[str]
     images: list[ImageFile]
     id: str  # the column of the ids
     label: str | None  # that of the labels; None if no column is known to be it
-    separator: str = ","
+    sample: TableFile | None = None  # has the other cells, read again row by row
+
+    @property
+    def separator(self) -> str:
+        """Between the cells."""
+        return "," if self.sample is None else self.sample.separator
+
+    def rows(self) -> Iterator[list[str]]:
+        """Yield the cells of each row. Raises `DataError` if the sample changed since it was read.
+
+        A sample with a column per class is larger than all the rest, so it is not kept in memory.
+        """
+        if self.sample is None:
+            for name in self.ids:
+                yield [name if column == self.id else "" for column in self.header]
+            return
+        index = self.header.index(self.id)
+        new_cells = [""] * (len(self.header) - len(self.sample.header))
+        for name, numbered in zip_longest(self.ids, self.sample.rows()):
+            if numbered is None or numbered[1][index] != name:
+                raise DataError(
+                    f"sample: {self.sample.path} has changed since it was read; start again"
+                )
+            yield numbered[1] + new_cells
 
     def class_columns(self, class_names: Sequence[str]) -> list[str]:
         """Return the columns of the sample that are named as the classes, in their order.
@@ -75,6 +95,8 @@ def make_template(
     sample: Path | None,
     id_column: str | None,
     label_column: str | None,
+    *,
+    needs_all: bool = True,
 ) -> Template:
     """Return the rows of the sample, in its order; without one, a row per image.
 
@@ -82,11 +104,12 @@ def make_template(
     sorted by file name, or by path if names repeat.
 
     Raises `ConfigError` for a column that does not exist, and `DataError` unless each id belongs to
-    exactly one image and each image to exactly one id.
+    exactly one image and each image to exactly one id. Without ``needs_all`` an id without an image
+    gets one that is not there.
     """
     if sample is not None:
-        table = read_table("sample", sample)
-        return _from_sample(found.images, table, id_column, label_column)
+        table = open_table("sample", sample)
+        return _from_sample(found, table, id_column, label_column, needs_all=needs_all)
     header = [id_column or "id", label_column or "label"]
     _check_two_columns(*header)
     images = found.images
@@ -98,49 +121,54 @@ def make_template(
         ids = file_names if len(set(file_names)) == len(ids) else ids
         ordered = sorted(zip(ids, images, strict=True), key=lambda pair: pair[0])
         ids, images = [name for name, _ in ordered], [image for _, image in ordered]
-    return Template(header, [[name, ""] for name in ids], images, *header)
+    return Template(header, ids, images, header[0], header[1])
 
 
 def _from_sample(
-    images: Sequence[ImageFile], table: Table, id_column: str | None, label_column: str | None
+    found: FoundImages,
+    table: TableFile,
+    id_column: str | None,
+    label_column: str | None,
+    *,
+    needs_all: bool,
 ) -> Template:
-    header, rows = list(table.header), [list(row) for row in table.rows]
+    header = list(table.header)
     if len(header) == 1 and label_column != header[0]:  # a list of ids: the label is a new column
         header.append(label_column or "label")
-        rows = [[*row, ""] for row in rows]
-        table = Table(table.path, header, rows, table.lines, table.separator)
-    _check_distinct(table)
+    _check_distinct(header, table.path)
     if id_column is None:
-        id_column = _guess_id(table, label_column)
+        id_column = _guess_id(header, label_column)
     if label_column is None:
-        label_column = _guess_label(table, id_column)
+        label_column = _guess_label(header, id_column)
     id_index = table.index("id_column", id_column)
     if label_column is not None:
         _check_two_columns(id_column, label_column)
-        table.index("label_column", label_column)
-    ids = [row[id_index] for row in rows]
+        if label_column not in header[len(table.header) :]:
+            table.index("label_column", label_column)
+    ids = [row[id_index] for _, row in table.rows()]
+    check_not_empty(table, len(ids))
     _check_unique([_normal(name) for name in ids], "sample", "remove the repeated rows")
-    matched = _match(ids, images, table.path)
-    return Template(header, rows, matched, id_column, label_column, table.separator)
+    matched = _match(ids, found, table.path, needs_all=needs_all)
+    return Template(header, ids, matched, id_column, label_column, table)
 
 
-def _check_distinct(table: Table) -> None:
-    repeated = sorted({name for name in table.header if table.header.count(name) > 1})
+def _check_distinct(header: Sequence[str], path: Path) -> None:
+    repeated = [name for name, count in Counter(header).items() if count > 1]
     if repeated:
         raise DataError(
-            f"sample: {table.path} has more than one column '{repeated[0]}'; rename all but one"
+            f"sample: {path} has more than one column '{repeated[0]}'; rename all but one"
         )
 
 
-def _guess_id(table: Table, label_column: str | None) -> str:
+def _guess_id(header: Sequence[str], label_column: str | None) -> str:
     """Return the first column that may hold ids: one without a name is an index."""
-    others = [name for name in table.header if name != label_column]
+    others = [name for name in header if name != label_column]
     return next((name for name in others if name.strip()), others[0])
 
 
-def _guess_label(table: Table, id_column: str) -> str | None:
+def _guess_label(header: Sequence[str], id_column: str) -> str | None:
     """Return the column of a usual name, or the only one besides the ids."""
-    others = [name for name in table.header if name != id_column and name.strip()]
+    others = [name for name in header if name != id_column and name.strip()]
     named = [name for name in others if name.strip().lower() in LABEL_COLUMNS]
     return next(iter(named), others[0] if len(others) == 1 else None)
 
@@ -160,8 +188,11 @@ def _check_unique(ids: Sequence[str], key: str, remedy: str) -> None:
         )
 
 
-def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> list[ImageFile]:
+def _match(
+    ids: Sequence[str], found_images: FoundImages, sample: Path, *, needs_all: bool
+) -> list[ImageFile]:
     """Return the image of each id, by the naming that fits most ids (the strictest of them)."""
+    images = found_images.images
     best: dict[str, list[ImageFile]] = {}
     best_naming, best_count = "", -1
     for naming, name_of in NAMINGS.items():
@@ -172,13 +203,13 @@ def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> lis
         if count > best_count:
             best, best_naming, best_count = found, naming, count
     missing = [name for name in ids if _normal(name) not in best]
-    if missing:
+    if missing and (needs_all or len(missing) == len(ids)):
         raise DataError(
             f"sample: data.predict has no image for {len(missing):,} of {counted(len(ids), 'id')} "
             f"of {sample}, {_examples(missing)} (compared by {best_naming}); "
             "correct data.predict or id_column"
         )
-    unclear = [name for name in ids if len(best[_normal(name)]) > 1]
+    unclear = [name for name in ids if len(best.get(_normal(name), ())) > 1]
     if unclear:
         names = " and ".join(image.name for image in best[_normal(unclear[0])][:2])
         raise DataError(
@@ -186,7 +217,10 @@ def _match(ids: Sequence[str], images: Sequence[ImageFile], sample: Path) -> lis
             f"e.g. '{unclear[0]}' fits {names}; "
             "remove all but one of them, or write relative paths as ids"
         )
-    matched = [best[_normal(name)][0] for name in ids]
+    matched = [
+        best[_normal(name)][0] if _normal(name) in best else found_images.absent(name)
+        for name in ids
+    ]
     used = {image.path for image in matched}
     extra = [image.name for image in images if image.path not in used]
     if extra:
@@ -204,29 +238,3 @@ def _normal(name: str) -> str:
 
 def _examples(names: Sequence[str]) -> str:
     return "e.g. " + ", ".join(f"'{name}'" for name in names[:3])
-
-
-def probability_columns(names: Sequence[str], probabilities: Tensor) -> dict[str, list[str]]:
-    """Return one column of cells per name, from the (N, K) probabilities; no name, no column."""
-    columns = zip(names, probabilities.T.tolist(), strict=False)
-    return {name: [f"{value:.9g}" for value in values] for name, values in columns}
-
-
-def render(template: Template, columns: Mapping[str, Sequence[str]]) -> str:
-    """Return the submission as CSV text: ``columns`` replace the template's or follow them."""
-    filled = {name: [row[i] for row in template.rows] for i, name in enumerate(template.header)}
-    filled.update({name: list(cells) for name, cells in columns.items()})
-    stream = io.StringIO()
-    rows = zip(*filled.values(), strict=True)
-    csv.writer(stream, delimiter=template.separator, lineterminator="\n").writerows(
-        [list(filled), *rows]
-    )
-    return stream.getvalue()
-
-
-def summarize(labels: Sequence[str]) -> str:
-    """Return the number of images and of each predicted class, the most frequent first."""
-    counts = Counter(labels).most_common()
-    listed = ", ".join(f"{label}: {count:,}" for label, count in counts[:10])
-    rest = f", {len(counts) - 10:,} more classes" if len(counts) > 10 else ""
-    return f"{counted(len(labels), 'image')} ({listed}{rest})"

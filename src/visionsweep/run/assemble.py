@@ -135,7 +135,7 @@ def assemble(
             absent_classes=config.metrics.absent_classes,
             objective=config.objective.metric,
         ),
-        inference=_inference(dataset, normalization),
+        inference=_inference(dataset, normalization, train_rows),
     )
 
 
@@ -286,7 +286,10 @@ def build_optimizer(node: Mapping[str, Any], model: nn.Module) -> torch.optim.Op
     return optimizer
 
 
-def _inference(dataset: ImageDataset, normalization: Normalization) -> dict[str, Any]:
+def _inference(
+    dataset: ImageDataset, normalization: Normalization, train_rows: torch.Tensor
+) -> dict[str, Any]:
+    counts = torch.bincount(dataset.train.targets[train_rows], minlength=dataset.num_classes)
     return {
         "class_names": dataset.class_names,
         "image_size": list(dataset.preprocessing.image_size),
@@ -295,4 +298,5 @@ def _inference(dataset: ImageDataset, normalization: Normalization) -> dict[str,
         "mean": list(normalization.mean),
         "std": list(normalization.std),
         "flips": dataset.flips,
+        "class_counts": counts.tolist(),
     }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,17 +41,23 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode(errors="backslashreplace"))
 
 
-def write_output(path: Path, text: str) -> None:
-    """Write `text` to a file that the user named: whole or not at all if it is a regular file.
+@contextlib.contextmanager
+def open_output(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file for one that the user named: written whole or not at all.
 
-    A device, a pipe or a link stays what it is and is written to: a rename would replace it. Files
-    in the directory of a run are never written so, since a link there may be a stranger's.
+    A device, a pipe or a link stays what it is and is written to in the end: a rename would
+    replace it. Files in the directory of a run are never written so, since a link there may be a
+    stranger's.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        with path.open("wb") as file:
-            file.write(text.encode())
+        with tempfile.TemporaryFile() as kept:
+            yield kept
+            kept.seek(0)
+            with path.open("wb") as file:
+                shutil.copyfileobj(kept, file)
     else:
-        write_text(path, text)
+        with atomic_write(path) as file:
+            yield file
 
 
 def flush_to_disk(descriptor: int) -> None:

@@ -20,7 +20,7 @@ class Predictor(nn.Module):
     """Takes (N, C, H, W) uint8 images and returns (N, K) float32 probabilities (softmax).
 
     ``class_names``: (K); ``preprocessing``: of an image file; ``flips``: whether a mirrored image
-    keeps its label.
+    keeps its label; ``class_counts``: (K) training images per class, None if unknown.
     """
 
     scale: Tensor
@@ -34,12 +34,14 @@ class Predictor(nn.Module):
         class_names: list[str],
         preprocessing: Preprocessing,
         flips: bool,
+        class_counts: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.class_names = class_names
         self.preprocessing = preprocessing
         self.flips = flips
+        self.class_counts = class_counts
         scale, shift = normalization.affine(torch.device("cpu"))
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -71,6 +73,7 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
         )
         normalization = Normalization(tuple(inference["mean"]), tuple(inference["std"]))
         flips, weights = bool(inference["flips"]), contents["model"]
+        class_counts = inference.get("class_counts")  # missing in runs of earlier versions
     except (KeyError, TypeError, ConfigError) as error:
         raise DataError(
             f"{path}: cannot be used for prediction ({error}); was it written by visionsweep?"
@@ -94,7 +97,12 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
             f"{path}: does not fit the model of {run_dir / CONFIG} ({reason:.200})"
         ) from error
     predictor = Predictor(
-        model, normalization, class_names=class_names, preprocessing=preprocessing, flips=flips
+        model,
+        normalization,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        flips=flips,
+        class_counts=class_counts,
     )
     return predictor.to(device).eval()
 

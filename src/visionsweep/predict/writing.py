@@ -1,0 +1,90 @@
+"""Writes the submission row by row: memory does not grow with the number of images."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from visionsweep.predict.infer import PredictedBatch
+from visionsweep.predict.submission import Template
+from visionsweep.text import counted
+
+MAX_NAMED = 5  # bad images, and
+MAX_CLASSES = 10  # classes in the summary
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which cells of a row the predictions fill."""
+
+    label: str | None  # the column of the labels, if there is one
+    labels: Sequence[str]  # what stands there, one per class
+    probabilities: Sequence[str]  # one column per class, or none
+
+
+@dataclass
+class Written:
+    """What was written."""
+
+    counts: Counter[str] = field(default_factory=Counter)  # rows per label
+    bad: list[str] = field(default_factory=list)  # the unreadable images, each with its reason
+
+    def summary(self) -> str:
+        """Return the number of images and of each predicted class, the most frequent first."""
+        counts = self.counts.most_common()
+        listed = ", ".join(f"{label}: {count:,}" for label, count in counts[:MAX_CLASSES])
+        rest = len(counts) - MAX_CLASSES
+        more = f", {rest:,} more classes" if rest > 0 else ""
+        return f"{counted(self.counts.total(), 'image')} ({listed}{more})"
+
+    def bad_images(self, total: int, outcome: str) -> str:
+        """Return the line that counts and names the unreadable ones of `total` images."""
+        named = ", ".join(self.bad[:MAX_NAMED])
+        rest = len(self.bad) - MAX_NAMED
+        more = f" and {rest:,} more" if rest > 0 else ""
+        return f"{len(self.bad):,} of {counted(total, 'image')} {outcome}: {named}{more}"
+
+
+def write_rows(
+    stream: IO[bytes],
+    template: Template,
+    columns: Columns,
+    batches: Iterable[PredictedBatch],
+    *,
+    skip_bad: bool,
+) -> Written:
+    """Write the CSV text of the submission as UTF-8, and return what was written.
+
+    The predictions replace the template's cells or follow them as new columns. With ``skip_bad`` an
+    unreadable image has no row.
+    """
+    text = io.TextIOWrapper(stream, "utf-8", newline="")
+    writer = csv.writer(text, delimiter=template.separator, lineterminator="\n")
+    filled = [*([columns.label] if columns.label is not None else []), *columns.probabilities]
+    header = list(template.header) + [name for name in filled if name not in template.header]
+    places = [header.index(name) for name in filled]
+    writer.writerow(header)
+    new_cells = [""] * (len(header) - len(template.header))
+    written, rows, names = Written(), template.rows(), (image.name for image in template.images)
+    for batch in batches:
+        preds = batch.probabilities.argmax(dim=1).tolist()
+        for place, pred in enumerate(preds):
+            row, name = next(rows) + new_cells, next(names)
+            if place in batch.bad:
+                written.bad.append(f"{name} ({batch.bad[place]})")
+                if skip_bad:
+                    continue
+            label = columns.labels[pred]
+            written.counts[label] += 1
+            cells = [label] if columns.label is not None else []
+            if columns.probabilities:
+                cells += [f"{value:.9g}" for value in batch.probabilities[place].tolist()]
+            for index, cell in zip(places, cells, strict=True):
+                row[index] = cell
+            writer.writerow(row)
+    next(rows, None)  # the sample must end here
+    text.flush()
+    text.detach()
+    return written
