@@ -91,3 +91,25 @@ def test_a_damaged_file_of_a_run(made: Path, verb: Callable[..., Outcome], name:
 def test_every_file_of_a_run_is_damaged_above(made: Path) -> None:
     found = {path.name for path in (made / "outputs/a").iterdir() if path.is_file()}
     assert found <= {*RUN_FILES, "uploader.log"}
+
+
+def test_damaged_files_of_a_sweep(tmp_path: Path) -> None:
+    start = f"{sys.executable} -m visionsweep train {' '.join(QUICK)} --multirun study=a"
+    sizes = "hydra.launcher.n_jobs=1 hydra.sweeper.n_trials="
+    done = shell(tmp_path, f"{start} {sizes}1")
+    assert done.returncode == 0, done.stderr
+    sweep_dir = tmp_path / "multirun/a"
+    for name in ("trials.csv", "sweep.log", "optimization_results.yaml", ".lock"):  # made again
+        (sweep_dir / name).write_bytes(CONTENTS[1])
+    done = shell(tmp_path, f"{start} {sizes}2")
+    assert done.returncode == 0, done.stderr
+    assert (sweep_dir / "trials.csv").read_text().count("complete") == 2
+    for name, content in (("study.db", CONTENTS[1]), ("sweep.yaml", CONTENTS[0])):
+        whole = (sweep_dir / name).read_bytes()
+        (sweep_dir / name).write_bytes(content)
+        done = shell(tmp_path, f"{start} {sizes}3")
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        (line,) = [row for row in done.stderr.splitlines() if row.startswith("error: ")]
+        assert name in line
+        (sweep_dir / name).write_bytes(whole)

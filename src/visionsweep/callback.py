@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from visionsweep.config.hydra_settings import check_hydra_settings
+from visionsweep.config.hydra_settings import check_hydra_settings, check_interpolations
 from visionsweep.config.schema import TrackingConfig, directions
 from visionsweep.config.secrets import hide_from_hydra, mask_key
 from visionsweep.config.unknown_keys import refuse_unknown_keys
@@ -100,6 +100,7 @@ class RunCallback(Callback):
         given = config.hydra.overrides.task
         with _refusing():
             check_hydra_settings(config.hydra)
+            check_interpolations(config)
             refuse_unknown_keys(config)
             check_name("study", config.study)
             _refuse_other_direction(config)

@@ -1,6 +1,7 @@
 """The files of a sweep, read back."""
 
 import csv
+import errno
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -139,3 +140,16 @@ def test_a_folder_in_the_place_of_the_link_is_kept(
     assert (tmp_path / "best").is_dir()
     assert not (tmp_path / ".best.new").is_symlink()
     assert "cannot link to the best trial" in caplog.text
+
+
+def test_a_file_system_without_links_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on exFAT
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    for value in (0.5, 0.6):
+        write(tmp_path, [record(0, value)])
+    assert caplog.text.count("cannot link to the best trial (Operation not permitted)") == 1
+    assert (tmp_path / "trials.csv").read_text().count("0.6") == 1

@@ -12,6 +12,16 @@ from visionsweep.sweep.trial_record import TrialRecord
 SWEEP = Path("multirun/faces")
 
 
+@pytest.fixture(autouse=True)
+def link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The link to the best trial, in the sweep's directory."""
+    monkeypatch.chdir(tmp_path)
+    SWEEP.mkdir(parents=True)
+    path = SWEEP / "best"
+    path.symlink_to("0")
+    return path
+
+
 def record(number: int, *values: float, **more: Any) -> TrialRecord:
     params = {"loss": "focal", "optim.lr": 0.0031234}
     return records.record(number, *values, **({"params": params, "start": 10.0} | more))
@@ -105,3 +115,8 @@ def test_the_summary_of_several_objectives_is_the_pareto_set() -> None:
     assert lines[5].endswith("/best")
     many = [record(n, float(n), float(n)) for n in range(25)]
     assert "  and 5 more" in lines_of(many, ["maximize", "minimize"])
+
+
+def test_without_the_link_the_best_trial_is_named_by_its_directory(link: Path) -> None:
+    link.unlink()
+    assert lines_of([record(3, 0.9)])[-1].endswith("the best trial: multirun/faces/3")

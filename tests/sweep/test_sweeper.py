@@ -452,7 +452,11 @@ def test_warm_start_informs_the_sampler(app: App) -> None:
     # The old sweep may grow, or go: this one keeps what it began with.
     app.sweep("hydra.sweeper.n_trials=11", to="old")
     app(*tpe, "hydra.sweeper.n_trials=3")
-    assert len(json.loads((app.folder / "t" / "warm_start.json").read_text())["trials"]) == 10
+    copy = app.folder / "t" / "warm_start.json"
+    assert len(json.loads(copy.read_text())["trials"]) == 10
+    copy.write_text('{"warm_start": "old", "trials": [[')
+    assert "warm_start.json is damaged" in app(*tpe, "hydra.sweeper.n_trials=4").text
+    assert len(json.loads(copy.read_text())["trials"]) == 11
 
 
 @pytest.mark.slow

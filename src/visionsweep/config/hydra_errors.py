@@ -14,6 +14,7 @@ _MAX_OPTIONS = 40
 _REFUSED = re.compile(
     r"[Tt]arget '([^']+)'.*?(?:cannot be authorized|is not in the Hydra)", re.DOTALL
 )
+_RAISED = re.compile(r'^\w+ raised while resolving interpolation: "?(.*?)"?$')
 _PLACE = re.compile(r"^full_key: (.+)$", re.MULTILINE)
 
 
@@ -39,6 +40,7 @@ def one_line(error: BaseException) -> str:
         return f"{error.override}: Hydra cannot parse this override: {reasons}; quote the value"
     if isinstance(error, OmegaConfBaseException):  # what follows names types of ours
         key = str(error.full_key or "")
+        first = _RAISED.sub(r"\1", first)
         return first if key in first else f"{key}: {first}"
     if first.endswith(" raised while composing config:"):  # a config file
         key = next((line[10:] for line in lines if line.startswith("full_key: ")), "")

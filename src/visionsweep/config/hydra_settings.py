@@ -5,7 +5,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError
 
 _CALLBACK = "visionsweep.callback.RunCallback"
@@ -36,6 +38,15 @@ def check_hydra_settings(hydra: Any) -> None:
             f"hydra.callbacks: {_CALLBACK} is missing, which guards the run's directory; remove "
             "what replaces it"
         )
+
+
+def check_interpolations(config: Any) -> None:
+    """Raise `ConfigError` for an interpolation of the sweeper or launcher that leads nowhere."""
+    for node in ("hydra.sweeper", "hydra.launcher"):
+        try:
+            OmegaConf.to_container(OmegaConf.select(config, node), resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(one_line(error)) from error
 
 
 def check_logging(config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@
 """
 
 import csv
+import functools
 import io
 import logging
 import os
@@ -113,12 +114,17 @@ def replace_link(link: Path, target: str) -> None:
         return
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)  # of a process that was killed
-    temporary.symlink_to(target)
     try:
+        temporary.symlink_to(target)
         os.replace(temporary, link)
-    except OSError as error:  # a folder of the user's with that name
-        temporary.unlink()
-        log.warning("%s: cannot link to the best trial (%s). Move it away", link, error.strerror)
+    except OSError as error:  # a file system without links, or a folder of the user's of that name
+        temporary.unlink(missing_ok=True)
+        _warn_of_link(link, error.strerror)
+
+
+@functools.cache  # once, not at each trial's end
+def _warn_of_link(link: Path, reason: str) -> None:
+    log.warning("%s: cannot link to the best trial (%s)", link, reason)
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -37,8 +37,9 @@ def summary(
     lines += _failed_lines(trials, sweep_dir)
     chosen = best(trials, directions)
     if chosen is not None:
-        table, link = shown(sweep_dir / TRIALS), shown(sweep_dir / BEST_TRIAL)
-        lines.append(f"results: {table}; the best trial: {link}")
+        link = sweep_dir / BEST_TRIAL
+        place = link if link.is_symlink() else sweep_dir / chosen.directory
+        lines.append(f"results: {shown(sweep_dir / TRIALS)}; the best trial: {shown(place)}")
         if repeat_command is not None:
             seed = " (its first seed)" if chosen.seed_values else ""
             lines.append(f"repeat trial {chosen.number}{seed} with: {repeat_command}")

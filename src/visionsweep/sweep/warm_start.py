@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import SWEEP, WARM_START
+from visionsweep.rundir.usable import usable
 from visionsweep.sweep.definition import Sweep, study_url
 from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import Stored, read_stored
@@ -34,17 +35,32 @@ def load_history(
     if source is None:
         return []
     snapshot = sweep.sweep_dir / WARM_START
-    kept = json.loads(snapshot.read_text(encoding="utf-8")) if snapshot.exists() else None
-    if kept is None or kept["warm_start"] != source:  # on_change=extend may name another one
-        kept = {"warm_start": source, "trials": _read_history(sweep, Path(source), requests)}
-        write_text(snapshot, json.dumps(kept))
-    return [(dict(params), list(values)) for params, values in kept["trials"]]
+    trials = _read_snapshot(snapshot, source)
+    if trials is None:
+        trials = _read_history(sweep, Path(source), requests)
+        write_text(snapshot, json.dumps({"warm_start": source, "trials": trials}))
+    return trials
+
+
+def _read_snapshot(path: Path, source: str) -> list[tuple[dict[str, Any], list[float]]] | None:
+    """Return the trials copied from `source`; None if there are none yet, or of another sweep."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["warm_start"] != source:  # on_change=extend may name another one
+            return None
+        return [(dict(params), list(map(float, values))) for params, values in kept["trials"]]
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("%s is damaged (%s): reading %s again", path, first_line(error), source)
+        return None
 
 
 def _read_history(
     sweep: Sweep, directory: Path, requests: Sequence[int]
 ) -> list[tuple[dict[str, Any], list[float]]]:
-    other = read_stored(directory)
+    with usable(directory, _KEY):
+        other = read_stored(directory)
     if other is None:
         raise ConfigError(f"{_KEY}: {directory} holds no sweep (no {SWEEP}); give multirun/STUDY")
     if other.search["direction"] != list(sweep.settings.directions):
