@@ -8,14 +8,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 
 from visionsweep.data.augment.boxes import box_mask
 from visionsweep.data.augment.color import ColorJitter, adjust_color
+from visionsweep.data.augment.crop import RandomResizedCrop
 from visionsweep.data.augment.erasing import RandomErasing
 from visionsweep.data.augment.geometry import Flip, ShiftedCrop, crop_windows
 from visionsweep.data.augment.mixing import CutMix, Mixup, draw_boxes
 from visionsweep.data.augment.pipeline import Pipeline, Step
+from visionsweep.data.augment.policies import RandAugment, Rotation, TrivialAugment
 from visionsweep.errors import ConfigError
 
 NUM_CLASSES = 5
@@ -40,13 +43,17 @@ STEPS: dict[str, Callable[[], Step]] = {
     "crop": lambda: ShiftedCrop(0.125),
     "color": lambda: ColorJitter(0.4, 0.4, 0.4, 0.1),
     "erasing": lambda: RandomErasing(1.0, 0.1, 0.3),
+    "resized_crop": lambda: RandomResizedCrop(0.3, 1.3333, 1.5, (12, 10)),
+    "rotation": lambda: Rotation(30),
+    "randaugment": lambda: RandAugment(2, 9),
+    "trivial": TrivialAugment,
     "mixup": lambda: Mixup(1.0, NUM_CLASSES),
     "cutmix": lambda: CutMix(1.0, NUM_CLASSES),
 }
 
 
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_every_step_keeps_the_contract(name: str, channels: int, dtype: torch.dtype) -> None:
     images, targets = batch(channels)
@@ -73,7 +80,9 @@ def test_every_step_keeps_the_contract(name: str, channels: int, dtype: torch.dt
         assert torch.equal(out_targets, targets)
 
 
-@pytest.mark.parametrize("name", ["crop", "color", "erasing"])
+@pytest.mark.parametrize(
+    "name", ["crop", "color", "erasing", "resized_crop", "rotation", "randaugment", "trivial"]
+)
 def test_parameters_differ_inside_a_batch(name: str) -> None:
     image = batch(size=1)[0]
     out, _ = STEPS[name]()(
@@ -269,6 +278,62 @@ def test_soft_targets_can_be_mixed_again() -> None:
     assert (soft > 0).sum(dim=1).max() > 2
 
 
+def gradient(height: int, width: int) -> Tensor:
+    """Return one image (1, 2, height, width) whose channels are its row and column numbers."""
+    rows = torch.arange(height, dtype=torch.uint8).view(1, 1, -1, 1).expand(1, 1, height, width)
+    columns = torch.arange(width, dtype=torch.uint8).view(1, 1, 1, -1).expand(1, 1, height, width)
+    return torch.cat([rows, columns], dim=1)
+
+
+def test_resized_crops_are_pillows() -> None:
+    images = gradient(60, 90).repeat(200, 1, 1, 1)
+    step = RandomResizedCrop(0.2, 1.5, 1.0, (20, 30))
+    draws = torch.rand(4, 200, generator=seeded(), dtype=torch.float64).tolist()
+    out, _ = step(images, torch.zeros(200), seeded())
+    shares, ratios = [], []
+    for row, each in enumerate(zip(*draws, strict=True)):
+        top, left, height, width = step._box(60, 90, *each)
+        assert 0 <= top <= 60 - height
+        assert 0 <= left <= 90 - width
+        shares.append(height * width / (60 * 90))
+        ratios.append(height / width * 90 / 60)
+        if row % 10:
+            continue
+        for channel in range(2):
+            image = Image.fromarray(images[row, channel].numpy())
+            cropped = image.crop((left, top, left + width, top + height))
+            expected = np.asarray(cropped.resize((30, 20), Image.Resampling.BILINEAR))
+            assert np.abs(out[row, channel].numpy().astype(int) - expected).max() <= 1
+    assert min(shares) < 0.25
+    assert max(shares) > 0.95
+    assert abs(np.mean(shares) - 0.6) < 0.05  # uniform in 0.2..1
+    assert 1 / 1.6 < min(ratios) < 0.75
+    assert 1.33 < max(ratios) < 1.6
+
+
+def test_rotation_is_pillows() -> None:
+    image = gradient(31, 31).to(torch.float32)[:, :1] * 4
+    out, _ = Rotation(40)(image.repeat(50, 1, 1, 1), torch.zeros(50), seeded())
+    angles = (torch.rand(50, generator=seeded(), dtype=torch.float64) * 2 - 1) * 40
+    assert angles.min() < -30
+    assert angles.max() > 30
+    for angle, turned in zip(angles.tolist(), out, strict=True):
+        expected = Image.fromarray(image[0, 0].numpy()).rotate(angle, Image.Resampling.BILINEAR)
+        inside = (slice(8, 23), slice(8, 23))  # the edge of the black corners differs by a pixel
+        difference = turned[0].numpy()[inside] - np.asarray(expected)[inside]
+        assert np.abs(difference).max() < 0.5
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivial"])
+def test_policies_use_all_operations_and_keep_some_images(name: str) -> None:
+    image = batch(size=1, height=24, width=24)[0]
+    out, _ = STEPS[name]()(image.expand(300, -1, -1, -1), torch.zeros(300), seeded())
+    assert len({row.numpy().tobytes() for row in out}) > 50
+    same = float((out == image).flatten(1).all(dim=1).float().mean())
+    # one of 14 operations is the identity; both of RandAugment's two must be
+    assert (0.03 < same < 0.25) if name == "trivial" else (0 < same < 0.1)
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -278,6 +343,12 @@ def test_soft_targets_can_be_mixed_again() -> None:
         (lambda: ColorJitter(0, 0, 0, 0.7), r"ColorJitter\.hue: .* 0\.\.0\.5"),
         (lambda: RandomErasing(0.5, 0.3, 0.2), r"min_area: .* max_area=0\.2, got 0\.3"),
         (lambda: RandomErasing(0.5, 0.1, float("nan")), r"RandomErasing\.max_area"),
+        (lambda: RandomResizedCrop(0.0, 1.3, 1.5, (8, 8)), r"RandomResizedCrop\.min_scale"),
+        (lambda: RandomResizedCrop(0.5, 0.9, 1.5, (8, 8)), r"max_ratio: .* 1\.\.10, got 0\.9"),
+        (lambda: RandomResizedCrop(0.5, 1.3, 0.5, (8, 8)), r"stored: .* 1\.\.4, got 0\.5"),
+        (lambda: Rotation(181), r"Rotation\.degrees"),
+        (lambda: RandAugment(0, 9), r"RandAugment\.num_ops: expected at least 1, got 0"),
+        (lambda: RandAugment(2, 31), r"RandAugment\.magnitude: .* 0\.\.30, got 31"),
         (lambda: Mixup(0.0, 5), r"Mixup\.alpha: expected a number above 0, got 0\.0"),
         (lambda: CutMix(-1.0, 5), r"CutMix\.alpha"),
     ],

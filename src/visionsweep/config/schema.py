@@ -54,6 +54,7 @@ class TrainerConfig:
     batch_size: int = MISSING
     accumulate: int = MISSING
     eval_batch_size: int | None = MISSING
+    image_sizes: list[Any] | None = MISSING
     precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
     clip_norm: float | None = MISSING
     ema: float | None = MISSING

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from visionsweep.data.resize import resize
 from visionsweep.data.seeds import derive_seed
+from visionsweep.data.size_schedule import SizeSchedule
 
 # With an attribute `num_sources` above 1 it mixes the first images with the others: see Pipeline.
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
@@ -119,13 +121,15 @@ class TrainBatches(Batches):
         seed: int,
         balanced: bool,
         accumulate: int = 1,
+        sizes: SizeSchedule | None = None,
     ) -> None:
-        """``balanced``: draw each class equally often."""
+        """``balanced``: draw each class equally often. ``sizes``: of the images of each epoch."""
         super().__init__(images, targets, batch_size, placement, indices=indices)
         self.accumulate = accumulate
         self.augment = augment
         self.seed = seed
         self.balanced = balanced
+        self.sizes = sizes
         self._weights = _balanced_weights(targets[indices]) if balanced else None
         self._piece = max(1, min(MAX_PIECE, PIECE_BYTES // (4 * math.prod(images.shape[1:]))))
 
@@ -177,14 +181,18 @@ class TrainBatches(Batches):
         places = torch.tensor_split(torch.arange(len(order)), self.num_updates)
         for number, update in enumerate(places[start:], start):
             generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
-            yield self._batches(order, update, generator)
+            size = None if self.sizes is None else self.sizes.size(epoch)
+            yield self._batches(order, update, generator, size)
 
-    def _batches(self, order: Tensor, update: Tensor, generator: Generator) -> list[Batch]:
+    def _batches(
+        self, order: Tensor, update: Tensor, generator: Generator, size: tuple[int, int] | None
+    ) -> list[Batch]:
         """Return the micro-batches of the update at these places in the `order` of the epoch."""
         pieces = []
         for places in torch.split(update, self._piece):
             images, targets = self.gather(order[self._sources(places, len(order), generator)])
-            pieces.append(self.augment(images, targets, generator))
+            images, targets = self.augment(images, targets, generator)
+            pieces.append((images if size is None else resize(images, size), targets))
         if len(pieces) == 1:
             images, targets = pieces[0]
         else:

@@ -6,6 +6,7 @@ image files come from ``image_files.load_files``, which decodes and caches them.
 for missing or damaged data and `ConfigError` for a wrong setting.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -32,6 +33,9 @@ class ImageSet:
     groups: list[str] | None = None  # images of one group stay on one side of a split
     # The data's own split: the fold in which an image validates, or ALWAYS_TRAIN.
     folds: list[int] | None = None
+    # factor -> the same images with so many times the pixels per side, for random crops; None if
+    # there are no files to decode again.
+    enlarged: Callable[[float], Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -1,14 +1,16 @@
 """Image files: finds them below a folder, decodes them, checks that train and test are disjoint."""
 
+import functools
 import hashlib
 import os
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from visionsweep.data.cache import OnBadImage, decode_all
 from visionsweep.data.dataset import ALWAYS_TRAIN, ImageSet, Preprocessing
@@ -131,8 +133,23 @@ def load_files(
         ids=[files.ids[index] for index in kept],
         groups=None if files.groups is None else [files.groups[index] for index in kept],
         folds=None if files.folds is None else [files.folds[index] for index in kept],
+        enlarged=_enlarged([files.paths[index] for index in kept], preprocessing, cache_dir),
     )
     return image_set, decoded.bad
+
+
+def _enlarged(
+    paths: Sequence[Path], preprocessing: Preprocessing, cache_dir: str | None
+) -> Callable[[float], Tensor]:
+    """Return a function that decodes the files at a larger size, once per factor."""
+
+    @functools.cache
+    def decode(factor: float) -> Tensor:
+        height, width = (round(side * factor) for side in preprocessing.image_size)
+        larger = replace(preprocessing, image_size=(height, width))
+        return decode_all(paths, larger, "error", cache_dir).images
+
+    return decode
 
 
 def with_validation(train: ImageFiles, validation: ImageFiles) -> ImageFiles:

@@ -23,6 +23,7 @@ from visionsweep.data.batches import (
 )
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.memo import remembered
+from visionsweep.data.size_schedule import make_size_schedule
 from visionsweep.data.splits import split_indices
 from visionsweep.optim.param_groups import param_groups
 from visionsweep.run.checks import (
@@ -187,17 +188,39 @@ def _train_batches(
     rows: torch.Tensor,
     placement: Placement,
 ) -> TrainBatches:
-    num_classes, flips = dataset.num_classes, dataset.flips
+    """Return the training batches of `images`, which are on the device if they fit, or larger ones.
+
+    Validation keeps the images of the model's size: it is the same with every augmentation.
+    """
+    trainer, image_size = config.trainer, dataset.preprocessing.image_size
+    sizes = None
+    if trainer.image_sizes is not None:
+        sizes = make_size_schedule(trainer.image_sizes, trainer.epochs, image_size)
+    augment = build(
+        config.augment,
+        "augment",
+        num_classes=dataset.num_classes,
+        flips=dataset.flips,
+        image_size=image_size,
+    )
+    stored = getattr(augment, "stored", 1.0)
+    if stored > 1 and dataset.train.enlarged is not None:
+        images = move_if_it_fits(dataset.train.enlarged(stored), placement.device)
+        height, width = images.shape[-2:]
+        log.info(
+            "augment: random crops of %dx%d pixels from %dx%d", *image_size[::-1], width, height
+        )
     return TrainBatches(
         images,
         dataset.train.targets,
         config.trainer.batch_size,
         placement,
         indices=rows,
-        augment=build(config.augment, "augment", num_classes=num_classes, flips=flips),
+        augment=augment,
         seed=config.seed,
         balanced=config.trainer.sampler == "balanced",
         accumulate=config.trainer.accumulate,
+        sizes=sizes,
     )
 
 

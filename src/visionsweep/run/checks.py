@@ -155,11 +155,30 @@ class ForwardPass:
 
 
 def check_model(model: nn.Module, train: TrainBatches, dataset: ImageDataset) -> ForwardPass:
+    """Raise `ConfigError` for a model that cannot take the images, in all sizes of the schedule."""
+    full_size = dataset.preprocessing.image_size
+    forward = _check_size(model, train, dataset, full_size)
+    for size in set(train.sizes.sizes if train.sizes is not None else ()) - {full_size}:
+        try:
+            smaller = _check_size(model, train, dataset, size)
+        except ConfigError as error:
+            raise ConfigError(
+                f"trainer.image_sizes: this model does not take images of {size[1]}x{size[0]} "
+                "pixels; choose one for all sizes, such as a convolutional network of timm, or "
+                f"set trainer.image_sizes=null ({first_line(error.__cause__ or error)})"
+            ) from error
+        forward = ForwardPass(forward.unsafe_bf16 + smaller.unsafe_bf16, forward.flops)
+    return forward
+
+
+def _check_size(
+    model: nn.Module, train: TrainBatches, dataset: ImageDataset, size: tuple[int, int]
+) -> ForwardPass:
     """Raise `ConfigError` for a model that cannot take the smallest batch or has other outputs.
 
     Leaves no trace in the model or the random generators.
     """
-    height, width = dataset.preprocessing.image_size
+    height, width = size
     shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
     images = torch.zeros(shape, device=train.device)
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]

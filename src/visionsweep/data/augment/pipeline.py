@@ -12,7 +12,9 @@ class Step(Protocol):
     """One augmentation of a whole batch; draws from `generator` only, never changes its arguments.
 
     ``build`` passes those of these arguments that a step's class names, besides the keys of its
-    YAML: ``num_classes`` (int) and ``flips`` (bool: does a mirrored image keep its label?).
+    YAML: ``num_classes`` (int), ``flips`` (bool: does a mirrored image keep its label?) and
+    ``image_size`` ((int, int): height and width that the model sees). A step with an attribute
+    ``stored`` above 1 gets images of so many times these pixels per side, if there are any.
     """
 
     def __call__(
@@ -20,6 +22,7 @@ class Step(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Take and return images (B, C, H, W), uint8 or float32, in 0..255, and their targets.
 
+        Only a step with ``stored`` changes their size: it returns those of ``image_size``.
         Targets are (B,) int64 or (B, K) float32. `generator` is a CPU one on every device.
         """
         ...
@@ -51,6 +54,11 @@ class Pipeline:
                     f"augment.steps.{name}: expected a step with `_target_`, got {step!r}"
                 )
         self.steps = dict(steps)
+
+    @property
+    def stored(self) -> float:
+        """How many times the model's pixels per side the images should have."""
+        return max((getattr(step, "stored", 1.0) for step in self.steps.values()), default=1.0)
 
     @property
     def num_sources(self) -> int:
