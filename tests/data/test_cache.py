@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from visionsweep.data import cache, cache_file
+from visionsweep.data import cache_file, decode_files
 from visionsweep.data.cache import decode_all
 from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import UnreadableImageError, decode_image
+from visionsweep.data.decode import Decoded, decode_file, decode_image
+from visionsweep.data.open_image import UnreadableImageError
 from visionsweep.errors import ConfigError, DataError
 
 SMALL = Preprocessing((8, 8), 3)
@@ -38,10 +39,10 @@ def expected(paths: list[Path]) -> torch.Tensor:
 
 
 def forbid_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(cache, "decode_image", refuse)
+    monkeypatch.setattr(decode_files, "decode_file", refuse)
 
 
 @pytest.mark.parametrize("where", ["none", "folder"])
@@ -109,6 +110,13 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, paths: list[Path], what
     assert images[7, :, 0, 0].tolist() == [1, 2, 3]
 
 
+def name_of(paths: list[Path], tmp_path: Path) -> str:
+    """Return the name of the files of these images, in any folder."""
+    decode_all(paths, SMALL, "error", str(tmp_path / "elsewhere"))
+    (array,) = (tmp_path / "elsewhere").glob("*.npy")
+    return array.stem
+
+
 def zero(path: Path) -> None:
     contents = bytearray(path.read_bytes())
     contents[9_000:9_100] = bytes(100)
@@ -147,7 +155,8 @@ def test_an_array_of_another_shape_is_built_again(tmp_path: Path, paths: list[Pa
     """It has the right checksums, as a file of another program's would."""
     decode_all(paths, SMALL, "error", str(tmp_path))
     (array,) = tmp_path.glob("*.npy")
-    cache_file.write(array, (150, 8, 8, 3), [np.zeros((150, 8, 8, 3), np.uint8)], {})
+    wrong = np.zeros((150, 8, 8, 3), np.uint8)
+    cache_file.write(array, wrong.shape, [wrong], decode_files.Findings())
     assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
 
 
@@ -170,7 +179,7 @@ def test_no_link_in_a_shared_folder_leads_elsewhere(
     mine.write_text("precious")
     folder = tmp_path / "cache"
     folder.mkdir()
-    name = cache._key(paths, SMALL)
+    name = name_of(paths, tmp_path)
     monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: iter(["guessed", "free", "new"]))
     for planted in (f"{name}.npy", f"{name}.json", f"{name}.npy.tmp", f"{name}.tmp"):
         (folder / planted).symlink_to(mine)
@@ -181,7 +190,7 @@ def test_no_link_in_a_shared_folder_leads_elsewhere(
 
 
 def test_dead_builds_leave_nothing_for_long(tmp_path: Path, paths: list[Path]) -> None:
-    name = cache._key(paths, SMALL)
+    name = name_of(paths, tmp_path)
     dead, alive = (tmp_path / f".{name}.npy.{end}" for end in ("dead", "alive"))
     for path in (dead, alive):
         path.write_text("half")
@@ -198,7 +207,7 @@ def test_decoding_says_how_far_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(cache, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(decode_files, "SILENT_SECONDS", 0.0)
     decode_all(paths, SMALL, "error", "none")
     assert "decoded 64 of 150 images, " in caplog.text
     assert "decoded 150 of 150 images, 0.0 s left" in caplog.text
@@ -206,13 +215,12 @@ def test_decoding_says_how_far_it_is(
 
 def spy_on_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     tried: list[Path] = []
-    original = cache.decode_image
 
-    def spy(path: Path, preprocessing: Preprocessing) -> object:
+    def spy(path: Path, preprocessing: Preprocessing, *, repair: bool) -> Decoded:
         tried.append(path)
-        return original(path, preprocessing)
+        return decode_file(path, preprocessing, repair=repair)
 
-    monkeypatch.setattr(cache, "decode_image", spy)
+    monkeypatch.setattr(decode_files, "decode_file", spy)
     return tried
 
 
@@ -221,15 +229,14 @@ def test_a_file_that_becomes_readable_is_decoded(
 ) -> None:
     """Files on a network folder that was away keep their size and time."""
     folder = str(tmp_path / "cache")
-    original = cache.decode_image
 
-    def away(path: Path, preprocessing: Preprocessing) -> object:
+    def away(path: Path, preprocessing: Preprocessing, *, repair: bool) -> Decoded:
         if path == paths[5]:
             raise UnreadableImageError(path, "input/output error")
-        return original(path, preprocessing)
+        return decode_file(path, preprocessing, repair=repair)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "decode_image", away)
+        patch.setattr(decode_files, "decode_file", away)
         assert len(decode_all(paths, SMALL, "skip", folder).kept) == 149
     assert torch.equal(decode_all(paths, SMALL, "error", folder).images, expected(paths))
 
@@ -292,13 +299,13 @@ def test_parallel_runs_decode_once(
 def test_a_killed_build_leaves_no_array(
     tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(path: Path, preprocessing: Preprocessing) -> np.ndarray:
+    def die(path: Path, preprocessing: Preprocessing, *, repair: bool) -> Decoded:
         if path == paths[100]:
             raise KeyboardInterrupt
-        return decode_image(path, preprocessing)
+        return decode_file(path, preprocessing, repair=repair)
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "decode_image", die)
+        patch.setattr(decode_files, "decode_file", die)
         with pytest.raises(KeyboardInterrupt):
             decode_all(paths, SMALL, "error", str(tmp_path / "cache"))
     assert not list((tmp_path / "cache").glob("*.npy"))
@@ -315,7 +322,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, paths: list[Pa
 
 def test_wrong_settings_are_refused(paths: list[Path]) -> None:
     with pytest.raises(
-        ConfigError, match=r"data\.on_bad_image: expected error or skip, got 'drop'"
+        ConfigError, match=r"data\.on_bad_image: expected error, skip or repair, got 'drop'"
     ):
         decode_all(paths, SMALL, "drop", "none")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no image to decode"):

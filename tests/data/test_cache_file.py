@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from visionsweep.data import cache_file
+from visionsweep.data.decode_files import Findings
 
 SHAPE = (64, 3, 8, 8)
 
@@ -23,7 +24,7 @@ def test_of_a_large_file_evenly_spaced_blocks_are_checked(
     monkeypatch.setattr(cache_file, "BLOCK_BYTES", 1000)
     monkeypatch.setattr(cache_file, "MAX_CHECKED_BYTES", 5000)
     path = tmp_path / "images.npy"
-    cache_file.write(path, SHAPE, [images], {})
+    cache_file.write(path, SHAPE, [images], Findings())
     contents = path.read_bytes()
     noticed = []
     for block in range(13):
@@ -38,7 +39,7 @@ def test_of_a_large_file_evenly_spaced_blocks_are_checked(
 def test_a_file_system_without_memory_maps(
     tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache_file.write(tmp_path / "images.npy", SHAPE, [images], {})
+    cache_file.write(tmp_path / "images.npy", SHAPE, [images], Findings())
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")

@@ -1,38 +1,41 @@
 """Many image files -> one uint8 tensor, decoded once for all runs."""
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
 import os
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 from torch import Tensor
 
 from visionsweep.data import cache_file
-from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import UnreadableImageError, decode_image
+from visionsweep.data.dataset import AUTO, Preprocessing
+from visionsweep.data.decode_files import (
+    Findings,
+    decode_chunks,
+    is_readable,
+    measure_all_levels,
+    shape_of,
+)
+from visionsweep.data.levels import UnknownLevelsError
+from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.paths import absolute, default_cache_dir
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.machine import count_cores
 from visionsweep.rundir.lock import lock_file
-from visionsweep.text import duration_text
+from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
 
-OnBadImage = Literal["error", "skip"]
-FORMAT_VERSION = 2  # raise it when decoding or the file's layout changes
-CHUNK = 64  # images per task: few enough to keep all cores busy, many enough to hide the queue
-SILENT_SECONDS = 5.0  # between two lines about the progress
+OnBadImage = Literal["error", "skip", "repair"]
+FORMAT_VERSION = 3  # raise it when decoding or the file's layout changes
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class DecodedImages:
 
     images: Tensor  # (len(kept), C, H, W) uint8; writes to a memory map stay in this process
     kept: list[int]
+    paths: list[Path]  # of the images
     bad: list[str]  # paths of the files left out
+    digests: list[str]  # of the files' bytes, one per image
+    preprocessing: Preprocessing  # with the levels that AUTO found
 
 
 def decode_all(
@@ -49,98 +55,146 @@ def decode_all(
     preprocessing: Preprocessing,
     on_bad_image: OnBadImage,
     cache_dir: str | None,
+    *,
+    is_again: bool = False,
 ) -> DecodedImages:
     """Decode the files, or open what an earlier or a parallel run decoded.
 
     `cache_dir` None is the user's cache folder, "none" memory only. If a file changes (size or
-    time), all are decoded again. Raises DataError for unreadable files unless on_bad_image is skip.
+    times), all are decoded again. With `is_again` nothing is said of the images, as of the same
+    ones at another size. Raises DataError for unreadable files if on_bad_image is error; skip
+    leaves them out, repair only those of which nothing can be decoded.
     """
-    if on_bad_image not in ("error", "skip"):
-        raise ConfigError(f"data.on_bad_image: expected error or skip, got {on_bad_image!r}")
+    if on_bad_image not in get_args(OnBadImage):
+        raise ConfigError(
+            f"data.on_bad_image: expected error, skip or repair, got {on_bad_image!r}"
+        )
     if not paths:
         raise DataError("no image to decode")
+    files = _Files(paths, preprocessing, repair=on_bad_image == "repair")
     if cache_dir == "none":
-        images, bad = _decode_to_memory(paths, preprocessing)
+        images, findings = _decode_to_memory(files)
     else:
         folder = default_cache_dir() if cache_dir is None else absolute("data.cache_dir", cache_dir)
-        images, bad = _open_or_build(folder, paths, preprocessing)
-    _report(paths, bad, on_bad_image)
-    kept = [index for index in range(len(paths)) if index not in bad]
-    return DecodedImages(images, kept, [str(paths[index]) for index in bad])
-
-
-def _report(paths: Sequence[Path], bad: dict[int, str], on_bad_image: OnBadImage) -> None:
-    if not bad:
-        return
-    index, reason = next(iter(bad.items()))
-    line = f"cannot read {paths[index]} ({reason}); {len(bad):,} of {len(paths):,} files"
-    if on_bad_image == "error":
-        raise DataError(f"{line}. Fix it, or set data.on_bad_image=skip")
-    if len(bad) == len(paths):
-        raise DataError(f"{line}: no image is left")
-    logger.warning("%s left out (data.on_bad_image=skip)", line)
-
-
-def _decode_chunks(
-    paths: Sequence[Path], preprocessing: Preprocessing, bad: dict[int, str]
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield chunks of the readable images in order; add the reasons of the others to `bad`."""
-
-    def decode_chunk(start: int) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
-        images, reasons = [], {}
-        for index in range(start, min(start + CHUNK, len(paths))):
-            try:
-                images.append(decode_image(paths[index], preprocessing))
-            except UnreadableImageError as error:
-                reasons[index] = error.reason
-        return np.array(images, dtype=np.uint8).reshape(-1, *_shape(preprocessing)), reasons
-
-    start = said = time.perf_counter()
-    with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
-        starts = range(0, len(paths), CHUNK)
-        for first, (images, reasons) in zip(
-            starts, executor.map(decode_chunk, starts), strict=True
-        ):
-            bad.update(reasons)
-            yield images
-            now, done = time.perf_counter(), min(first + CHUNK, len(paths))
-            if now - said >= SILENT_SECONDS:
-                said, left = now, (now - start) / done * (len(paths) - done)
-                logger.info(
-                    "decoded %s of %s images, %s left",
-                    *(f"{done:,}", f"{len(paths):,}", duration_text(left)),
-                )
-    logger.info(
-        "decoded %s images to %s in %.1f s",
-        f"{len(paths) - len(bad):,}",
-        "x".join(map(str, _shape(preprocessing))),
-        time.perf_counter() - start,
+        images, findings = _open_or_build(folder, files)
+    _report_bad(paths, findings, on_bad_image)
+    if not is_again:
+        _report_repaired(paths, findings)
+        _report_pixels(paths, findings)
+    if preprocessing.levels == AUTO:
+        preprocessing = replace(preprocessing, levels=findings.levels)
+    kept = [index for index in range(len(paths)) if index not in findings.bad]
+    return DecodedImages(
+        images,
+        kept,
+        [paths[index] for index in kept],
+        [str(paths[index]) for index in findings.bad],
+        [findings.digests[index] for index in kept],
+        preprocessing,
     )
 
 
-def _shape(preprocessing: Preprocessing) -> tuple[int, int, int]:
-    return (preprocessing.channels, *preprocessing.image_size)
+def _report_repaired(paths: Sequence[Path], findings: Findings) -> None:
+    if findings.repaired:
+        index, reason = next(iter(findings.repaired.items()))
+        logger.warning(
+            "%s of %s files are damaged, e.g. %s (%s): what is missing is grey "
+            "(data.on_bad_image=repair)",
+            *(f"{len(findings.repaired):,}", f"{len(paths):,}", paths[index], reason),
+        )
 
 
-def _decode_to_memory(
-    paths: Sequence[Path], preprocessing: Preprocessing
-) -> tuple[Tensor, dict[int, str]]:
-    count, bad = 0, dict[int, str]()
-    images = np.empty((len(paths), *_shape(preprocessing)), dtype=np.uint8)
-    for chunk in _decode_chunks(paths, preprocessing, bad):
+def _report_bad(paths: Sequence[Path], findings: Findings, on_bad_image: OnBadImage) -> None:
+    if not findings.bad:
+        return
+    index, reason = next(iter(findings.bad.items()))
+    line = f"cannot read {paths[index]} ({reason}); {len(findings.bad):,} of {len(paths):,} files"
+    if on_bad_image == "error":
+        way_out = "Raise it" if "data.max_pixels" in reason else "Fix it"
+        repair = "data.on_bad_image=repair or " if reason == "truncated" else ""
+        raise DataError(f"{line}. {way_out}, or set {repair}data.on_bad_image=skip")
+    if len(findings.bad) == len(paths):
+        raise DataError(f"{line}: no image is left")
+    logger.warning("%s left out (data.on_bad_image=%s)", line, on_bad_image)
+
+
+def _report_pixels(paths: Sequence[Path], findings: Findings) -> None:
+    """Log the range of grey levels, and how many images show nothing."""
+    if findings.levels_text is not None:
+        logger.info("%s", findings.levels_text)
+    if findings.levels_warning is not None:
+        logger.warning("data.levels=auto: %s", findings.levels_warning)
+    if findings.uniform:
+        advice = ""
+        if findings.transparent:
+            advice = (
+                f"; {len(findings.transparent):,} of them have transparency: set data.background "
+                "to another color, or to ignore"
+            )
+        logger.warning(
+            "%s of %s of one color, e.g. %s%s",
+            f"{len(findings.uniform):,}",
+            f"{counted(len(paths), 'image')} {'is' if len(findings.uniform) == 1 else 'are'}",
+            paths[(findings.transparent or findings.uniform)[0]],
+            advice,
+        )
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What is decoded, and how."""
+
+    paths: Sequence[Path]
+    preprocessing: Preprocessing
+    repair: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.paths), *shape_of(self.preprocessing))
+
+    def with_levels(self, levels: tuple[float, float] | None) -> "_Files":
+        return replace(self, preprocessing=replace(self.preprocessing, levels=levels))
+
+    def key(self) -> str:
+        """Return a name that changes with the files and with how they are decoded."""
+        digest = hashlib.sha256()
+        settings = dataclasses.asdict(self.preprocessing)
+        versions = [FORMAT_VERSION, PIL.__version__]
+        digest.update(json.dumps([*versions, settings, self.repair]).encode())
+        for path in self.paths:
+            try:
+                status = path.stat()
+                # The time of the last change of the inode: unlike the others, no program sets it.
+                stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            except OSError:  # reported as a bad image when it is decoded
+                stamp = (-1, -1, -1)
+            text = "\0".join(map(str, ("", path.absolute(), *stamp)))
+            digest.update(os.fsencode(text))
+        return digest.hexdigest()[:32]
+
+
+def _decode_to_memory(files: _Files) -> tuple[Tensor, Findings]:
+    findings = Findings()
+    try:
+        return _fill_memory(files, findings), findings
+    except UnknownLevelsError:
+        findings = measure_all_levels(files.paths, files.preprocessing)
+        return _fill_memory(files.with_levels(findings.levels), findings), findings
+
+
+def _fill_memory(files: _Files, findings: Findings) -> Tensor:
+    count = 0
+    images = np.empty(files.shape, dtype=np.uint8)
+    for chunk in decode_chunks(files.paths, files.preprocessing, findings, repair=files.repair):
         images[count : count + len(chunk)] = chunk
         count += len(chunk)
-    return torch.from_numpy(images[:count]), bad
+    return torch.from_numpy(images[:count])
 
 
-def _open_or_build(
-    folder: Path, paths: Sequence[Path], preprocessing: Preprocessing
-) -> tuple[Tensor, dict[int, str]]:
-    path = folder / f"{_key(paths, preprocessing)}.npy"
-    found = _open(path, len(paths), preprocessing)
-    if found is not None and any(
-        _is_readable_now(paths[index], preprocessing) for index in found[1]
-    ):
+def _open_or_build(folder: Path, files: _Files) -> tuple[Tensor, Findings]:
+    path = folder / f"{files.key()}.npy"
+    found = _open(path, files)
+    if found is not None and _is_any_readable_now(files, found[1].bad):
         # A network folder was away, or permissions were wrong.
         cache_file.remove(path)
         found = None
@@ -149,17 +203,15 @@ def _open_or_build(
             folder.mkdir(parents=True, exist_ok=True)
             with lock_file(path.with_suffix(".lock")):
                 # Another process may have built it while this one waited.
-                if _open(path, len(paths), preprocessing) is None:
-                    bad: dict[int, str] = {}
-                    chunks = _decode_chunks(paths, preprocessing, bad)
-                    cache_file.write(path, (len(paths), *_shape(preprocessing)), chunks, bad)
+                if _open(path, files) is None:
+                    _build(path, files)
                     logger.info("cached decoded images in %s", path)
         except OSError as error:
             raise DataError(
                 f"data.cache_dir: cannot write {path} ({error.strerror or error}). "
                 "Set data.cache_dir=FOLDER, or data.cache_dir=none to keep images in memory"
             ) from error
-        found = _open(path, len(paths), preprocessing)
+        found = _open(path, files)
         if found is None:
             raise DataError(
                 f"data.cache_dir: {path} vanished while it was being opened; start again"
@@ -167,12 +219,24 @@ def _open_or_build(
     return found
 
 
-def _open(
-    path: Path, num_files: int, preprocessing: Preprocessing
-) -> tuple[Tensor, dict[int, str]] | None:
-    """Return images and bad files from the cache; None if there are none, or damaged ones."""
+def _build(path: Path, files: _Files) -> None:
+    findings = Findings()
     try:
-        found = cache_file.read(path, (num_files, *_shape(preprocessing)))
+        _write(path, files, findings)
+    except UnknownLevelsError:
+        findings = measure_all_levels(files.paths, files.preprocessing)
+        _write(path, files.with_levels(findings.levels), findings)
+
+
+def _write(path: Path, files: _Files, findings: Findings) -> None:
+    chunks = decode_chunks(files.paths, files.preprocessing, findings, repair=files.repair)
+    cache_file.write(path, files.shape, chunks, findings)
+
+
+def _open(path: Path, files: _Files) -> tuple[Tensor, Findings] | None:
+    """Return images and findings from the cache; None if there are none, or damaged ones."""
+    try:
+        found = cache_file.read(path, files.shape)
     except cache_file.DamagedError as error:
         logger.warning("%s is damaged (%s): decoding the images anew", path, error)
         with contextlib.suppress(OSError):
@@ -181,29 +245,9 @@ def _open(
     return None if found is None else (torch.from_numpy(found[0]), found[1])
 
 
-def _is_readable_now(path: Path, preprocessing: Preprocessing) -> bool:
-    try:
-        decode_image(path, preprocessing)
-    except UnreadableImageError:
-        return False
-    return True
-
-
-def _key(paths: Sequence[Path], preprocessing: Preprocessing) -> str:
-    digest = hashlib.sha256()
-    settings = [
-        FORMAT_VERSION,
-        PIL.__version__,
-        preprocessing.image_size,
-        preprocessing.channels,
-        preprocessing.fit,
-    ]
-    digest.update(json.dumps(settings).encode())
-    for path in paths:
-        try:
-            status = path.stat()
-            stamp = (status.st_size, status.st_mtime_ns)
-        except OSError:  # reported as a bad image when it is decoded
-            stamp = (-1, -1)
-        digest.update(os.fsencode(f"\0{path.absolute()}\0{stamp[0]}\0{stamp[1]}"))
-    return digest.hexdigest()[:32]
+def _is_any_readable_now(files: _Files, bad: Iterable[int]) -> bool:
+    with quiet_libraries():
+        return any(
+            is_readable(files.paths[index], files.preprocessing, repair=files.repair)
+            for index in bad
+        )

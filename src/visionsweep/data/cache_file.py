@@ -1,4 +1,6 @@
-"""The file of decoded images: a .npy that is memory-mapped, and its checksums in a .json beside it.
+"""The file of decoded images: a .npy that is memory-mapped, and a .json beside it.
+
+The .json holds the checksums of the images, the hashes of the files, and what else was found.
 
 The checksums find what a disk, a copy or another process damaged. Each start reads up to
 MAX_CHECKED_BYTES of the images, pages that training reads anyway; of a larger file, evenly spaced
@@ -12,7 +14,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from visionsweep.data.decode_files import Findings
 from visionsweep.machine import count_cores
 from visionsweep.rundir.atomic import atomic_write, write_text
 
@@ -34,18 +37,18 @@ class DamagedError(Exception):
     """The file is not what was written."""
 
 
-def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, dict[int, str]] | None:
-    """Return the images of an array of `shape`, without the bad ones at its end, and the bad ones.
+def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, Findings] | None:
+    """Return the images of an array of `shape`, without the bad ones at its end, and the findings.
 
     None if the file is missing or was not finished. Raises `DamagedError`.
     """
     try:
         contents = json.loads(_beside(path).read_bytes())
-        bad = {int(index): str(reason) for index, reason in contents["bad"].items()}
+        findings = Findings.of_json(contents["findings"])
         checksums = list(contents["crc32"])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{_beside(path).name} is not readable") from error
     try:
         count = _num_blocks(path)
@@ -61,13 +64,14 @@ def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, dict[int, str]] | 
         raise DamagedError(str(error)) from error
     if array.dtype != np.uint8 or array.shape != shape:
         raise DamagedError(f"expected bytes of shape {shape}, got {array.dtype} of {array.shape}")
-    return array[: shape[0] - len(bad)], bad
+    return array[: shape[0] - len(findings.bad)], findings
 
 
-def write(
-    path: Path, shape: tuple[int, ...], chunks: Iterable[Images], bad: Mapping[int, str]
-) -> None:
-    """Write an array of `shape`: the chunks, then zeros for the bad images that they lack."""
+def write(path: Path, shape: tuple[int, ...], chunks: Iterable[Images], findings: Findings) -> None:
+    """Write an array of `shape`: the chunks, then zeros for the bad images that they lack.
+
+    The chunks may fill `findings` while they are read.
+    """
     _remove_leftovers(path)
     remove(path)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -76,11 +80,11 @@ def write(
         np.lib.format.write_array_header_1_0(stream, header)
         for chunk in chunks:
             stream.write(chunk.tobytes())
-        for _ in bad:
+        for _ in findings.bad:
             stream.write(bytes(math.prod(shape[1:])))
     # Last: an array without its checksums is incomplete.
     checksums = _checksums(path, range(_num_blocks(path)))
-    write_text(_beside(path), json.dumps({"bad": bad, "crc32": checksums}))
+    write_text(_beside(path), json.dumps({"findings": vars(findings), "crc32": checksums}))
 
 
 def remove(path: Path) -> None:

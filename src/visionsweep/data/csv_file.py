@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visionsweep.data.cache import OnBadImage
-from visionsweep.data.dataset import ALWAYS_TRAIN, ImageDataset
-from visionsweep.data.decode import Fit, make_preprocessing
+from visionsweep.data.dataset import ALWAYS_TRAIN, MAX_PIXELS, ImageDataset
 from visionsweep.data.file_finder import FileFinder
 from visionsweep.data.folders import PART_NAMES, part_in_name
-from visionsweep.data.image_files import ImageFiles, check_disjoint, load_files
 from visionsweep.data.labels import explain_classes, sorted_class_names, warn_empty_classes
+from visionsweep.data.parts import ImageFiles, LoadSettings, load_parts
 from visionsweep.data.paths import require_file, require_folder
+from visionsweep.data.preprocessing import Fit, make_preprocessing
 from visionsweep.data.table import Table, nfc, read_table
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.text import counted, did_you_mean
@@ -61,6 +61,10 @@ def load_csv(
     suffix: str | None = None,
     channels: int = 3,
     fit: Fit = "crop",
+    levels: str | Sequence[float] = "auto",
+    background: str | Sequence[int] = "white",
+    max_pixels: int | None = MAX_PIXELS,
+    near_duplicates: int | None = None,
     on_bad_image: OnBadImage = "error",
     cache_dir: str | None = None,
     flips: bool = True,
@@ -74,7 +78,12 @@ def load_csv(
     CSV file, `test_path`, or the rows that `split_column` calls test. Raises ConfigError or
     DataError naming file and line.
     """
-    preprocessing = make_preprocessing(image_size, channels, fit)
+    settings = LoadSettings(
+        make_preprocessing(image_size, channels, fit, levels, background, max_pixels),
+        on_bad_image,
+        cache_dir,
+        near_duplicates,
+    )
     table_path = require_file("data.path", path, "the CSV file with one row per image")
     if label is None or label in ("", []):
         raise ConfigError("data.label is not set: give the name of the column with the labels")
@@ -84,7 +93,7 @@ def load_csv(
     rows = _select(rows, keep_labels, drop_labels)
     class_names = _class_names(classes, rows)
     _warn_joined_labels(class_names)
-    reader = _FileReader(class_names, classes, base, suffix, skips=on_bad_image == "skip")
+    reader = _FileReader(class_names, classes, base, suffix, skips=on_bad_image != "error")
     train_rows = [row for row in rows if row.part != TEST]
     test_rows, test_table = [row for row in rows if row.part == TEST], table_path
     if test_path is not None:
@@ -101,25 +110,20 @@ def load_csv(
         test_rows = _select(test_rows, keep_labels, drop_labels, is_test=True)
     files = reader.read(train_rows, table_path)
     test_files = reader.read(test_rows, test_table) if test_rows else None
+    key = "data.path" if test_path is None else "data.test_path"
     if test_files is not None:
-        key = "data.path" if test_path is None else "data.test_path"
-        check_disjoint(files, test_files, key)
         _check_groups(files, test_files, key)
     logger.info("%s", _explain(class_names, files, test_files))
-    train, bad = load_files(files, preprocessing, on_bad_image, cache_dir)
-    warn_empty_classes(class_names, train.targets, str(table_path))
-    test = None
-    if test_files is not None:
-        test, test_bad = load_files(test_files, preprocessing, on_bad_image, cache_dir)
-        bad = bad + test_bad
+    parts = load_parts(files, test_files, settings, key=key, class_names=class_names)
+    warn_empty_classes(class_names, parts.train.targets, str(table_path))
     return ImageDataset(
         name=table_path.name.split(".")[0],
         class_names=class_names,
-        train=train,
-        preprocessing=preprocessing,
-        test=test,
+        train=parts.train,
+        preprocessing=parts.preprocessing,
+        test=parts.test,
         flips=flips,
-        bad_images=reader.missing + bad,
+        bad_images=reader.missing + parts.bad,
     )
 
 

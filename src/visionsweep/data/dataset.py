@@ -2,16 +2,22 @@
 
 A loader of your own is a function that returns an `ImageDataset`. It receives the keys of its YAML
 and nothing else. Set ``flips: false`` in it if a mirrored image does not keep its label; images of
-image files come from ``image_files.load_files``, which decodes and caches them. Raise `DataError`
+image files come from ``parts.load_parts``, which decodes and caches them. Raise `DataError`
 for missing or damaged data and `ConfigError` for a wrong setting.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
 ALWAYS_TRAIN = -1
+AUTO: Literal["auto"] = "auto"
+MAX_PIXELS = 178_956_970  # of a file; Pillow's own limit
+
+Color = tuple[int, int, int]
+Levels = tuple[float, float] | Literal["auto"] | None
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,11 @@ class Preprocessing:
     image_size: tuple[int, int]  # height, width
     channels: int  # 1 (grey) or 3 (RGB)
     fit: str = "crop"  # crop | pad | stretch: how other aspect ratios fit
+    # Grey levels that become 0 and 255, in files of more than 8 bits per pixel. None: the range of
+    # the file's type, such as 0..65535. AUTO: not known yet, to be measured on all images.
+    levels: Levels = AUTO
+    background: Color | None = (255, 255, 255)  # behind transparency; None: transparency is ignored
+    max_pixels: int | None = MAX_PIXELS  # of a file; None: no limit
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,8 @@ class ImageSet:
     targets: Tensor  # (N,) int64
     ids: list[str]  # path or index of each image, for the split manifest and messages
     groups: list[str] | None = None  # images of one group stay on one side of a split
+    # The index of the first copy of each image, or its own; copies stay on one side too.
+    copy_of: list[int] | None = None
     # The data's own split: the fold in which an image validates, or ALWAYS_TRAIN.
     folds: list[int] | None = None
     # factor -> the same images with so many times the pixels per side, for random crops; None if

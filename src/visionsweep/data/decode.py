@@ -1,33 +1,34 @@
 """Image file -> (C, H, W) uint8 array: the decoder of training and prediction."""
 
 import functools
-from collections.abc import Sequence
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from visionsweep.data.dataset import Preprocessing
-from visionsweep.errors import ConfigError, DataError
+from visionsweep.data.dataset import Color, Preprocessing
+from visionsweep.data.levels import LevelRange, UnknownLevelsError, is_wide, to_8_bit
+from visionsweep.data.library_noise import noted
+from visionsweep.data.open_image import REDUCING_GAP, as_unreadable, open_upright
 
-Fit = Literal["crop", "pad", "stretch"]
 # Formats that Pillow lists but cannot decode by itself: stubs, films, and PostScript, which runs as
 # a program.
 NO_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-EXIF_ORIENTATION = 0x0112
-# Shrink by whole factors down to this many times the wanted size, then filter: the default of
-# Pillow's Image.thumbnail, close to filtering the full image in a fraction of the time.
-REDUCING_GAP = 2.0
+DIGEST_BYTES = 16
 
 
-class UnreadableImageError(DataError):
-    """A file that cannot be decoded; `reason` is the part of the message without the path."""
+@dataclass(frozen=True)
+class Decoded:
+    """An image, and what was noticed while it was decoded."""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"cannot read {path} ({reason})")
-        self.reason = reason
+    pixels: npt.NDArray[np.uint8]  # (C, H, W)
+    digest: bytes  # of the file
+    damage: str | None  # why pixels are missing, which are grey
+    notes: list[str]  # what the libraries said; no pixel is missing because of it
+    has_transparency: bool
 
 
 @functools.cache
@@ -40,91 +41,72 @@ def image_suffixes() -> frozenset[str]:
     )
 
 
-def make_preprocessing(image_size: int | Sequence[int], channels: int, fit: str) -> Preprocessing:
-    """Return the preprocessing of `data.*`; raises ConfigError for a value no image can have."""
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
-        raise ConfigError(
-            f"data.image_size: expected pixels, one number or [height, width], got {image_size}"
-        )
-    if channels not in (1, 3):
-        raise ConfigError(f"data.channels: expected 1 (grey) or 3 (RGB), got {channels}")
-    if fit not in get_args(Fit):
-        raise ConfigError(f"data.fit: expected one of {', '.join(get_args(Fit))}, got {fit!r}")
-    return Preprocessing(image_size=(sides[0], sides[1]), channels=channels, fit=fit)
-
-
-def decode_image(path: str | Path, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
-    """Return (C, H, W) uint8: upright (EXIF), transparency on white, the first of several frames.
+def decode_image(
+    path: str | Path, preprocessing: Preprocessing, *, repair: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Return (C, H, W) uint8: upright, on `background`, the first of several frames.
 
     fit=crop covers the target and keeps the centre, pad fits inside it on black, stretch ignores
-    the aspect ratio. Raises UnreadableImageError for anything wrong with the file.
+    the aspect ratio. `levels` AUTO takes the range of this image alone. With `repair`, the missing
+    pixels of a damaged file are grey. Raises UnreadableImageError for anything wrong with the file.
     """
     path = Path(path)
     try:
-        with Image.open(path) as opened:
-            upright = _load_upright(opened, preprocessing)
-        image = _fit(
-            _to_mode(upright, "L" if preprocessing.channels == 1 else "RGB"), preprocessing
-        )
-    except MemoryError:  # not the file's fault
-        raise
-    # For damaged files Pillow raises OSError, SyntaxError, ValueError, struct.error and more.
-    except Exception as error:
-        raise UnreadableImageError(path, _reason(error)) from error
-    pixels: npt.NDArray[np.uint8] = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return decode_file(path, preprocessing, repair=repair).pixels
+    except UnknownLevelsError:
+        measured = measure_levels(path, preprocessing)
+        assert measured is not None
+        preprocessing = replace(preprocessing, levels=measured.levels())
+        return decode_file(path, preprocessing, repair=repair).pixels
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its own text repeats the path
-        return "not an image"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "truncated" if "truncated" in text.lower() else text
+def decode_file(path: Path, preprocessing: Preprocessing, *, repair: bool = False) -> Decoded:
+    """Return the image of `decode_image`, and what was noticed. The file is read once.
 
-
-def _load_upright(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    height, width = preprocessing.image_size
-    if image.getexif().get(EXIF_ORIENTATION, 1) >= 5:  # 5 to 8 swap the axes
-        height, width = width, height
-    # Decodes a JPEG at 1/2, 1/4 or 1/8 if that leaves room to filter; other formats ignore it.
-    wanted = round(width * REDUCING_GAP), round(height * REDUCING_GAP)
-    image.draft("L" if preprocessing.channels == 1 else "RGB", wanted)
-    image.load()
-    return ImageOps.exif_transpose(image)
-
-
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Return the image in 8-bit mode L or RGB."""
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
-    elif image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
-    return image.convert(mode)
-
-
-def _to_8_bit(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
-    """Map grey levels of more than 8 bits to 0..255; clipping would leave a white image.
-
-    16-bit integers are divided by 257; floats are 0..1 or 0..255. If values lie outside of these
-    ranges, their minimum and maximum become 0 and 255.
+    Raises UnreadableImageError, and UnknownLevelsError for an image of more than 8 bits if `levels`
+    is AUTO.
     """
-    values = pixels.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError("pixels that are not finite")
-    is_integer = np.issubdtype(pixels.dtype, np.integer)
-    nominal = next(
-        (top for top in ((65535.0,) if is_integer else (1.0, 255.0)) if high <= top), None
-    )
-    if low < 0 or nominal is None:
-        values -= low
-        nominal = (high - low) or 1.0
-    return np.rint(values * (255.0 / nominal)).astype(np.uint8)
+    with noted() as notes, as_unreadable(path):
+        content = path.read_bytes()
+        image, damage = open_upright(content, preprocessing, notes, repair=repair)
+        has_transparency = image.has_transparency_data
+        fitted = _fit(_to_mode(image, preprocessing), preprocessing)
+    pixels: npt.NDArray[np.uint8] = np.asarray(fitted)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    digest = hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+    return Decoded(np.ascontiguousarray(pixels), digest, damage, notes, has_transparency)
+
+
+def measure_levels(path: Path, preprocessing: Preprocessing) -> LevelRange | None:
+    """Return the grey levels of an image of more than 8 bits; None for others.
+
+    Raises UnreadableImageError.
+    """
+    with noted() as notes, as_unreadable(path):
+        image, _ = open_upright(path.read_bytes(), preprocessing, notes, repair=False)
+        return LevelRange.of(np.asarray(image)) if is_wide(image) else None
+
+
+def _to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """Return the image in 8-bit mode L or RGB."""
+    if is_wide(image):
+        image = Image.fromarray(to_8_bit(np.asarray(image), preprocessing.levels))
+    elif image.has_transparency_data:
+        image = _without_transparency(image, preprocessing.background)
+    mode = "L" if preprocessing.channels == 1 else "RGB"
+    try:
+        return image.convert(mode)
+    except ValueError:  # such as LAB and HSV to L
+        return image.convert("RGB").convert(mode)
+
+
+def _without_transparency(image: Image.Image, background: Color | None) -> Image.Image:
+    straight = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)  # from colors multiplied by alpha
+    image = (image if straight is None else image.convert(straight)).convert("RGBA")
+    if background is None:
+        return image.convert("RGB")
+    behind = Image.new("RGBA", image.size, (*background, 255))
+    return Image.alpha_composite(behind, image).convert("RGB")
 
 
 def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -1,19 +1,12 @@
-"""Image files: finds them below a folder, decodes them, checks that train and test are disjoint."""
+"""Finds image files below folders."""
 
-import functools
-import hashlib
 import os
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-from torch import Tensor
-
-from visionsweep.data.cache import OnBadImage, decode_all
-from visionsweep.data.dataset import ALWAYS_TRAIN, ImageSet, Preprocessing
 from visionsweep.data.decode import image_suffixes
 from visionsweep.errors import DataError
 
@@ -21,17 +14,6 @@ from visionsweep.errors import DataError
 SYSTEM_FOLDERS = frozenset(
     {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 )
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Files with their labels: every list has one entry per image."""
-
-    paths: list[Path]
-    ids: list[str]
-    targets: list[int]
-    groups: list[str] | None = None
-    folds: list[int] | None = None  # as in `ImageSet`
 
 
 @dataclass(frozen=True)
@@ -119,89 +101,3 @@ def refuse_unreadable(key: str, error: OSError) -> NoReturn:
     raise DataError(
         f"{key}: cannot list {error.filename} ({error.strerror}); correct its permissions"
     ) from error
-
-
-def load_files(
-    files: ImageFiles, preprocessing: Preprocessing, on_bad_image: OnBadImage, cache_dir: str | None
-) -> tuple[ImageSet, list[str]]:
-    """Return the decoded images, and the paths of files that on_bad_image=skip left out."""
-    decoded = decode_all(files.paths, preprocessing, on_bad_image, cache_dir)
-    kept = decoded.kept
-    image_set = ImageSet(
-        images=decoded.images,
-        targets=torch.tensor([files.targets[index] for index in kept], dtype=torch.int64),
-        ids=[files.ids[index] for index in kept],
-        groups=None if files.groups is None else [files.groups[index] for index in kept],
-        folds=None if files.folds is None else [files.folds[index] for index in kept],
-        enlarged=_enlarged([files.paths[index] for index in kept], preprocessing, cache_dir),
-    )
-    return image_set, decoded.bad
-
-
-def _enlarged(
-    paths: Sequence[Path], preprocessing: Preprocessing, cache_dir: str | None
-) -> Callable[[float], Tensor]:
-    """Return a function that decodes the files at a larger size, once per factor."""
-
-    @functools.cache
-    def decode(factor: float) -> Tensor:
-        height, width = (round(side * factor) for side in preprocessing.image_size)
-        larger = replace(preprocessing, image_size=(height, width))
-        return decode_all(paths, larger, "error", cache_dir).images
-
-    return decode
-
-
-def with_validation(train: ImageFiles, validation: ImageFiles) -> ImageFiles:
-    """Return the files of both parts; fold 0 holds the validation images."""
-    groups = None
-    if train.groups is not None and validation.groups is not None:
-        groups = train.groups + validation.groups
-    return ImageFiles(
-        train.paths + validation.paths,
-        train.ids + validation.ids,
-        train.targets + validation.targets,
-        groups,
-        [ALWAYS_TRAIN] * len(train.paths) + [0] * len(validation.paths),
-    )
-
-
-def check_disjoint(train: ImageFiles, test: ImageFiles, key: str) -> None:
-    """Raise DataError if a file's bytes are in both parts; `key` is the setting that named them.
-
-    Only files of equal size are read.
-    """
-    try:
-        shared = _find_shared(train.paths, test.paths)
-    except OSError as error:
-        raise DataError(
-            f"cannot read {error.filename} ({error.strerror}); correct the path or its permissions"
-        ) from error
-    if shared:
-        path, twin = min(shared)
-        raise DataError(
-            f"{key}: {len(shared):,} of {len(test.paths):,} test files are in train too, "
-            f"e.g. {path} = {twin}. Remove them from one of the two"
-        )
-
-
-def _find_shared(train: Iterable[Path], test: Iterable[Path]) -> list[tuple[Path, Path]]:
-    train_by_size, test_by_size = _by_size(train), _by_size(test)
-    shared = []
-    for size in train_by_size.keys() & test_by_size.keys():
-        train_by_hash = {_sha256(path): path for path in train_by_size[size]}
-        twins = [(path, train_by_hash.get(_sha256(path))) for path in test_by_size[size]]
-        shared += [(path, twin) for path, twin in twins if twin is not None]
-    return shared
-
-
-def _by_size(paths: Iterable[Path]) -> dict[int, list[Path]]:
-    sizes = defaultdict(list)
-    for path in paths:
-        sizes[path.stat().st_size].append(path)
-    return sizes
-
-
-def _sha256(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()

@@ -6,20 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from visionsweep.data.cache import OnBadImage
-from visionsweep.data.dataset import ImageDataset
-from visionsweep.data.decode import Fit, image_suffixes, make_preprocessing
+from visionsweep.data.dataset import MAX_PIXELS, ImageDataset
+from visionsweep.data.decode import image_suffixes
 from visionsweep.data.folders import Layout, class_folders, explain_left_out, find_layout
-from visionsweep.data.image_files import (
-    ImageFiles,
-    check_disjoint,
-    explain_others,
-    load_files,
-    require_unicode,
-    scan_folders,
-    with_validation,
-)
+from visionsweep.data.image_files import explain_others, require_unicode, scan_folders
 from visionsweep.data.labels import explain_classes, warn_empty_classes
+from visionsweep.data.parts import ImageFiles, LoadSettings, load_parts, with_validation
 from visionsweep.data.paths import require_folder
+from visionsweep.data.preprocessing import Fit, make_preprocessing
 from visionsweep.errors import DataError
 from visionsweep.text import did_you_mean
 
@@ -31,6 +25,10 @@ def load_image_folder(
     image_size: int | Sequence[int],
     channels: int = 3,
     fit: Fit = "crop",
+    levels: str | Sequence[float] = "auto",
+    background: str | Sequence[int] = "white",
+    max_pixels: int | None = MAX_PIXELS,
+    near_duplicates: int | None = None,
     on_bad_image: OnBadImage = "error",
     cache_dir: str | None = None,
     flips: bool = True,
@@ -40,30 +38,32 @@ def load_image_folder(
     A validation and a test folder beside the training folder are those parts of the data. Raises
     DataError if there is no image, or if a file is in training and test.
     """
-    preprocessing = make_preprocessing(image_size, channels, fit)
+    settings = LoadSettings(
+        make_preprocessing(image_size, channels, fit, levels, background, max_pixels),
+        on_bad_image,
+        cache_dir,
+        near_duplicates,
+    )
     folder = require_folder("data.root", root, "the folder with one subfolder per class")
     layout = find_layout(folder)
     class_names, files = _find_files(folder, layout)
-    if "test" in files:
-        check_disjoint(files["train"], files["test"], "data.root")
     train_files = files["train"]
     if "validation" in files:
         train_files = with_validation(train_files, files["validation"])
-    train, bad = load_files(train_files, preprocessing, on_bad_image, cache_dir)
-    warn_empty_classes(class_names, train.targets, str(folder))
-    test = None
-    if "test" in files:
-        test, test_bad = load_files(files["test"], preprocessing, on_bad_image, cache_dir)
-        warn_empty_classes(class_names, test.targets, f"{folder} (test)")
-        bad = bad + test_bad
+    parts = load_parts(
+        train_files, files.get("test"), settings, key="data.root", class_names=class_names
+    )
+    warn_empty_classes(class_names, parts.train.targets, str(folder))
+    if parts.test is not None:
+        warn_empty_classes(class_names, parts.test.targets, f"{folder} (test)")
     return ImageDataset(
         name=folder.name,
         class_names=class_names,
-        train=train,
-        preprocessing=preprocessing,
-        test=test,
+        train=parts.train,
+        preprocessing=parts.preprocessing,
+        test=parts.test,
         flips=flips,
-        bad_images=bad,
+        bad_images=parts.bad,
     )
 
 

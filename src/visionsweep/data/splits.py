@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,7 @@ def split_indices(
     seed: int,
     class_names: Sequence[str] | None = None,
     own_folds: Sequence[int] | None = None,
+    copy_of: Sequence[int] | None = None,
 ) -> tuple[Indices, Indices]:
     """Return sorted indices for training and validation: disjoint, complete, stratified by class.
 
@@ -48,8 +50,8 @@ def split_indices(
     group lies on both sides. A class of one image or one group stays in training. The result
     depends only on the arguments. Raises DataError if a side would be empty.
 
-    If the data brings its own split, `own_folds`, that is used instead: fold `fold` of it, or its
-    only one.
+    Without groups, copies stay with the first of them: its index is in `copy_of`. If the data
+    brings its own split, `own_folds`, that is used instead: fold `fold` of it, or its only one.
     """
     if own_folds is not None:
         is_val = _own_validation(own_folds, fold)
@@ -60,7 +62,7 @@ def split_indices(
     targets = np.asarray(targets, dtype=np.int64)
     rng = np.random.default_rng(seed)
     if groups is None:
-        is_val = _split_images(targets, val_fraction, fold, num_folds, rng)
+        is_val = _split_copies(targets, copy_of, val_fraction, fold, num_folds, rng)
     else:
         is_val = _split_groups(targets, groups, val_fraction, fold, num_folds, rng)
     train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
@@ -114,6 +116,28 @@ def _check_settings(val_fraction: float, fold: int | None, num_folds: int, seed:
         )
     if seed < 0:
         raise ConfigError(f"seed: expected 0 or more, got {seed}")
+
+
+def _split_copies(
+    targets: Indices,
+    copy_of: Sequence[int] | None,
+    val_fraction: float,
+    fold: int | None,
+    num_folds: int,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.bool_]:
+    """Return the mask (N,) of the validation images; copies are on one side, if at all possible."""
+    if copy_of is not None:
+        first, image_of = np.unique(np.asarray(copy_of), return_inverse=True)
+        is_val = _split_images(targets[first], val_fraction, fold, num_folds, rng)[image_of]
+        if is_val.any():
+            return is_val
+        logger.warning(
+            "split: the %s distinct images are too few to keep copies on one side, so the same "
+            "image may be in training and validation",
+            f"{len(first):,}",
+        )
+    return _split_images(targets, val_fraction, fold, num_folds, rng)
 
 
 def _split_images(
@@ -274,15 +298,26 @@ def _rows(
     name: str, image_set: ImageSet, indices: Indices, class_names: Sequence[str]
 ) -> list[SplitRow]:
     targets = image_set.targets.tolist()
+    groups = _shown_groups(image_set)
     return [
         SplitRow(
             name,
             image_set.ids[index],
             class_names[targets[index]],
-            "" if image_set.groups is None else image_set.groups[index],
+            groups[index],
         )
         for index in indices.tolist()
     ]
+
+
+def _shown_groups(image_set: ImageSet) -> list[str]:
+    """Return what each image stays together with: its group, else the first of its copies."""
+    if image_set.groups is not None:
+        return image_set.groups
+    if image_set.copy_of is None:
+        return [""] * len(image_set)
+    counts = Counter(image_set.copy_of)
+    return ["" if counts[first] == 1 else image_set.ids[first] for first in image_set.copy_of]
 
 
 def read_split(path: Path) -> list[SplitRow]:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import UnreadableImageError, decode_image
+from visionsweep.data.decode import decode_image
+from visionsweep.data.library_noise import quiet_libraries
+from visionsweep.data.open_image import UnreadableImageError
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.machine import count_cores
 from visionsweep.predict.arguments import TTA, OnBadImage
@@ -148,7 +150,8 @@ def decoded_batches(
     paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
 ) -> Iterator[DecodedBatch]:
     """Yield the images in their order, ``batch_size`` at a time."""
-    with ThreadPoolExecutor(count_cores()) as executor:  # Pillow releases the GIL
+    # Pillow releases the GIL
+    with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:
         pending: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
         for start in range(0, len(paths), batch_size):
             pending.append(

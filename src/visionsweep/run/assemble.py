@@ -23,6 +23,7 @@ from visionsweep.data.batches import (
 )
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.memo import remembered
+from visionsweep.data.preprocessing import to_plain
 from visionsweep.data.size_schedule import make_size_schedule
 from visionsweep.data.splits import split_indices
 from visionsweep.optim.param_groups import param_groups
@@ -95,6 +96,7 @@ def assemble(
         seed=config.seed,
         class_names=dataset.class_names,
         own_folds=dataset.train.folds,
+        copy_of=dataset.train.copy_of,
         **vars(config.split),
     )
     check_data(dataset, len(train_indices), trainer.batch_size)
@@ -315,9 +317,7 @@ def _inference(
     counts = torch.bincount(dataset.train.targets[train_rows], minlength=dataset.num_classes)
     return {
         "class_names": dataset.class_names,
-        "image_size": list(dataset.preprocessing.image_size),
-        "channels": dataset.preprocessing.channels,
-        "fit": dataset.preprocessing.fit,
+        **to_plain(dataset.preprocessing),
         "mean": list(normalization.mean),
         "std": list(normalization.std),
         "flips": dataset.flips,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from visionsweep.config.build import build
 from visionsweep.data.batches import Normalization
 from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import make_preprocessing
+from visionsweep.data.preprocessing import from_plain
 from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, CONFIG
 from visionsweep.training import checkpoint
@@ -68,9 +68,7 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
     try:
         inference = contents["inference"]
         class_names = list(inference["class_names"])
-        preprocessing = make_preprocessing(
-            inference["image_size"], inference["channels"], inference["fit"]
-        )
+        preprocessing = from_plain(inference)
         normalization = Normalization(tuple(inference["mean"]), tuple(inference["std"]))
         flips, weights = bool(inference["flips"]), contents["model"]
         class_counts = inference.get("class_counts")  # missing in runs of earlier versions
