@@ -387,6 +387,7 @@ def test_a_damaged_checkpoint_is_noticed_before_training(compose: Compose) -> No
     assert checkpoint.load(best)["epoch"] == 3
     whole, before = best.read_bytes(), last.read_bytes()
     lost = r"best\.pt.* best epoch so far, 3\. Restore it, or remove .*last\.pt"
+    records = Path("outputs/killed/events.jsonl").read_bytes()
     for damage in DAMAGES.values():
         damage(best)
         with pytest.raises(UserError, match=lost):
@@ -400,6 +401,9 @@ def test_a_damaged_checkpoint_is_noticed_before_training(compose: Compose) -> No
             run(compose(*overrides, "resume=outputs/killed"))
         last.write_bytes(before)
 
+    # Nothing was recorded of these attempts, least of all that the run has failed.
+    assert Path("outputs/killed/events.jsonl").read_bytes() == records
+    assert not Path("outputs/killed/result.json").exists()
     best.unlink()
     last.unlink()  # as the message says
     run(compose(*overrides, "resume=outputs/killed"))

@@ -81,8 +81,11 @@ class Recorder:
         }
         checkpoint.save(contents, self._run_dir / LAST)
 
-    def resume(self) -> None:
-        """Restore the last checkpoint; without one, the run starts at the first epoch."""
+    def restore(self) -> None:
+        """Restore the last checkpoint; without one, the run starts at the first epoch.
+
+        Raises `UserError` if it does not fit, or the best checkpoint is not there. Writes nothing.
+        """
         self._recorded = recorded_steps(self.journal.previous)
         path = self._run_dir / LAST
         if not path.exists():
@@ -102,10 +105,12 @@ class Recorder:
                 "train from the first epoch"
             ) from error
         self._require_best()
-        # The process may have died between the checkpoint and the journal.
+        log.info("resume: %d of %d epochs are done", state.epoch, settings.epochs)
+
+    def record_missing(self) -> None:
+        """Record restored epochs that an earlier process left out: it died before its journal."""
         for entry in self.history:
             self._write_metrics(entry)
-        log.info("resume: %d of %d epochs are done", state.epoch, settings.epochs)
 
     def _require_best(self) -> None:
         """Raise `UserError` unless the best checkpoint is there: the end of the run needs it."""

@@ -76,8 +76,14 @@ def run(cfg: DictConfig) -> Objective:
                     record_failed_start(context, _reason(error))
             raise
         journal = Journal(context.run_dir)
-        start_journal(context, parts, environment, journal)
-        return _train(context, parts, Recorder(context, parts, journal))
+        try:
+            recorder = Recorder(context, parts, journal)
+            if context.is_resumed:
+                recorder.restore()  # before the first record: a refusal leaves the run as it was
+            start_journal(context, parts, environment, journal)
+            return _train(context, parts, recorder)
+        finally:
+            journal.close()
 
 
 def check(cfg: DictConfig) -> dict[str, int | str]:
@@ -113,8 +119,7 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
 
     try:
         with heartbeat(run_dir, journal, context.config.tracking.system_metrics):
-            if context.is_resumed:
-                recorder.resume()
+            recorder.record_missing()
             _fit(context, parts, recorder)
             return finish(context, parts, recorder)
     except TrialPruned as pruned:
@@ -139,8 +144,6 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         may_be_retried = is_out_of_memory(error) or is_out_of_space(error)
         end(context, journal, "failed", keep_last=may_be_retried)
         raise
-    finally:
-        journal.close()
 
 
 def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
