@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from visionsweep.errors import UserError
 from visionsweep.rundir.journal import Journal, read_journal, read_records, recorded_steps
 from visionsweep.rundir.layout import JOURNAL
 
@@ -122,3 +123,11 @@ def test_recorded_steps(journal, tmp_path):
         journal.metrics(step, {"a": 1.0})
     journal.end("finished")
     assert recorded_steps(read_journal(tmp_path)) == {1, 2, 3}
+
+
+def test_a_journal_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine\n")
+    (tmp_path / JOURNAL).symlink_to("thesis.txt")
+    with pytest.raises(UserError, match=r"events\.jsonl: expected a file, got a link to thesis"):
+        Journal(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine\n"

@@ -20,6 +20,7 @@ import orjson
 
 from visionsweep.rundir.atomic import flush_to_disk
 from visionsweep.rundir.layout import CHECKPOINTS, JOURNAL
+from visionsweep.rundir.usable import refuse_link
 from visionsweep.text import mask_passwords
 
 # Old names, until tracking/ uses those of the layout.
@@ -59,6 +60,7 @@ class Journal:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir
         path = run_dir / JOURNAL
+        refuse_link(path)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         self._pid = os.getpid()
         _cut_torn_line(self._fd)

@@ -16,6 +16,7 @@ from typing import IO
 
 from visionsweep.errors import UserError
 from visionsweep.rundir.layout import LOCK
+from visionsweep.rundir.usable import refuse_link
 
 _POLL_SECONDS = 0.1
 
@@ -28,6 +29,7 @@ def locked(directory: Path, wait_seconds: float = 0.0) -> Iterator[None]:
 
     Raises `UserError` that names the holder if it is not free within `wait_seconds`.
     """
+    refuse_link(directory / LOCK)
     try:
         opened = _open(directory / LOCK)
     except OSError as error:

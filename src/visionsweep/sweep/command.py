@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from visionsweep.errors import UserError
 from visionsweep.rundir.layout import SWEEP_LOG
 from visionsweep.rundir.lock import locked
-from visionsweep.rundir.usable import usable
+from visionsweep.rundir.usable import refuse_link, usable
 from visionsweep.signals import stop_requests
 from visionsweep.sweep.plan import plan
 from visionsweep.sweep.prepare import prepare
@@ -68,6 +68,7 @@ class LogFile(logging.FileHandler):
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Copy every log line of this process to a file; a sweep refused at its start leaves none."""
+    refuse_link(path)
     handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)

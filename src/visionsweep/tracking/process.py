@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import UPLOADER_LOG
+from visionsweep.rundir.usable import refuse_link
 from visionsweep.text import mask_passwords, sqlite_url
 from visionsweep.tracking.ack import num_behind
 
@@ -131,6 +132,7 @@ def start_uploader(
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "visionsweep.tracking.uploader", str(directory)]
     command += ["--experiment", experiment, "--wait", str(wait_seconds)]
+    refuse_link(directory / UPLOADER_LOG)
     with (directory / UPLOADER_LOG).open("ab") as log:
         process = subprocess.Popen(
             command,
