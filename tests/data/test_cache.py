@@ -110,6 +110,64 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, paths: list[Path], what
     assert images[7, :, 0, 0].tolist() == [1, 2, 3]
 
 
+def test_a_file_that_was_replaced_unnoticeably_is_decoded_again(
+    tmp_path: Path, paths: list[Path]
+) -> None:
+    """Of the same size, and with its times put back as cp -p and rsync -a do."""
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(paths[7], format="BMP")
+    before = paths[7].stat()
+    decode_all(paths, SMALL, "error", str(tmp_path))
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(paths[7], format="BMP")
+    os.utime(paths[7], ns=(before.st_atime_ns, before.st_mtime_ns))
+    images = decode_all(paths, SMALL, "error", str(tmp_path)).images
+    assert images[7, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("where", ["none", "folder"])
+def test_images_of_one_color_are_counted(
+    tmp_path: Path, paths: list[Path], caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    cache_dir = "none" if where == "none" else str(tmp_path / "cache")
+    Image.new("L", (8, 8), 7).save(paths[5])
+    for _ in range(2):  # also if nothing is decoded any more
+        caplog.clear()
+        decode_all(paths, SMALL, "error", cache_dir)
+        assert f"1 of 150 images are of one color, e.g. {paths[5]}" in caplog.text
+        assert "data.background" not in caplog.text
+    drawing = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    drawing.paste((255, 255, 255, 255), (2, 2, 4, 4))  # white on transparent ground
+    drawing.save(paths[6])
+    caplog.clear()
+    decode_all(paths, SMALL, "error", cache_dir)
+    assert (
+        f"2 of 150 images are of one color, e.g. {paths[6]}; 1 of them has transparency: set "
+        "data.background to another color, or to ignore"
+    ) in caplog.text
+    caplog.clear()
+    on_black = Preprocessing((8, 8), 3, background=(0, 0, 0))
+    decode_all(paths, on_black, "error", cache_dir)
+    assert "1 of 150 images are of one color" in caplog.text
+
+
+def test_files_are_read_once_and_hashed(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    original = Path.read_bytes
+
+    def read_bytes(path: Path) -> bytes:
+        read.append(path)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    paths[9].write_bytes(original(paths[2]))
+    for times in (1, 1):
+        digests = decode_all(paths, SMALL, "error", str(tmp_path / "cache")).digests
+        assert [path for path in read if path.suffix == ".png"].count(paths[3]) == times
+    assert digests[9] == digests[2]
+    assert len(set(digests)) == 149
+
+
 def name_of(paths: list[Path], tmp_path: Path) -> str:
     """Return the name of the files of these images, in any folder."""
     decode_all(paths, SMALL, "error", str(tmp_path / "elsewhere"))

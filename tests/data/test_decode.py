@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visionsweep.data import decode
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import decode_image
 from visionsweep.data.open_image import UnreadableImageError
@@ -63,6 +64,61 @@ def test_alpha_is_composited_on_white(tmp_path: Path, preprocessing: Preprocessi
         saved(Image.new("RGBA", (8, 8), (80, 80, 80, 51)), tmp_path / "c.png"), preprocessing
     )
     np.testing.assert_allclose(color, 80 * half + 255 * (1 - half), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("background", "behind"), [((0, 0, 0), 0), ((255, 255, 255), 255), ((10, 20, 30), None)]
+)
+def test_the_background_is_what_shows_through(
+    tmp_path: Path, background: tuple[int, int, int], behind: int | None
+) -> None:
+    image = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    image.paste((200, 100, 50, 255), (0, 0, 4, 8))
+    path = saved(image, tmp_path / "a.png")
+    decoded = decode_image(path, Preprocessing((8, 8), 3, background=background))
+    np.testing.assert_array_equal(decoded[:, 0, 0], (200, 100, 50))
+    np.testing.assert_array_equal(decoded[:, 0, 7], background if behind is None else behind)
+
+
+def test_transparency_can_be_ignored(tmp_path: Path) -> None:
+    """Some programs write pictures whose alpha is 0 everywhere."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)
+    pixels[..., 3] = 0
+    path = saved(Image.fromarray(pixels), tmp_path / "a.tga")
+    np.testing.assert_array_equal(decode_image(path, RGB), 255)
+    decoded = decode_image(path, Preprocessing((8, 8), 3, background=None))
+    np.testing.assert_array_equal(decoded, pixels[..., :3].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("preprocessing", [RGB, GREY])
+@pytest.mark.parametrize(
+    "mode", ["LAB", "HSV", "YCbCr", "CMYK", "La", "RGBa", "PA", "RGBX", "I;16B"]
+)
+def test_every_mode_of_pillow_is_read(
+    tmp_path: Path, mode: str, preprocessing: Preprocessing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files with most of these modes are rare, so the image is given as if it were loaded."""
+    color = Image.new("RGB", (8, 8), RED)
+    stored = {
+        "La": lambda: color.convert("LA").convert("La"),
+        "RGBa": lambda: color.convert("RGBA").convert("RGBa"),
+        "PA": lambda: color.convert("P").convert("PA"),
+        "I;16B": lambda: Image.fromarray(np.full((8, 8), 20_000, ">u2")),
+        "LAB": lambda: color.convert("LAB"),
+    }.get(mode, lambda: color.convert(mode))()
+    assert stored.mode == mode
+    monkeypatch.setattr(decode, "open_upright", lambda *_, **__: (stored, None))
+    decoded = decode_image(saved(color, tmp_path / "a.png"), preprocessing)
+    luma = 0.299 * 200 + 0.587 * 40 + 0.114 * 10
+    grey = {"La": luma, "I;16B": 20_000 / 32_767 * 255}.get(mode)
+    expected = RED if preprocessing is RGB and grey is None else [luma if grey is None else grey]
+    np.testing.assert_allclose(decoded[:, 3, 3], np.broadcast_to(expected, len(decoded)), atol=12)
+
+
+def test_a_lab_tiff_is_read_as_grey(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8), RED).convert("LAB")
+    decoded = decode_image(saved(image, tmp_path / "a.tif"), GREY)
+    np.testing.assert_allclose(decoded, 0.299 * 200 + 0.587 * 40 + 0.114 * 10, atol=3)
 
 
 def test_cmyk_jpeg(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.paths import absolute, default_cache_dir
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.rundir.lock import lock_file
-from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -125,18 +124,16 @@ def _report_pixels(paths: Sequence[Path], findings: Findings) -> None:
     if findings.levels_warning is not None:
         logger.warning("data.levels=auto: %s", findings.levels_warning)
     if findings.uniform:
-        advice = ""
-        if findings.transparent:
-            advice = (
-                f"; {len(findings.transparent):,} of them have transparency: set data.background "
-                "to another color, or to ignore"
-            )
+        num_transparent = len(findings.transparent)
+        advice = (
+            f"; {num_transparent:,} of them {'has' if num_transparent == 1 else 'have'} "
+            "transparency: set data.background to another color, or to ignore"
+        )
         logger.warning(
-            "%s of %s of one color, e.g. %s%s",
-            f"{len(findings.uniform):,}",
-            f"{counted(len(paths), 'image')} {'is' if len(findings.uniform) == 1 else 'are'}",
+            "%s of %s images are of one color, e.g. %s%s",
+            *(f"{len(findings.uniform):,}", f"{len(paths):,}"),
             paths[(findings.transparent or findings.uniform)[0]],
-            advice,
+            advice if num_transparent else "",
         )
 
 

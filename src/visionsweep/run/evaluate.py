@@ -110,8 +110,8 @@ def _parts(run_dir: Path, config: Config) -> RunParts:
     split = split_rows(parts.dataset, parts.train_indices, parts.val_indices)
     if read_split(run_dir / SPLIT) != split:
         raise UserError(
-            f"{shown(run_dir / SPLIT)}: the data has changed since the run started; restore the "
-            "files, or start a new run"
+            f"{shown(run_dir / SPLIT)}: the data has changed since the run started, or its split "
+            "was made by another version; restore the files, or start a new run"
         )
     weights = checkpoint.load(run_dir / BEST)["model"]
     parts.state.evaluated_model().load_state_dict(weights)

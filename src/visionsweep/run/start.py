@@ -38,8 +38,9 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
         write_split(split_path, *split)
     elif read_split(split_path) != split_rows(*split):
         raise UserError(
-            f"{shown(split_path)}: the data has changed since the run started, so it cannot "
-            "be resumed exactly; restore the files, or start a new run"
+            f"{shown(split_path)}: the data has changed since the run started, or its split "
+            "was made by another version, so it cannot be resumed exactly; restore the files, or "
+            "start a new run"
         )
     if context.is_resumed:
         _refuse_other_images(context, parts)
