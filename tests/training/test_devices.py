@@ -8,7 +8,12 @@ from visionsweep.errors import ConfigError
 from visionsweep.machine import count_cores
 from visionsweep.run.assemble import assemble
 from visionsweep.run.description import resolved_config
-from visionsweep.training.devices import choose_device, choose_threads, unsafe_bf16_convolutions
+from visionsweep.training.devices import (
+    choose_device,
+    choose_precision,
+    choose_threads,
+    unsafe_bf16_convolutions,
+)
 
 
 def test_a_worker_uses_its_share_unless_a_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +93,8 @@ def test_bf16_becomes_fp32_if_a_convolution_needs_it(
 def test_a_missing_device_is_named(wanted: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         choose_device(wanted)
+
+
+def test_tf32_is_refused_on_a_cpu() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.precision: tf32 needs an NVIDIA GPU"):
+        choose_precision("tf32", torch.device("cpu"))

@@ -55,12 +55,13 @@ class TrainerConfig:
     accumulate: int = MISSING
     eval_batch_size: int | None = MISSING
     image_sizes: list[Any] | None = MISSING
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = MISSING
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = MISSING
     clip_norm: float | None = MISSING
     ema: float | None = MISSING
     early_stopping: EarlyStoppingConfig = MISSING
     sampler: Literal["shuffled", "balanced"] = MISSING
     deterministic: bool = MISSING
+    compile: bool = MISSING
     device: str = MISSING
     threads: int | None = MISSING
     memory_format: Literal["auto", "contiguous", "channels_last"] = MISSING

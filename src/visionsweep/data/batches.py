@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from visionsweep.data.prefetch import prefetched
 from visionsweep.data.resize import resize
 from visionsweep.data.seeds import derive_seed
 from visionsweep.data.size_schedule import SizeSchedule
@@ -94,10 +95,17 @@ class Batches:
         self.targets = targets.to(self.images.device)
         self._scale, self._shift = placement.normalization.affine(self.device)
 
+    @property
+    def waits_for_host(self) -> bool:
+        """Whether batches go from the host's memory to a GPU."""
+        return self.device.type == "cuda" and self.images.device.type == "cpu"
+
     def gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the uint8 images and int64 targets of `indices`, on the device."""
         indices = indices.to(self.images.device)
         images, targets = self.images[indices], self.targets[indices]
+        if self.waits_for_host:
+            images = images.pin_memory()  # else the copy is not asynchronous
         return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -176,6 +184,10 @@ class TrainBatches(Batches):
         The sizes of updates differ by one at most, and so do those of an update's micro-batches:
         on a short tail BatchNorm would be noisy, or fail if it is a single image.
         """
+        updates = self._updates(epoch, start)
+        return prefetched(updates) if self.waits_for_host else updates
+
+    def _updates(self, epoch: int, start: int) -> Iterator[list[Batch]]:
         generator = torch.Generator()
         order = self.order(epoch)
         places = torch.tensor_split(torch.arange(len(order)), self.num_updates)
@@ -223,6 +235,10 @@ class EvalBatches(Batches):
     """Each image once, in order, not augmented."""
 
     def __iter__(self) -> Iterator[Batch]:
+        batches = self._batches()
+        return prefetched(batches) if self.waits_for_host else batches
+
+    def _batches(self) -> Iterator[Batch]:
         for indices in torch.split(self.indices, self.batch_size):
             images, targets = self.gather(indices)
             yield Batch(self.normalize(images), targets)

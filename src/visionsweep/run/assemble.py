@@ -36,6 +36,7 @@ from visionsweep.run.checks import (
     check_settings,
     mistakes,
 )
+from visionsweep.training.compiled import compile_model
 from visionsweep.training.devices import (
     choose_device,
     choose_memory_format,
@@ -43,7 +44,7 @@ from visionsweep.training.devices import (
     choose_threads,
 )
 from visionsweep.training.ema import EMA
-from visionsweep.training.reproducibility import seed_everything, set_deterministic
+from visionsweep.training.reproducibility import seed_everything, set_deterministic, set_tf32
 from visionsweep.training.state import FitSettings, Precision, TrainState
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,25 @@ def assemble(
     train = _train_batches(config, dataset, images, train_rows, placement)
     forward = check_model(model, train, dataset)
     precision = _use_machine(trainer, device, forward, share=threads, stored_threads=stored_threads)
+    settings = FitSettings(
+        epochs=trainer.epochs,
+        clip_norm=trainer.clip_norm,
+        precision=precision,
+        device=device,
+        class_names=dataset.class_names,
+        absent_classes=config.metrics.absent_classes,
+        objective=config.objective.metric,
+    )
+    state = _train_state(config, model, dataset, train, precision)
+    if trainer.compile:  # the average of weights has its copy already, and stays as it is
+        shape = (
+            trainer.batch_size,
+            dataset.preprocessing.channels,
+            *dataset.preprocessing.image_size,
+        )
+        example = torch.zeros(shape, device=device).contiguous(memory_format=memory_format)
+        seconds = compile_model(model, example, settings.autocast())
+        log.info("compiled the model in %.1f s", seconds)
     eval_size = trainer.eval_batch_size or 4 * trainer.batch_size
     return RunParts(
         dataset=dataset,
@@ -128,16 +148,8 @@ def assemble(
         train=train,
         val=EvalBatches(images, dataset.train.targets, eval_size, placement, indices=val_rows),
         test=_test_batches(dataset, eval_size, placement),
-        state=_train_state(config, model, dataset, train, precision),
-        settings=FitSettings(
-            epochs=trainer.epochs,
-            clip_norm=trainer.clip_norm,
-            precision=precision,
-            device=device,
-            class_names=dataset.class_names,
-            absent_classes=config.metrics.absent_classes,
-            objective=config.objective.metric,
-        ),
+        state=state,
+        settings=settings,
         inference=_inference(dataset, normalization, train_rows),
     )
 
@@ -165,6 +177,7 @@ def _use_machine(
             "gradient of a convolution with %s (docs/training.md)",
             *(torch.__version__, forward.unsafe_bf16[0]),
         )
+    set_tf32(precision == "tf32")
     _, (format_name, format_reason) = choose_memory_format(trainer.memory_format, device)
     log.info(
         "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",

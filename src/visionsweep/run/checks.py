@@ -19,7 +19,7 @@ from visionsweep.rundir.result import NUM_PARAMETERS
 from visionsweep.text import first_line
 from visionsweep.training.devices import unsafe_bf16_convolutions
 from visionsweep.training.metrics import CLASS_F1_PREFIX, METRIC_DIRECTIONS
-from visionsweep.training.reproducibility import restore_torch_rng_states, torch_rng_states
+from visionsweep.training.reproducibility import untouched
 
 # With fewer, `loss=f1` alone is the worst of all losses: on photographs of clothing, updates of 32,
 # macro F1 0.538 where cross-entropy has 0.729.
@@ -181,21 +181,21 @@ def _check_size(
     height, width = size
     shape = (train.smallest_batch, dataset.preprocessing.channels, height, width)
     images = torch.zeros(shape, device=train.device)
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    rng = torch_rng_states(train.device)
     try:
         counter = FlopCounterMode(display=False)
-        with torch.no_grad(), unsafe_bf16_convolutions() as unsafe, counter:
+        with (
+            untouched(model, train.device),
+            torch.no_grad(),
+            unsafe_bf16_convolutions() as unsafe,
+            counter,
+        ):
             logits = model.train()(images.contiguous(memory_format=train.memory_format))
-            for buffer, before in buffers:
-                buffer.copy_(before)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise ConfigError(
             f"model: cannot train on {train.smallest_batch} images of {width}x{height} pixels at "
             f"once ({first_line(error)}); raise data.image_size or trainer.batch_size, or choose "
             "another model"
         ) from error
-    restore_torch_rng_states(rng, train.device)
     expected = (train.smallest_batch, dataset.num_classes)
     is_tensor = isinstance(logits, torch.Tensor)
     if not is_tensor or logits.shape != expected:

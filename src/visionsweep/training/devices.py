@@ -75,9 +75,14 @@ def choose_threads(
 
 
 def choose_precision(
-    wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device
+    wanted: Literal["auto", "fp32", "tf32", "bf16", "fp16"], device: torch.device
 ) -> tuple[Precision, str]:
     """Return the precision for `trainer.precision`."""
+    if wanted == "tf32" and device.type != "cuda":
+        raise ConfigError(
+            f"trainer.precision: tf32 needs an NVIDIA GPU, got the device {device.type}; "
+            "set trainer.precision=auto"
+        )
     if wanted != "auto":
         return wanted, "trainer.precision"
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):

@@ -2,8 +2,11 @@
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 def seed_everything(seed: int) -> None:
@@ -32,6 +35,27 @@ def restore_torch_rng_states(states: list[torch.Tensor], device: torch.device) -
         torch.cuda.set_rng_state(states[1].cpu(), device)
     elif device.type == "mps" and len(states) > 1:
         torch.mps.set_rng_state(states[1].cpu())
+
+
+@contextmanager
+def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore the model's buffers and torch's random generators after a trial pass."""
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    rng = torch_rng_states(device)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        restore_torch_rng_states(rng, device)
+
+
+def set_tf32(enabled: bool) -> None:
+    """Let a GPU round the factors of float32 products to 19 bits, or keep all of them."""
+    precision = "tf32" if enabled else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def set_deterministic(enabled: bool) -> None:

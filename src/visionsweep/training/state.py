@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionsweep.losses.base import Loss
 from visionsweep.training.ema import EMA
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 
 class LRScheduler(Protocol):
@@ -37,7 +37,7 @@ class FitSettings:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
-        if self.precision == "fp32":
+        if self.precision in ("fp32", "tf32"):
             return nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
