@@ -16,6 +16,7 @@ from visionsweep.data import cache_file, decode_files
 from visionsweep.data.cache import decode_all
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import Decoded, decode_file, decode_image
+from visionsweep.data.findings import Findings
 from visionsweep.data.open_image import UnreadableImageError
 from visionsweep.errors import ConfigError, DataError
 
@@ -214,7 +215,7 @@ def test_an_array_of_another_shape_is_built_again(tmp_path: Path, paths: list[Pa
     decode_all(paths, SMALL, "error", str(tmp_path))
     (array,) = tmp_path.glob("*.npy")
     wrong = np.zeros((150, 8, 8, 3), np.uint8)
-    cache_file.write(array, wrong.shape, [wrong], decode_files.Findings())
+    cache_file.write(array, wrong.shape, [wrong], Findings())
     assert torch.equal(decode_all(paths, SMALL, "error", str(tmp_path)).images, expected(paths))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visionsweep.data import cache_file
-from visionsweep.data.decode_files import Findings
+from visionsweep.data.findings import Findings
 
 SHAPE = (64, 3, 8, 8)
 

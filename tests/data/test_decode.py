@@ -10,6 +10,7 @@ from visionsweep.data import decode
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import decode_image
 from visionsweep.data.open_image import UnreadableImageError
+from visionsweep.data.opened import Opened
 
 RGB = Preprocessing((8, 8), 3)
 GREY = Preprocessing((8, 8), 1)
@@ -107,7 +108,7 @@ def test_every_mode_of_pillow_is_read(
         "LAB": lambda: color.convert("LAB"),
     }.get(mode, lambda: color.convert(mode))()
     assert stored.mode == mode
-    monkeypatch.setattr(decode, "open_upright", lambda *_, **__: (stored, None))
+    monkeypatch.setattr(decode, "open_upright", lambda *_, **__: (Opened(stored), None))
     decoded = decode_image(saved(color, tmp_path / "a.png"), preprocessing)
     luma = 0.299 * 200 + 0.587 * 40 + 0.114 * 10
     grey = {"La": luma, "I;16B": 20_000 / 32_767 * 255}.get(mode)

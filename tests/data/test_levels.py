@@ -1,6 +1,8 @@
 """Images of more than 8 bits: one range of grey levels for a data set."""
 
 import logging
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from visionsweep.data.cache import decode_all
 from visionsweep.data.dataset import AUTO, Levels, Preprocessing
-from visionsweep.data.decode import decode_image
+from visionsweep.data.decode import decode_file, decode_image
 from visionsweep.data.open_image import UnreadableImageError
 
 
@@ -77,6 +79,44 @@ def test_negative_values_use_the_range_of_the_data_set(tmp_path: Path) -> None:
     assert decoded.images[0].max() == round(1000 / 4000 * 255)
 
 
+def deep_png(pixels: np.ndarray, path: Path) -> Path:
+    """Write (H, W, 3 or 4) uint16 pixels, which Pillow cannot."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def test_colors_of_16_bits_keep_what_a_camera_of_12_bits_saw(tmp_path: Path) -> None:
+    """Pillow alone would keep the high byte: 16 levels."""
+    pixels = np.random.default_rng(0).integers(0, 4096, (8, 8, 4)).astype(np.uint16)
+    pixels[..., 3] = 65_535
+    pixels[0, :, 3] = 0
+    paths = [
+        deep_png(pixels[..., :3], tmp_path / "rgb.png"),
+        deep_png(pixels, tmp_path / "rgba.png"),
+    ]
+    decoded = decode_all(paths, Preprocessing((8, 8), 3), "error", "none")
+    assert decoded.preprocessing.levels == (0, 4095)
+    expected = (pixels[..., :3] / 4095 * 255).transpose(2, 0, 1)
+    np.testing.assert_allclose(decoded.images[0], expected, atol=0.51)
+    np.testing.assert_allclose(decoded.images[1, :, 1:], expected[:, 1:], atol=0.51)
+    assert (decoded.images[1, :, 0] == 255).all()
+    old = decode_image(paths[0], Preprocessing((8, 8), 3, levels=None))
+    np.testing.assert_array_equal(old, (pixels[..., :3] >> 8).transpose(2, 0, 1))
+
+
 def test_8_bit_images_have_no_levels_and_keep_their_values(tmp_path: Path) -> None:
     pixels = ramp(10, 200, np.uint8)
     decoded = decode_all([saved(pixels, tmp_path / "a.png")], grey(), "error", "none")
@@ -119,5 +159,8 @@ def test_constant_negative_floats_are_black_and_nan_is_refused(tmp_path: Path) -
     nan = saved(half, tmp_path / "nan.tif")
     with pytest.raises(UnreadableImageError, match=r"nan\.tif \(pixels that are not finite\)"):
         decode_image(nan, grey())
+    repaired = decode_file(nan, grey((0, 4)), repair=True)
+    assert repaired.damage == "pixels that are not finite"
+    assert (repaired.pixels == 128).all()  # the lowest value, 2 of 4
     with pytest.raises(UnreadableImageError, match=r"all\.tif \(no pixel is finite\)"):
         decode_image(saved(half * np.nan, tmp_path / "all.tif"), grey())

@@ -100,7 +100,7 @@ def test_repaired_files_are_counted_and_named(
         assert decoded.kept == [0, 1, 2]
         assert decoded.bad == [str(paths[3])]
         assert (
-            f"1 of 4 files are damaged, e.g. {paths[1]} (truncated): what is missing is grey"
+            f"1 of 4 files are damaged, e.g. {paths[1]} (truncated): what could be decoded is used"
         ) in caplog.text
         assert "1 of 4 files left out (data.on_bad_image=repair)" in caplog.text
     with pytest.raises(DataError, match=r"1\.jpg \(truncated\); 2 of 4 .*on_bad_image=repair or"):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import PIL
@@ -19,11 +19,17 @@ from torch import Tensor
 from visionsweep.data import cache_file
 from visionsweep.data.dataset import AUTO, Preprocessing
 from visionsweep.data.decode_files import (
-    Findings,
     decode_chunks,
     is_readable,
     measure_all_levels,
     shape_of,
+)
+from visionsweep.data.findings import (
+    Findings,
+    OnBadImage,
+    report_bad,
+    report_pixels,
+    report_repaired,
 )
 from visionsweep.data.levels import UnknownLevelsError
 from visionsweep.data.library_noise import quiet_libraries
@@ -33,8 +39,7 @@ from visionsweep.rundir.lock import lock_file
 
 logger = logging.getLogger(__name__)
 
-OnBadImage = Literal["error", "skip", "repair"]
-FORMAT_VERSION = 3  # raise it when decoding or the file's layout changes
+FORMAT_VERSION = 4  # raise it when decoding or the file's layout changes
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,10 @@ def decode_all(
     else:
         folder = default_cache_dir() if cache_dir is None else absolute("data.cache_dir", cache_dir)
         images, findings = _open_or_build(folder, files)
-    _report_bad(paths, findings, on_bad_image)
+    report_bad(paths, findings, on_bad_image)
     if not is_again:
-        _report_repaired(paths, findings)
-        _report_pixels(paths, findings)
+        report_repaired(paths, findings)
+        report_pixels(paths, findings)
     if preprocessing.levels == AUTO:
         preprocessing = replace(preprocessing, levels=findings.levels)
     kept = [index for index in range(len(paths)) if index not in findings.bad]
@@ -91,50 +96,6 @@ def decode_all(
         [findings.digests[index] for index in kept],
         preprocessing,
     )
-
-
-def _report_repaired(paths: Sequence[Path], findings: Findings) -> None:
-    if findings.repaired:
-        index, reason = next(iter(findings.repaired.items()))
-        logger.warning(
-            "%s of %s files are damaged, e.g. %s (%s): what is missing is grey "
-            "(data.on_bad_image=repair)",
-            *(f"{len(findings.repaired):,}", f"{len(paths):,}", paths[index], reason),
-        )
-
-
-def _report_bad(paths: Sequence[Path], findings: Findings, on_bad_image: OnBadImage) -> None:
-    if not findings.bad:
-        return
-    index, reason = next(iter(findings.bad.items()))
-    line = f"cannot read {paths[index]} ({reason}); {len(findings.bad):,} of {len(paths):,} files"
-    if on_bad_image == "error":
-        way_out = "Raise it" if "data.max_pixels" in reason else "Fix it"
-        repair = "data.on_bad_image=repair or " if reason == "truncated" else ""
-        raise DataError(f"{line}. {way_out}, or set {repair}data.on_bad_image=skip")
-    if len(findings.bad) == len(paths):
-        raise DataError(f"{line}: no image is left")
-    logger.warning("%s left out (data.on_bad_image=%s)", line, on_bad_image)
-
-
-def _report_pixels(paths: Sequence[Path], findings: Findings) -> None:
-    """Log the range of grey levels, and how many images show nothing."""
-    if findings.levels_text is not None:
-        logger.info("%s", findings.levels_text)
-    if findings.levels_warning is not None:
-        logger.warning("data.levels=auto: %s", findings.levels_warning)
-    if findings.uniform:
-        num_transparent = len(findings.transparent)
-        advice = (
-            f"; {num_transparent:,} of them {'has' if num_transparent == 1 else 'have'} "
-            "transparency: set data.background to another color, or to ignore"
-        )
-        logger.warning(
-            "%s of %s images are of one color, e.g. %s%s",
-            *(f"{len(findings.uniform):,}", f"{len(paths):,}"),
-            paths[(findings.transparent or findings.uniform)[0]],
-            advice if num_transparent else "",
-        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from visionsweep.data.decode_files import Findings
+from visionsweep.data.findings import Findings
 from visionsweep.machine import count_cores
 from visionsweep.rundir.atomic import atomic_write, write_text
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import ALWAYS_TRAIN, MAX_PIXELS, ImageDataset
 from visionsweep.data.file_finder import FileFinder
+from visionsweep.data.findings import OnBadImage
 from visionsweep.data.folders import PART_NAMES, part_in_name
 from visionsweep.data.labels import explain_classes, sorted_class_names, warn_empty_classes
 from visionsweep.data.parts import ImageFiles, LoadSettings, load_parts

@@ -5,14 +5,16 @@ import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ImageFile
+
+from visionsweep.data.opened import Opened
 
 # Appended to a file, and taken for its next pixels if some are missing. As data of a JPEG, where
 # missing bits count as 0, it begins with bits of 1, and holds no marker but that of the end.
 _OTHER_END = (b"\xfe" + bytes(range(254, 0, -1))) * 40 + b"\xff\xd9"
 
-# Opens and decodes a file; pixels that are not in it have the value of the second argument.
-Load = Callable[[bytes, int], Image.Image]
+# Decodes a file; pixels that are not in it have the value of the second argument.
+Load = Callable[[bytes, int], Opened]
 
 
 class _Lenient(threading.local):
@@ -37,7 +39,7 @@ def _leniently() -> Iterator[None]:
         _lenient.is_on = before
 
 
-def rescue(content: bytes, load: Load) -> tuple[Image.Image, bool] | None:
+def rescue(content: bytes, load: Load) -> tuple[Opened, bool] | None:
     """Return what can be decoded of a file that `load` refused, and whether that is everything.
 
     Missing pixels are grey. None if there is nothing. Everything is there if the file lacks only
@@ -46,7 +48,7 @@ def rescue(content: bytes, load: Load) -> tuple[Image.Image, bool] | None:
     """
     try:
         with _leniently():
-            image = load(content, 128)
+            opened = load(content, 128)
             # A JPEG cut within a marker, whose first byte is 0xFF: as data, that is followed by 0.
             escape = b"\0" if content.endswith(b"\xff") else b""
             other = load(content + escape + _OTHER_END, 255)
@@ -54,6 +56,6 @@ def rescue(content: bytes, load: Load) -> tuple[Image.Image, bool] | None:
         raise
     except Exception:  # whatever Pillow raises for damaged files; the caller has the first error
         return None
-    pixels = np.asarray(image)
-    is_whole = np.array_equal(pixels, np.asarray(other))
-    return (image, is_whole) if is_whole or (pixels != pixels[0, 0]).any() else None
+    pixels = np.asarray(opened.image)
+    is_whole = np.array_equal(pixels, np.asarray(other.image))
+    return (opened, is_whole) if is_whole or (pixels != pixels[0, 0]).any() else None

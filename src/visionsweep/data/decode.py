@@ -10,9 +10,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from visionsweep.data.dataset import Color, Preprocessing
-from visionsweep.data.levels import LevelRange, UnknownLevelsError, is_wide, to_8_bit
+from visionsweep.data.levels import NOT_FINITE, LevelRange, UnknownLevelsError, to_8_bit
 from visionsweep.data.library_noise import noted
 from visionsweep.data.open_image import REDUCING_GAP, as_unreadable, open_upright
+from visionsweep.data.opened import Opened
 
 # Formats that Pillow lists but cannot decode by itself: stubs, films, and PostScript, which runs as
 # a program.
@@ -26,7 +27,7 @@ class Decoded:
 
     pixels: npt.NDArray[np.uint8]  # (C, H, W)
     digest: bytes  # of the file
-    damage: str | None  # why pixels are missing, which are grey
+    damage: str | None  # why pixels are missing; those are grey
     notes: list[str]  # what the libraries said; no pixel is missing because of it
     has_transparency: bool
 
@@ -68,9 +69,11 @@ def decode_file(path: Path, preprocessing: Preprocessing, *, repair: bool = Fals
     """
     with noted() as notes, as_unreadable(path):
         content = path.read_bytes()
-        image, damage = open_upright(content, preprocessing, notes, repair=repair)
-        has_transparency = image.has_transparency_data
-        fitted = _fit(_to_mode(image, preprocessing), preprocessing)
+        opened, damage = open_upright(content, preprocessing, notes, repair=repair)
+        if repair and (mended := opened.mended()) is not None:
+            opened, damage = mended, damage or NOT_FINITE
+        has_transparency = opened.image.has_transparency_data
+        fitted = _fit(_to_mode(opened, preprocessing), preprocessing)
     pixels: npt.NDArray[np.uint8] = np.asarray(fitted)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     digest = hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
@@ -83,15 +86,20 @@ def measure_levels(path: Path, preprocessing: Preprocessing) -> LevelRange | Non
     Raises UnreadableImageError.
     """
     with noted() as notes, as_unreadable(path):
-        image, _ = open_upright(path.read_bytes(), preprocessing, notes, repair=False)
-        return LevelRange.of(np.asarray(image)) if is_wide(image) else None
+        opened, _ = open_upright(path.read_bytes(), preprocessing, notes, repair=False)
+        pixels = opened.deep_pixels()
+        return None if pixels is None else LevelRange.of(pixels)
 
 
-def _to_mode(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def _to_mode(opened: Opened, preprocessing: Preprocessing) -> Image.Image:
     """Return the image in 8-bit mode L or RGB."""
-    if is_wide(image):
-        image = Image.fromarray(to_8_bit(np.asarray(image), preprocessing.levels))
-    elif image.has_transparency_data:
+    image, pixels = opened.image, opened.deep_pixels()
+    if pixels is not None and not (opened.low is not None and preprocessing.levels is None):
+        alpha = image.getchannel("A") if "A" in image.getbands() else None
+        image = Image.fromarray(to_8_bit(pixels, preprocessing.levels))
+        if alpha is not None:
+            image.putalpha(alpha)
+    if image.has_transparency_data:
         image = _without_transparency(image, preprocessing.background)
     mode = "L" if preprocessing.channels == 1 else "RGB"
     try:

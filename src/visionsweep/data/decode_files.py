@@ -4,15 +4,14 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import Decoded, decode_file, measure_levels
+from visionsweep.data.findings import Findings
 from visionsweep.data.levels import LevelRange, UnknownLevelsError, join_ranges
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.open_image import UnreadableImageError
@@ -24,53 +23,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 64  # images per task: few enough to keep all cores busy, many enough to hide the queue
 SILENT_SECONDS = 5.0  # between two lines about the progress
-
-
-@dataclass
-class Findings:
-    """What was found in the files, by their index."""
-
-    bad: dict[int, str] = field(default_factory=dict)  # why a file was not decoded
-    repaired: dict[int, str] = field(default_factory=dict)  # why pixels are missing
-    uniform: list[int] = field(default_factory=list)  # images of one color
-    transparent: list[int] = field(default_factory=list)  # those of them with transparency
-    noted: dict[int, str] = field(default_factory=dict)  # what the libraries said
-    digests: dict[int, str] = field(default_factory=dict)  # hexadecimal, of the file's bytes
-    levels: tuple[float, float] | None = None  # of images with more than 8 bits, if measured
-    levels_text: str | None = None  # what to say about them
-    levels_warning: str | None = None
-
-    @classmethod
-    def of_json(cls, stored: Mapping[str, Any]) -> "Findings":
-        """Return the findings from the JSON form of `vars`, whose keys are text.
-
-        Raises KeyError, TypeError, ValueError or AttributeError if it is something else.
-        """
-        by_index = {
-            name: {int(index): str(text) for index, text in stored[name].items()}
-            for name in ("bad", "repaired", "noted", "digests")
-        }
-        levels = stored["levels"]
-        return cls(
-            **by_index,
-            uniform=[int(index) for index in stored["uniform"]],
-            transparent=[int(index) for index in stored["transparent"]],
-            levels=None if levels is None else (float(levels[0]), float(levels[1])),
-            levels_text=stored["levels_text"],
-            levels_warning=stored["levels_warning"],
-        )
-
-    def add(self, index: int, decoded: Decoded) -> None:
-        """Note what decoding the file `index` found."""
-        self.digests[index] = decoded.digest.hex()
-        if decoded.damage is not None:
-            self.repaired[index] = decoded.damage
-        if decoded.notes:
-            self.noted[index] = decoded.notes[0]
-        if (decoded.pixels == decoded.pixels[:, :1, :1]).all():
-            self.uniform.append(index)
-            if decoded.has_transparency:
-                self.transparent.append(index)
 
 
 def shape_of(preprocessing: Preprocessing) -> tuple[int, int, int]:

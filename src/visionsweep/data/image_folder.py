@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from visionsweep.data.cache import OnBadImage
 from visionsweep.data.dataset import MAX_PIXELS, ImageDataset
 from visionsweep.data.decode import image_suffixes
+from visionsweep.data.findings import OnBadImage
 from visionsweep.data.folders import Layout, class_folders, explain_left_out, find_layout
 from visionsweep.data.image_files import explain_others, require_unicode, scan_folders
 from visionsweep.data.labels import explain_classes, warn_empty_classes

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from visionsweep.data.dataset import Levels
 
 FEW_LEVELS = 32  # of 256; below, images have visible steps
+NOT_FINITE = "pixels that are not finite"
 MOST_PIXELS = (0.5, 99.5)  # percentiles: a few hot or dead pixels say nothing of the rest
 
 Pixels = npt.NDArray[np.generic]
@@ -87,11 +87,6 @@ def join_ranges(ranges: Iterable[LevelRange]) -> LevelRange:
     )
 
 
-def is_wide(image: Image.Image) -> bool:
-    """Return whether the pixels have more than 8 bits."""
-    return image.mode.startswith(("I", "F"))
-
-
 def to_8_bit(pixels: Pixels, levels: Levels) -> npt.NDArray[np.uint8]:
     """Map the grey levels to 0..255; those outside of the range become 0 or 255.
 
@@ -101,7 +96,7 @@ def to_8_bit(pixels: Pixels, levels: Levels) -> npt.NDArray[np.uint8]:
         raise UnknownLevelsError
     values = pixels.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("pixels that are not finite")
+        raise ValueError(NOT_FINITE)
     low, high = levels or _levels_of_type(pixels)
     scaled = ((values - low) * (255.0 / (high - low))).clip(0, 255)
     eight_bit: npt.NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)

@@ -1,17 +1,20 @@
-"""The bytes of an image file -> an upright Pillow image, as tolerant of bad metadata as can be."""
+"""The bytes of an image file -> an upright image, as tolerant of bad metadata as can be."""
 
 import contextlib
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from visionsweep.data.damaged import rescue
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.levels import UnknownLevelsError
+from visionsweep.data.opened import Opened, tiles_of_low_bytes
 from visionsweep.errors import DataError
 
 EXIF_ORIENTATION = 0x0112
@@ -64,14 +67,14 @@ def _reason(error: Exception) -> str:
 
 def open_upright(
     content: bytes, preprocessing: Preprocessing, notes: list[str], *, repair: bool
-) -> tuple[Image.Image, str | None]:
+) -> tuple[Opened, str | None]:
     """Return the decoded, upright image, and why pixels are missing: only with `repair` may some.
 
     A JPEG may be decoded at a fraction of its size, at least REDUCING_GAP times the wanted one.
     Raises whatever Pillow raises; damage that costs no pixel is added to `notes` instead.
     """
 
-    def load(data: bytes, fill: int | None = None) -> Image.Image:
+    def load(data: bytes, fill: int | None = None) -> Opened:
         return _load(data, preprocessing, fill)
 
     # Pillow warns of more pixels than its limit, and refuses more than twice as many.
@@ -85,14 +88,14 @@ def open_upright(
         rescued = rescue(content, load)
         if rescued is None or not (rescued[1] or repair):
             raise
-        image, is_whole = rescued
+        opened, is_whole = rescued
         if not is_whole:
-            return image, _reason(error)
+            return opened, _reason(error)
         notes.append(f"{_reason(error)}, but no pixel is missing")
-        return image, None
+        return opened, None
 
 
-def _load(content: bytes, preprocessing: Preprocessing, fill: int | None) -> Image.Image:
+def _load(content: bytes, preprocessing: Preprocessing, fill: int | None) -> Opened:
     """Return the image; pixels that are not in the file have the value `fill`."""
     height, width = preprocessing.image_size
     with Image.open(io.BytesIO(content)) as image:
@@ -105,11 +108,24 @@ def _load(content: bytes, preprocessing: Preprocessing, fill: int | None) -> Ima
             num_bands = len(image.getbands())
             color = fill if num_bands == 1 else (fill,) * num_bands
             image.im = Image.new(image.mode, image.size, color).im
+        low_tiles = tiles_of_low_bytes(image.tile) if isinstance(image, ImageFile) else None
         image.load()
         # Now, since some formats turn the image while loading it.
         turn = UPRIGHT.get(_orientation(image))
     # Not ImageOps.exif_transpose, which writes the metadata anew and fails if they are damaged.
-    return image if turn is None else image.transpose(turn)
+    opened = Opened(image, None if low_tiles is None else _load_low(content, low_tiles))
+    if turn is None:
+        return opened
+    low = None if opened.low is None else opened.low.transpose(turn)
+    return Opened(image.transpose(turn), low)
+
+
+def _load_low(content: bytes, tiles: list[Any]) -> Image.Image:
+    with Image.open(io.BytesIO(content)) as image:
+        assert isinstance(image, ImageFile)
+        image.tile = tiles
+        image.load()
+    return image
 
 
 def _orientation(image: Image.Image) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from visionsweep.data.cache import DecodedImages, OnBadImage, decode_all
+from visionsweep.data.cache import DecodedImages, decode_all
 from visionsweep.data.dataset import ALWAYS_TRAIN, ImageSet, Preprocessing
+from visionsweep.data.findings import OnBadImage
 from visionsweep.data.identity import check_test, group_copies
 from visionsweep.errors import ConfigError
 
