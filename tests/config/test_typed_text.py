@@ -111,5 +111,7 @@ def test_every_text_key_of_a_component_is_known() -> None:
         hints = _hints(getattr(importlib.import_module(module), name))
         for argument, hint in hints.items():
             is_mapping = typing.get_origin(hint) is collections.abc.Mapping
-            if str in (hint, *typing.get_args(hint)) and not is_mapping:
+            # A word or numbers, such as data.background=white or [0,0,0]: no text is a number.
+            has_numbers = collections.abc.Sequence[int] in typing.get_args(hint)
+            if str in (hint, *typing.get_args(hint)) and not is_mapping and not has_numbers:
                 assert f"{path.parent.name}.{argument}" in _WORDS

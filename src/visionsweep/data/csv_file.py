@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from visionsweep.data.dataset import ALWAYS_TRAIN, MAX_PIXELS, ImageDataset
 from visionsweep.data.file_finder import FileFinder
@@ -61,7 +62,7 @@ def load_csv(
     suffix: str | None = None,
     channels: int = 3,
     fit: Fit = "crop",
-    levels: str | Sequence[float] = "auto",
+    levels: Literal["auto"] | Sequence[float] = "auto",
     background: str | Sequence[int] = "white",
     max_pixels: int | None = MAX_PIXELS,
     near_duplicates: int | None = None,

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from visionsweep.data.dataset import MAX_PIXELS, ImageDataset
 from visionsweep.data.decode import image_suffixes
@@ -25,7 +26,7 @@ def load_image_folder(
     image_size: int | Sequence[int],
     channels: int = 3,
     fit: Fit = "crop",
-    levels: str | Sequence[float] = "auto",
+    levels: Literal["auto"] | Sequence[float] = "auto",
     background: str | Sequence[int] = "white",
     max_pixels: int | None = MAX_PIXELS,
     near_duplicates: int | None = None,

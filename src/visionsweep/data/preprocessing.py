@@ -15,7 +15,7 @@ def make_preprocessing(
     image_size: int | Sequence[int],
     channels: int,
     fit: str,
-    levels: str | Sequence[float] = AUTO,
+    levels: Literal["auto"] | Sequence[float] = AUTO,
     background: str | Sequence[int] = "white",
     max_pixels: int | None = MAX_PIXELS,
 ) -> Preprocessing:
