@@ -58,6 +58,7 @@ class TrainerConfig:
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = MISSING
     clip_norm: float | None = MISSING
     ema: float | None = MISSING
+    swa: int | None = MISSING
     early_stopping: EarlyStoppingConfig = MISSING
     sampler: Literal["shuffled", "balanced"] = MISSING
     deterministic: bool = MISSING

@@ -30,7 +30,8 @@ MAX_PIECE = 512  # images
 class Batch:
     """A micro-batch, ready for the model."""
 
-    images: Tensor  # (B, C, H, W) float32, normalized, in the model's memory format
+    # (B, C, H, W) float32, normalized, in the model's memory format; or (B, F) cached features
+    images: Tensor
     targets: Tensor  # (B,) int64, or (B, K) float32 after mixup or cutmix
 
 
@@ -69,7 +70,7 @@ class Normalization:
 class Placement:
     """Normalization, device and memory format of the batches that the model gets."""
 
-    normalization: Normalization
+    normalization: Normalization | None  # None: rows of features, which are no pixels
     device: torch.device
     memory_format: torch.memory_format
 
@@ -93,7 +94,8 @@ class Batches:
         self.memory_format = placement.memory_format
         self.images = images
         self.targets = targets.to(self.images.device)
-        self._scale, self._shift = placement.normalization.affine(self.device)
+        normalization = placement.normalization
+        self._affine = None if normalization is None else normalization.affine(self.device)
 
     @property
     def waits_for_host(self) -> bool:
@@ -109,8 +111,14 @@ class Batches:
         return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalize (B, C, H, W) pixel values in [0, 255], uint8 or float, to float32."""
-        normalized = images.to(torch.float32).mul(self._scale).add_(self._shift)
+        """Normalize (B, C, H, W) pixel values in [0, 255], uint8 or float, to float32.
+
+        (B, F) features are returned as float32.
+        """
+        if self._affine is None:
+            return images.to(torch.float32)
+        scale, shift = self._affine
+        normalized = images.to(torch.float32).mul(scale).add_(shift)
         return normalized.contiguous(memory_format=self.memory_format)
 
 
@@ -250,8 +258,8 @@ def _balanced_weights(targets: Tensor) -> Tensor:
 
 
 def move_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
-    """Return the uint8 images, on the GPU if it has room for all, so that no batch waits for it."""
+    """Return the images or features, on the GPU if it has room, so that no batch waits for it."""
     if device.type != "cuda":
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.numel() < free // 4 else images
+    return images.to(device) if images.nbytes < free // 4 else images

@@ -1,4 +1,4 @@
-"""The file of decoded images: a .npy that is memory-mapped, and a .json beside it.
+"""The file of decoded images or of features: a memory-mapped .npy, and a .json beside it.
 
 The .json holds the checksums of the images, the hashes of the files, and what else was found.
 
@@ -30,15 +30,17 @@ BLOCK_BYTES = 4_000_000  # per checksum
 MAX_CHECKED_BYTES = 4_000_000_000
 LEFTOVER_SECONDS = 3600.0  # a temporary file that nobody has written to for so long is dead
 
-Images = npt.NDArray[np.uint8]
+Rows = npt.NDArray[Any]  # decoded images (uint8), or features of images (float32)
 
 
 class DamagedError(Exception):
     """The file is not what was written."""
 
 
-def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, Findings] | None:
-    """Return the images of an array of `shape`, without the bad ones at its end, and the findings.
+def read(
+    path: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8
+) -> tuple[Rows, Findings] | None:
+    """Return the rows of an array of `shape`, without the bad ones at its end, and the findings.
 
     None if the file is missing or was not finished. Raises `DamagedError`.
     """
@@ -62,26 +64,38 @@ def read(path: Path, shape: tuple[int, ...]) -> tuple[Images, Findings] | None:
         return None
     except (OSError, ValueError, EOFError) as error:
         raise DamagedError(str(error)) from error
-    if array.dtype != np.uint8 or array.shape != shape:
-        raise DamagedError(f"expected bytes of shape {shape}, got {array.dtype} of {array.shape}")
+    if array.dtype != dtype or array.shape != shape:
+        raise DamagedError(
+            f"expected {dtype.__name__} of shape {shape}, got {array.dtype} of {array.shape}"
+        )
     return array[: shape[0] - len(findings.bad)], findings
 
 
-def write(path: Path, shape: tuple[int, ...], chunks: Iterable[Images], findings: Findings) -> None:
+def write(
+    path: Path,
+    shape: tuple[int, ...],
+    chunks: Iterable[Rows],
+    findings: Findings,
+    dtype: type[np.generic] = np.uint8,
+) -> None:
     """Write an array of `shape`: the chunks, then zeros for the bad images that they lack.
 
     The chunks may fill `findings` while they are read.
     """
     _remove_leftovers(path)
     remove(path)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": shape,
+    }
     # Not a memory map: a full disk would kill the process instead of raising OSError.
     with atomic_write(path) as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for chunk in chunks:
             stream.write(chunk.tobytes())
         for _ in findings.bad:
-            stream.write(bytes(math.prod(shape[1:])))
+            stream.write(bytes(math.prod(shape[1:]) * np.dtype(dtype).itemsize))
     # Last: an array without its checksums is incomplete.
     checksums = _checksums(path, range(_num_blocks(path)))
     write_text(_beside(path), json.dumps({"findings": vars(findings), "crc32": checksums}))

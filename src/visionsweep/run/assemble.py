@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from visionsweep.config.build import build, require_number
+from visionsweep.config.build import build
 from visionsweep.config.schema import Config, TrainerConfig
 from visionsweep.data.batches import (
+    Augment,
     EvalBatches,
     Normalization,
     Placement,
@@ -26,7 +27,7 @@ from visionsweep.data.memo import remembered
 from visionsweep.data.preprocessing import to_plain
 from visionsweep.data.size_schedule import make_size_schedule
 from visionsweep.data.splits import split_indices
-from visionsweep.optim.param_groups import param_groups
+from visionsweep.models.freezing import find_classifier, train_mode
 from visionsweep.run.checks import (
     ForwardPass,
     check_data,
@@ -36,6 +37,9 @@ from visionsweep.run.checks import (
     check_settings,
     mistakes,
 )
+from visionsweep.run.phase import Images, Phase
+from visionsweep.run.phases import build_phases
+from visionsweep.run.transfer import Transfer, read_transfer, without_transfer
 from visionsweep.training.compiled import compile_model
 from visionsweep.training.devices import (
     choose_device,
@@ -43,9 +47,8 @@ from visionsweep.training.devices import (
     choose_precision,
     choose_threads,
 )
-from visionsweep.training.ema import EMA
 from visionsweep.training.reproducibility import seed_everything, set_deterministic, set_tf32
-from visionsweep.training.state import FitSettings, Precision, TrainState
+from visionsweep.training.state import FitSettings, Precision, Trained, TrainState
 
 log = logging.getLogger(__name__)
 
@@ -57,17 +60,36 @@ class RunParts:
     dataset: ImageDataset
     train_indices: np.ndarray
     val_indices: np.ndarray
-    train: TrainBatches
-    val: EvalBatches
-    test: EvalBatches | None
+    phases: list[Phase]
     state: TrainState
     settings: FitSettings
     inference: dict[str, Any]
+    num_parameters: int  # trained ones: a parameter of the run, and a possible objective
 
     @property
-    def num_parameters(self) -> int:
-        """The number of trained parameters: a parameter of the run, and a possible objective."""
-        return sum(p.numel() for p in self.state.model.parameters() if p.requires_grad)
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self.phases[self.state.phase]
+
+    @property
+    def train(self) -> TrainBatches:
+        """The training images, or features, of the current phase."""
+        return self.phase.train
+
+    @property
+    def val(self) -> EvalBatches:
+        """The validation images, or features, of the current phase."""
+        return self.phase.val
+
+    @property
+    def test(self) -> EvalBatches | None:
+        """The test images, or features, of the current phase, if there is a test split."""
+        return self.phase.test()
+
+    def begin_phase(self, number: int) -> None:
+        """Go on to the phase `number`, counted from 0, from the weights of the current one."""
+        if number != self.state.phase:
+            self.state.begin(number, self.phases[number].start())
 
 
 def assemble(
@@ -85,6 +107,7 @@ def assemble(
     """
     trainer = config.trainer
     check_settings(config)
+    transfer = read_transfer(config.model, trainer.epochs)
     device = torch.device(choose_device(trainer.device)[0])
     memory_format, _ = choose_memory_format(trainer.memory_format, device)
     # Until the model is known. A worker's last trial may have chosen another number.
@@ -106,7 +129,7 @@ def assemble(
     # After the data set, whose loader may draw random numbers.
     seed_everything(config.seed)
     model = build(
-        config.model,
+        without_transfer(config.model),
         "model",
         num_classes=dataset.num_classes,
         in_channels=dataset.preprocessing.channels,
@@ -117,9 +140,15 @@ def assemble(
     normalization = _normalization(config.model, model, dataset, train_rows)
     model = model.to(device, memory_format=memory_format)
     placement = Placement(normalization, device, memory_format)
-    images = move_if_it_fits(dataset.train.images, device)
-    train = _train_batches(config, dataset, images, train_rows, placement)
-    forward = check_model(model, train, dataset)
+    augment = build(
+        config.augment,
+        "augment",
+        num_classes=dataset.num_classes,
+        flips=dataset.flips,
+        image_size=dataset.preprocessing.image_size,
+    )
+    train = _train_batches(config, dataset, augment, train_rows, placement)
+    forward = _forward_pass(transfer, trainer.epochs, model, train, dataset)
     precision = _use_machine(trainer, device, forward, share=threads, stored_threads=stored_threads)
     settings = FitSettings(
         epochs=trainer.epochs,
@@ -130,28 +159,50 @@ def assemble(
         absent_classes=config.metrics.absent_classes,
         objective=config.objective.metric,
     )
-    state = _train_state(config, model, dataset, train, precision)
-    if trainer.compile:  # the average of weights has its copy already, and stays as it is
-        shape = (
-            trainer.batch_size,
-            dataset.preprocessing.channels,
-            *dataset.preprocessing.image_size,
-        )
-        example = torch.zeros(shape, device=device).contiguous(memory_format=memory_format)
-        seconds = compile_model(model, example, settings.autocast())
-        log.info("compiled the model in %.1f s", seconds)
-    eval_size = trainer.eval_batch_size or 4 * trainer.batch_size
+    images = Images(dataset, val_rows)
+    phases = build_phases(config, transfer, images, model, train, placement, settings)
+    state = _train_state(config, phases[0], dataset, precision)
+    if trainer.compile:
+        shape = (dataset.preprocessing.channels, *dataset.preprocessing.image_size)
+        _compile(model, phases, shape, settings)
+    trained = model if transfer.frozen_epochs(trainer.epochs) < trainer.epochs else state.model
+    is_unfrozen = trained is model and transfer.is_frozen
     return RunParts(
         dataset=dataset,
         train_indices=train_indices,
         val_indices=val_indices,
-        train=train,
-        val=EvalBatches(images, dataset.train.targets, eval_size, placement, indices=val_rows),
-        test=_test_batches(dataset, eval_size, placement),
+        phases=phases,
         state=state,
         settings=settings,
         inference=_inference(dataset, normalization, train_rows),
+        num_parameters=sum(
+            p.numel() for p in trained.parameters() if p.requires_grad or is_unfrozen
+        ),
     )
+
+
+def _compile(
+    model: nn.Module, phases: list[Phase], shape: tuple[int, int, int], settings: FitSettings
+) -> None:
+    of_images = [phase.train for phase in phases if phase.train.images.ndim == 4]
+    if not of_images:
+        log.info("trainer.compile: a head on cached features is too small to compile")
+        return
+    train = of_images[0]
+    example = torch.zeros((train.batch_size, *shape), device=train.device)
+    seconds = compile_model(model, train.normalize(example), settings.autocast())
+    log.info("compiled the model in %.1f s", seconds)
+
+
+def _forward_pass(
+    transfer: Transfer, epochs: int, model: nn.Module, train: TrainBatches, dataset: ImageDataset
+) -> ForwardPass:
+    """Check the model on a batch; not if it only ever computes features, once."""
+    if transfer.wants_features and transfer.frozen_epochs(epochs) == epochs:
+        _, classifier = find_classifier(model)
+        weights = sum(parameter.numel() for parameter in classifier.parameters())
+        return ForwardPass([], 2 * weights)
+    return check_model(model, train, dataset)
 
 
 def _use_machine(
@@ -199,11 +250,11 @@ def _dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:
 def _train_batches(
     config: Config,
     dataset: ImageDataset,
-    images: torch.Tensor,
+    augment: Augment,
     rows: torch.Tensor,
     placement: Placement,
 ) -> TrainBatches:
-    """Return the training batches of `images`, which are on the device if they fit, or larger ones.
+    """Return the training batches, of larger images if the augmentation crops them.
 
     Validation keeps the images of the model's size: it is the same with every augmentation.
     """
@@ -211,42 +262,26 @@ def _train_batches(
     sizes = None
     if trainer.image_sizes is not None:
         sizes = make_size_schedule(trainer.image_sizes, trainer.epochs, image_size)
-    augment = build(
-        config.augment,
-        "augment",
-        num_classes=dataset.num_classes,
-        flips=dataset.flips,
-        image_size=image_size,
-    )
+    images = dataset.train.images
     stored = getattr(augment, "stored", 1.0)
     if stored > 1 and dataset.train.enlarged is not None:
-        images = move_if_it_fits(dataset.train.enlarged(stored), placement.device)
+        images = dataset.train.enlarged(stored)
         height, width = images.shape[-2:]
         log.info(
             "augment: random crops of %dx%d pixels from %dx%d", *image_size[::-1], width, height
         )
     return TrainBatches(
-        images,
+        move_if_it_fits(images, placement.device),
         dataset.train.targets,
-        config.trainer.batch_size,
+        trainer.batch_size,
         placement,
         indices=rows,
         augment=augment,
         seed=config.seed,
-        balanced=config.trainer.sampler == "balanced",
-        accumulate=config.trainer.accumulate,
+        balanced=trainer.sampler == "balanced",
+        accumulate=trainer.accumulate,
         sizes=sizes,
     )
-
-
-def _test_batches(
-    dataset: ImageDataset, batch_size: int, placement: Placement
-) -> EvalBatches | None:
-    if dataset.test is None:
-        return None
-    images = move_if_it_fits(dataset.test.images, placement.device)
-    rows = torch.arange(len(dataset.test))
-    return EvalBatches(images, dataset.test.targets, batch_size, placement, indices=rows)
 
 
 def _normalization(
@@ -264,38 +299,29 @@ def _normalization(
 
 
 def _train_state(
-    config: Config, model: nn.Module, dataset: ImageDataset, train: TrainBatches, precision: str
+    config: Config, phase: Phase, dataset: ImageDataset, precision: Precision
 ) -> TrainState:
-    trainer = config.trainer
+    train = phase.train
     counts = torch.bincount(dataset.train.targets[train.indices], minlength=dataset.num_classes)
     loss = build(config.loss, "loss", class_counts=counts, num_classes=dataset.num_classes)
     check_loss(loss)
-    optimizer = build_optimizer(config.optim, model)
-    scheduler = build(
-        config.scheduler,
-        "scheduler",
-        optimizer=optimizer,
-        total_updates=trainer.epochs * train.num_updates,
-        updates_per_epoch=train.num_updates,
-        direction=config.objective.direction,
-    )
+    trained = phase.start()
     for warning in mistakes(loss, train, counts):
         log.warning("%s", warning)
-    _log_updates(model, train)
+    _log_updates(trained, train)
     return TrainState(
-        model=model,
+        trained=trained,
         loss=loss.to(train.device),
-        optimizer=optimizer,
-        scheduler=scheduler,
         scaler=torch.amp.GradScaler(train.device.type, enabled=precision == "fp16"),
-        ema=None if trainer.ema is None else EMA(model, trainer.ema),
     )
 
 
-def _log_updates(model: nn.Module, train: TrainBatches) -> None:
+def _log_updates(trained: Trained, train: TrainBatches) -> None:
     """Log the size of an update, and whether BatchNorm sees all of it."""
+    train_mode(trained.model, keep_batch_norm=trained.keep_batch_norm)
     has_batch_norm = any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        for module in trained.model.modules()
     )
     if train.accumulate > 1 and has_batch_norm:
         log.info(
@@ -309,19 +335,6 @@ def _log_updates(model: nn.Module, train: TrainBatches) -> None:
         min(train.batch_size * train.accumulate, train.num_images),
         *(train.batch_size, train.accumulate, train.num_updates),
     )
-
-
-def build_optimizer(node: Mapping[str, Any], model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer over parameter groups: no weight decay on biases and norms."""
-    node = dict(node)
-    lr = require_number(node.get("lr"), "optim.lr")
-    weight_decay = require_number(node.get("weight_decay", 0.0), "optim.weight_decay")
-    layer_decay = node.pop("layer_decay", None)
-    if layer_decay is not None:
-        layer_decay = require_number(layer_decay, "optim.layer_decay")
-    groups = param_groups(model, weight_decay=weight_decay, lr=lr, layer_decay=layer_decay)
-    optimizer: torch.optim.Optimizer = build(node, "optim", params=groups)
-    return optimizer
 
 
 def _inference(

@@ -46,6 +46,13 @@ def _check_trainer(trainer: TrainerConfig) -> None:
         raise ConfigError(
             f"trainer.ema: expected a decay in (0, 1) or null (off), got {trainer.ema}"
         )
+    if trainer.swa is not None and trainer.ema is not None:
+        raise ConfigError("trainer.swa: both trainer.swa and trainer.ema average; set one to null")
+    if trainer.swa is not None and not 1 <= trainer.swa <= trainer.epochs:
+        raise ConfigError(
+            f"trainer.swa: expected 1 to {trainer.epochs} epochs (trainer.epochs) or null (off), "
+            f"got {trainer.swa}"
+        )
     patience, min_delta = trainer.early_stopping.patience, trainer.early_stopping.min_delta
     if patience is not None and patience < 1:
         raise ConfigError(

@@ -80,7 +80,8 @@ def _evaluate_run(run_dir: Path) -> Config | None:
             )
         config = _stored_config(run_dir)
         parts = _parts(run_dir, config)
-        tested = evaluate_split(parts, parts.test, "test") if parts.test is not None else None
+        batches = parts.test
+        tested = None if batches is None else evaluate_split(parts, batches, "test")
         if tested is None:
             raise UserError(
                 f"run: {shown(run_dir)}: {parts.dataset.name} has no test split; predict other "
@@ -114,7 +115,8 @@ def _parts(run_dir: Path, config: Config) -> RunParts:
             "was made by another version; restore the files, or start a new run"
         )
     weights = checkpoint.load(run_dir / BEST)["model"]
-    parts.state.evaluated_model().load_state_dict(weights)
+    parts.begin_phase(len(parts.phases) - 1)  # of a head on features its backbone is the first one
+    parts.state.load_inference_weights(weights)
     return parts
 
 

@@ -51,11 +51,12 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
     objective = context.config.objective.metric
     best = checkpoint.load(run_dir / BEST)
     assert stopping.best is not None
-    parts.state.evaluated_model().load_state_dict(best["model"])
+    parts.state.load_inference_weights(best["model"])
     val = evaluate_split(parts, parts.val, "val with the best checkpoint")
     tested = None
-    if parts.test is not None and not context.is_in_sweep:
-        tested = evaluate_split(parts, parts.test, "test")
+    test_batches = None if context.is_in_sweep else parts.test
+    if test_batches is not None:
+        tested = evaluate_split(parts, test_batches, "test")
     test = None if tested is None else tested.metrics(parts.settings, "test")
     if not any("best/epoch" in record.get("values", ()) for record in journal.previous):
         summary = _summary(recorder, objective, best["metrics"]) | overall(test or {})
@@ -77,7 +78,7 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         *(stopping.best_epoch, objective, stopping.best, tested_text, recorder.seconds()),
     )
     log.info("run: %s", shown(run_dir))
-    if parts.test is not None and tested is None:
+    if parts.dataset.test is not None and tested is None:
         log.info(
             "a sweep does not evaluate the test split; for its best run: %s run=%s",
             *(command("evaluate"), shown(run_dir)),

@@ -31,7 +31,9 @@ class Recorder:
     def __init__(self, context: RunContext, parts: RunParts, journal: Journal) -> None:
         direction, early = context.config.objective.direction, context.config.trainer.early_stopping
         self.history: list[dict[str, Any]] = []  # one entry per finished epoch
-        self.stopping = EarlyStopping(direction, early.patience, early.min_delta)
+        # While a part is frozen, an objective that no longer improves is no reason to stop.
+        frozen_epochs = parts.phases[0].last_epoch if len(parts.phases) > 1 else 0
+        self.stopping = EarlyStopping(direction, early.patience, early.min_delta, frozen_epochs)
         self.journal = journal
         self._run_dir = context.run_dir
         self._parts = parts
@@ -64,7 +66,7 @@ class Recorder:
 
     def _save_best(self, result: EpochResult) -> None:
         contents = {
-            "model": self._parts.state.evaluated_model().state_dict(),
+            "model": self._parts.state.inference_weights(),
             "epoch": result.epoch,
             "metrics": result.metrics,
             "inference": self._parts.inference,
@@ -96,6 +98,7 @@ class Recorder:
         try:
             self.history = [dict(entry) for entry in contents["history"]]
             self.stopping.load_state_dict(contents["best"])
+            self._parts.begin_phase(contents["state"].get("phase", 0))
             state.load_state_dict(contents["state"])
             checkpoint.restore_rng_state(contents["rng"], settings.device)
         # torch raises many kinds of error for contents of another model or version.
@@ -122,7 +125,7 @@ class Recorder:
             # A later one is of an epoch after the last checkpoint, which is trained again.
             if best.get("epoch", 0) < epoch:
                 raise UserError(f"{path} is of epoch {best.get('epoch')}")
-            weights = self._parts.state.evaluated_model().state_dict()
+            weights = self._parts.state.inference_weights()
             if _shapes(best.get("model")) != _shapes(weights):
                 raise UserError(f"{path} is of another model")
             # Earlier versions put the class "10" before "2".

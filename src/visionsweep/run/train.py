@@ -5,6 +5,7 @@ import signal
 import sys
 import traceback
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -95,7 +96,7 @@ def check(cfg: DictConfig) -> dict[str, int | str]:
     if HydraConfig.initialized():
         check_hydra_settings(HydraConfig.get())
     parts = assemble(resolved_config(cfg), keep_dataset=True)
-    weights = parts.state.evaluated_model().state_dict().values()
+    weights = parts.state.inference_weights().values()
     return {
         "checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights),
         "data": data_digest(parts.dataset),
@@ -172,12 +173,17 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
         signals = workers if context.is_trial else stop_requests(message, once=True)
         with signals as received, progress_bar() as progress:
             try:
-                fit(
-                    *(state, parts.train, parts.val, parts.settings),
-                    on_epoch_end=on_epoch_end,
-                    should_stop=lambda: bool(received) or trial.should_stop(),
-                    progress=progress,
-                )
+                for number in range(state.phase, len(parts.phases)):
+                    if stopping.should_stop(state.epoch):
+                        break
+                    parts.begin_phase(number)
+                    fit(
+                        *(state, parts.train, parts.val),
+                        replace(parts.settings, epochs=parts.phase.last_epoch),
+                        on_epoch_end=on_epoch_end,
+                        should_stop=lambda: bool(received) or trial.should_stop(),
+                        progress=progress,
+                    )
             except Interrupted:
                 recorder.save_last()
                 number = received[0] if received else signal.SIGINT

@@ -11,8 +11,13 @@ class EarlyStopping:
     """
 
     def __init__(
-        self, direction: Literal["maximize", "minimize"], patience: int | None, min_delta: float
+        self,
+        direction: Literal["maximize", "minimize"],
+        patience: int | None,
+        min_delta: float,
+        first_epoch: int = 0,
     ) -> None:
+        """``first_epoch``: the patience counts from its end on; epochs are counted from 1."""
         self.patience = patience
         self.best: float | None = None
         self.best_epoch = 0
@@ -20,6 +25,7 @@ class EarlyStopping:
         self._min_delta = min_delta
         self._reference = -math.inf  # signed; moves by more than min_delta
         self._reference_epoch = 0
+        self._first_epoch = first_epoch
 
     def update(self, epoch: int, value: float) -> bool:
         """Add the objective of an epoch; return whether it is the best. Ties keep the earlier."""
@@ -33,7 +39,9 @@ class EarlyStopping:
 
     def should_stop(self, epoch: int) -> bool:
         """Return whether to stop after `epoch`: no improvement in the last ``patience`` epochs."""
-        return self.patience is not None and epoch - self._reference_epoch >= self.patience
+        if self.patience is None:
+            return False
+        return epoch - max(self._reference_epoch, self._first_epoch) >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values."""

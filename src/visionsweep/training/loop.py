@@ -94,7 +94,7 @@ def train_epoch(
 
     Returns the loss of the whole epoch, and the number of images of the part trained here.
     """
-    state.model.train()
+    state.train_mode()
     wide = torch.float32 if settings.device.type == "mps" else torch.float64  # mps has no float64
     if state.epoch_statistics is not None:  # the run was stopped within this epoch
         state.epoch_statistics = state.epoch_statistics.to(settings.device, wide)
@@ -131,7 +131,7 @@ def train_epoch(
 def update(
     state: TrainState, clip_norm: float | None, *, wants_norm: bool = False
 ) -> Tensor | None:
-    """Update the parameters from their gradients, and step scaler, scheduler and EMA.
+    """Update the parameters from their gradients, and step scaler, scheduler and averages.
 
     With ``wants_norm``, returns the 2-norm of the whole gradient before clipping: a float32 scalar
     on the device.
@@ -152,8 +152,7 @@ def update(
     state.optimizer.zero_grad(set_to_none=True)
     state.used_lr = state.lr()
     state.scheduler.step()
-    if state.ema is not None:
-        state.ema.update(state.model)
+    state.update_averages()
     state.step += 1
     return norm if wants_norm else None
 

@@ -12,6 +12,7 @@ from visionsweep.data.batches import Normalization
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.preprocessing import from_plain
 from visionsweep.errors import ConfigError, DataError, UserError
+from visionsweep.models.freezing import TRANSFER_KEYS
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, CONFIG
 from visionsweep.training import checkpoint
 
@@ -133,4 +134,5 @@ def _without_pretrained(node: Any) -> Any:
     return {
         key: False if key == "pretrained" else _without_pretrained(value)
         for key, value in node.items()
+        if key not in TRANSFER_KEYS
     }
