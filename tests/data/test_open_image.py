@@ -4,6 +4,7 @@ import io
 import logging
 import re
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from visionsweep.data import open_image
 from visionsweep.data.cache import decode_all
+from visionsweep.data.damaged import Load, rescue
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import decode_file, decode_image
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.open_image import UnreadableImageError
+from visionsweep.data.opened import Opened
 from visionsweep.errors import DataError
 
 FULL = Preprocessing((96, 128), 3, "stretch")
@@ -75,6 +79,35 @@ def test_even_a_few_missing_pixels_are_noticed(tmp_path: Path, missing: int) -> 
     path = written(tmp_path / "cut.jpg", content[: -2 - missing])
     with pytest.raises(UnreadableImageError, match=r"cut\.jpg \(truncated\)"):
         decode_image(path, FULL)
+
+
+def test_other_threads_notice_damage_while_one_repairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's own switch is one for the whole process."""
+    content = encoded(photo(), "png")
+    path = written(tmp_path / "cut.png", content[: len(content) // 2])
+    meanwhile = []
+
+    def look() -> None:
+        try:
+            meanwhile.append(decode_image(path, FULL))
+        except UnreadableImageError as error:
+            meanwhile.append(error.reason)
+
+    def rescue_and_look(content: bytes, load: Load) -> tuple[Opened, bool] | None:
+        def load_and_look(data: bytes, fill: int) -> Opened:
+            if threading.current_thread() is threading.main_thread():
+                thread = threading.Thread(target=look)
+                thread.start()
+                thread.join()
+            return load(data, fill)
+
+        return rescue(content, load_and_look)
+
+    monkeypatch.setattr(open_image, "rescue", rescue_and_look)
+    decode_image(path, FULL, repair=True)
+    assert meanwhile == ["truncated"] * 2
 
 
 def test_a_file_with_nothing_in_it_cannot_be_repaired(tmp_path: Path) -> None:
