@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from visionsweep.data import cache_file
 from visionsweep.data.batches import Augment, Batches
-from visionsweep.data.decode_files import Findings
 from visionsweep.data.digest import pixel_digest
+from visionsweep.data.findings import Findings
 from visionsweep.data.seeds import derive_seed
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.machine import count_cores
