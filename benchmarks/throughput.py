@@ -23,6 +23,7 @@ import hydra
 import numpy as np
 import torch
 from machine import machine
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -31,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from visionsweep.config.schema import Config
 from visionsweep.run.assemble import assemble
 from visionsweep.run.context import RunContext
-from visionsweep.run.description import plain_config, resolved_config
+from visionsweep.run.description import resolved_config
 from visionsweep.run.identity import flatten
 from visionsweep.run.recorder import Recorder
 from visionsweep.rundir.journal import Journal
@@ -96,10 +97,24 @@ def ours(subset: Subset) -> float:
 
     run_dir = subset.sweep_dir / str(len(list(subset.sweep_dir.glob("[0-9]*"))))
     journal = Journal(run_dir)
-    journal.start(run_dir.name, "benchmark", flatten(plain_config(subset.config)), {})
+    journal.start(
+        run_dir.name,
+        "benchmark",
+        flatten(OmegaConf.to_container(OmegaConf.structured(subset.config))),
+        {},
+    )
     state = parts.state
     state.epoch = state.step = 0
-    context = RunContext(run_dir, subset.config, NoTrial(), None, {}, [], {})
+    context = RunContext(
+        run_dir=run_dir,
+        config=subset.config,
+        trial=NoTrial(),
+        first_start=None,
+        stored={},
+        choices={},
+        overrides=[],
+        searched={},
+    )
     recorder = Recorder(context, parts, journal)
     training.evaluate = timed  # type: ignore[assignment]
     try:
