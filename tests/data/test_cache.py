@@ -1,7 +1,10 @@
 """The image cache: built once, shared, rebuilt if a file changes, safe against a killed build."""
 
+import io
 import logging
 import os
+import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -12,13 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from visionsweep.data import cache_file, decode_files
-from visionsweep.data.cache import decode_all
+from visionsweep.data import cache_file, decode_files, progress, scan_file
+from visionsweep.data.cache import Streaming, decode_all
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.decode import Decoded, decode_file, decode_image
 from visionsweep.data.findings import Findings
 from visionsweep.data.open_image import UnreadableImageError
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.rundir.lock import lock_file
 
 SMALL = Preprocessing((8, 8), 3)
 
@@ -266,10 +270,107 @@ def test_decoding_says_how_far_it_is(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(decode_files, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
     decode_all(paths, SMALL, "error", "none")
     assert "decoded 64 of 150 images, " in caplog.text
     assert "decoded 150 of 150 images, 0.0 s left" in caplog.text
+
+
+def test_on_a_terminal_a_bar_says_how_far_it_is(
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    decode_all(paths, SMALL, "error", "none")
+    assert "150/150" in sys.stderr.getvalue()
+    assert "of 150 images, " not in caplog.text
+
+
+def test_a_process_that_waits_for_another_one_says_so(
+    tmp_path: Path, paths: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    built = decode_all(paths, SMALL, "error", str(tmp_path / "other"))
+    (name,) = (path.stem for path in (tmp_path / "other").glob("*.npy"))
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    waiting = "another process is decoding these images: waiting for it"
+    assert waiting not in caplog.text
+    with lock_file(folder / f"{name}.lock"):
+        thread = threading.Thread(target=decode_all, args=(paths, SMALL, "error", str(folder)))
+        thread.start()
+        while waiting not in caplog.text and thread.is_alive():
+            pass
+        assert waiting in caplog.text
+        for path in (tmp_path / "other").glob("*.*"):
+            shutil.copy(path, folder)
+        caplog.clear()
+    thread.join()
+    assert "decoded" not in caplog.text
+    assert torch.equal(decode_all(paths, SMALL, "error", str(folder)).images, built.images)
+
+
+@pytest.mark.parametrize("where", ["none", "folder"])
+def test_more_images_than_the_limit_are_streamed(
+    tmp_path: Path,
+    paths: list[Path],
+    where: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    paths[7].write_bytes(b"no image")
+    folder = "none" if where == "none" else str(tmp_path / "cache")
+    size = 150 * 3 * 8 * 8 / 1e9
+    enough = decode_all(paths, SMALL, "skip", folder, streaming=Streaming(size, 2))
+    assert isinstance(enough.images, torch.Tensor)
+    streamed = decode_all(paths, SMALL, "skip", folder, streaming=Streaming(size / 2, 2))
+    assert "than data.cache_limit_gb=1.44e-05: decoded anew in each epoch by 2 processes" in (
+        caplog.text
+    )
+    assert (streamed.kept, streamed.bad, streamed.digests) == (
+        *(enough.kept, enough.bad, enough.digests),
+    )
+    rows = torch.arange(0, 149, 7)
+    assert torch.equal(streamed.images[rows], enough.images[rows])
+    assert torch.equal(torch.stack(list(streamed.images)), enough.images)
+    values = enough.images.to(torch.int64).flatten(2)
+    pixels = streamed.images.pixels
+    np.testing.assert_array_equal(pixels.sums, values.sum(dim=2))
+    np.testing.assert_array_equal(pixels.squares, (values**2).sum(dim=2))
+    if where == "folder":
+        tried = spy_on_decoding(monkeypatch)
+        again = decode_all(paths, SMALL, "skip", folder, streaming=Streaming(0.0, 1))
+        assert tried == [paths[7]]  # it might be readable by now
+        np.testing.assert_array_equal(again.images.pixels.checksums, pixels.checksums)
+
+
+def test_a_damaged_scan_is_made_again(tmp_path: Path, paths: list[Path]) -> None:
+    for content in (b"", b"PK", b"x" * 4000):
+        first = decode_all(paths, SMALL, "error", str(tmp_path), streaming=Streaming(0.0, 0))
+        (scan,) = tmp_path.glob(f"*{scan_file.SUFFIX}")
+        whole = scan.read_bytes()
+        scan.write_bytes(content or whole[:-100])
+        again = decode_all(paths, SMALL, "error", str(tmp_path), streaming=Streaming(0.0, 0))
+        np.testing.assert_array_equal(again.images.pixels.sums, first.images.pixels.sums)
+        assert scan.stat().st_size == len(whole)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [((-1.0, None), r"data\.cache_limit_gb: .* got -1\.0"), ((None, -1), r"data\.workers: .* -1")],
+)
+def test_wrong_limits_are_refused(settings: tuple, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Streaming(*settings)
 
 
 def spy_on_decoding(monkeypatch: pytest.MonkeyPatch) -> list[Path]:

@@ -13,12 +13,14 @@ from visionsweep.run import run
 from visionsweep.run.assemble import assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.recorder import Recorder
+from visionsweep.rundir.predictions import read_predictions
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> list[str]:
     make_folder(tmp_path / "photos")
-    return ["data=image_folder", f"data.root={tmp_path / 'photos'}", "trainer.batch_size=8"]
+    paths = [f"data.root={tmp_path / 'photos'}", f"data.cache_dir={tmp_path / 'cache'}"]
+    return ["data=image_folder", *paths, "trainer.batch_size=8"]
 
 
 def test_crops_come_from_more_pixels_and_validation_is_that_of_any_run(
@@ -47,6 +49,35 @@ def test_a_schedule_of_sizes(folder: list[str], compose: Compose) -> None:
     assert {batch.images.shape[-1] for batch in parts.val} == {32}
     with pytest.raises(ConfigError, match=r"^trainer\.image_sizes: .* not take images of 16x16 "):
         assemble(resolved_config(compose(*folder, *overrides, "model=cnn")))
+
+
+@pytest.mark.slow
+def test_a_streamed_run_ends_with_the_bytes_of_a_cached_one(
+    folder: list[str], compose: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it is killed, and resumed with another limit."""
+    overrides = [
+        *folder,
+        *("trainer.epochs=3", "augment=[photo,mixup]", "data.image_size=16"),
+        *("model.drop_rate=0.3", "trainer.accumulate=2"),
+    ]
+    run(compose(*overrides, "name=cached"))
+    streamed = ["data.cache_limit_gb=0", "data.workers=2"]
+    with caplog.at_level("INFO"):
+        run(compose(*overrides, *streamed, "name=streamed"))
+    assert "decoded anew in each epoch by 2 processes" in caplog.text
+    resumed = kill_and_resume(
+        compose,
+        overrides,
+        lambda patch: kill_in(patch, Recorder, "__call__", after=True, call=1),
+        then=streamed,
+    )
+    for name in ("best.pt", "last.pt"):
+        for run_dir in (Path("outputs/streamed"), resumed):
+            assert_same_bytes(Path("outputs/cached"), run_dir, name)
+    predictions = [read_predictions(Path("outputs") / name) for name in ("cached", "streamed")]
+    assert (predictions[0].val.logits == predictions[1].val.logits).all()
+    assert (predictions[0].mistake_images == predictions[1].mistake_images).all()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,13 +93,17 @@ def kill_in(
 
 
 def kill_and_resume(
-    compose: Compose, overrides: list[str], kill: Callable[[pytest.MonkeyPatch], None]
+    compose: Compose,
+    overrides: list[str],
+    kill: Callable[[pytest.MonkeyPatch], None],
+    then: Sequence[str] = (),
 ) -> Path:
+    """Return the run; ``then``: overrides of the process that resumes it."""
     with pytest.MonkeyPatch.context() as patch:
         kill(patch)
         with pytest.raises(Killed):
             run(compose(*overrides, "name=killed"))
-    run(compose(*overrides, "name=killed", "resume=outputs/killed"))
+    run(compose(*overrides, *then, "name=killed", "resume=outputs/killed"))
     return Path("outputs/killed")
 
 

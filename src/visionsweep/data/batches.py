@@ -6,8 +6,10 @@ an update is split into micro-batches.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import overload
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +18,7 @@ from visionsweep.data.prefetch import prefetched
 from visionsweep.data.resize import resize
 from visionsweep.data.seeds import derive_seed
 from visionsweep.data.size_schedule import SizeSchedule
+from visionsweep.data.streamed import Images, StreamedImages
 
 # With an attribute `num_sources` above 1 it mixes the first images with the others: see Pipeline.
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
@@ -43,14 +46,9 @@ class Normalization:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, images: Tensor, indices: Tensor) -> "Normalization":
+    def of(cls, images: Images, indices: Tensor) -> "Normalization":
         """Measure ``images[indices]``, (N, C, H, W) uint8, exactly, by sums of integers."""
-        total = torch.zeros(images.shape[1], dtype=torch.int64)
-        squares = torch.zeros_like(total)
-        for chunk in torch.split(indices, 4096):
-            pixels = images[chunk].to(torch.int32)
-            total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
-            squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
+        total, squares = _pixel_sums(images, indices)
         count = len(indices) * images.shape[2] * images.shape[3]
         mean = total.double() / count
         variance = squares.double() / count - mean**2
@@ -64,6 +62,21 @@ class Normalization:
         std = torch.tensor(self.std, dtype=torch.float64) * 255
         scale, shift = (1 / std).float(), (-mean / std).float()
         return scale.view(1, -1, 1, 1).to(device), shift.view(1, -1, 1, 1).to(device)
+
+
+def _pixel_sums(images: Images, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (C,) int64 sums of the pixel values of each channel, and of their squares."""
+    if isinstance(images, StreamedImages):
+        rows = indices.numpy()
+        parts = images.pixels.sums[rows], images.pixels.squares[rows]
+        return torch.from_numpy(parts[0].sum(axis=0)), torch.from_numpy(parts[1].sum(axis=0))
+    total = torch.zeros(images.shape[1], dtype=torch.int64)
+    squares = torch.zeros_like(total)
+    for chunk in torch.split(indices, 4096):
+        pixels = images[chunk].to(torch.int32)
+        total += pixels.sum(dim=(0, 2, 3), dtype=torch.int64)
+        squares += (pixels * pixels).sum(dim=(0, 2, 3), dtype=torch.int64)
+    return total, squares
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         targets: Tensor,
         batch_size: int,
         placement: Placement,
@@ -110,6 +123,16 @@ class Batches:
             images = images.pin_memory()  # else the copy is not asynchronous
         return images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
 
+    def gather_each(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `gather` of each element of `rows`. Streamed images are decoded ahead."""
+        if not isinstance(self.images, StreamedImages):
+            yield from map(self.gather, rows)
+            return
+        on_gpu = self.device.type == "cuda"
+        for indices, images in zip(rows, self.images.batches(rows, pin_memory=on_gpu), strict=True):
+            targets = self.targets[indices].to(self.device, non_blocking=True)
+            yield images.to(self.device, non_blocking=True), targets
+
     def normalize(self, images: Tensor) -> Tensor:
         """Normalize (B, C, H, W) pixel values in [0, 255], uint8 or float, to float32.
 
@@ -127,7 +150,7 @@ class TrainBatches(Batches):
 
     def __init__(
         self,
-        images: Tensor,
+        images: Images,
         targets: Tensor,
         batch_size: int,
         placement: Placement,
@@ -196,47 +219,62 @@ class TrainBatches(Batches):
         return prefetched(updates) if self.waits_for_host else updates
 
     def _updates(self, epoch: int, start: int) -> Iterator[list[Batch]]:
-        generator = torch.Generator()
         order = self.order(epoch)
-        places = torch.tensor_split(torch.arange(len(order)), self.num_updates)
-        for number, update in enumerate(places[start:], start):
+        updates = torch.tensor_split(torch.arange(len(order)), self.num_updates)[start:]
+        pieces = [
+            order[sources]
+            for number, update in enumerate(updates, start)
+            for sources in self._sources(update, len(order), epoch, number)
+        ]
+        gathered = self.gather_each(pieces)
+        size = None if self.sizes is None else self.sizes.size(epoch)
+        generator = torch.Generator()
+        for number, update in enumerate(updates, start):
             generator.manual_seed(derive_seed(self.seed, "augment", epoch, number))
-            size = None if self.sizes is None else self.sizes.size(epoch)
-            yield self._batches(order, update, generator, size)
+            yield self._batches(gathered, len(update), generator, size)
 
     def _batches(
-        self, order: Tensor, update: Tensor, generator: Generator, size: tuple[int, int] | None
+        self,
+        gathered: Iterator[tuple[Tensor, Tensor]],
+        count: int,
+        generator: Generator,
+        size: tuple[int, int] | None,
     ) -> list[Batch]:
-        """Return the micro-batches of the update at these places in the `order` of the epoch."""
+        """Return the micro-batches of an update of `count` images, from the pieces that come."""
         pieces = []
-        for places in torch.split(update, self._piece):
-            images, targets = self.gather(order[self._sources(places, len(order), generator)])
+        for images, targets in islice(gathered, -(-count // self._piece)):
             images, targets = self.augment(images, targets, generator)
             pieces.append((images if size is None else resize(images, size), targets))
         if len(pieces) == 1:
             images, targets = pieces[0]
         else:
             images, targets = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-        count = -(-len(update) // self.batch_size)
+        parts = -(-count // self.batch_size)
         return [
             Batch(self.normalize(part), of_part)
             for part, of_part in zip(
-                torch.tensor_split(images, count), torch.tensor_split(targets, count), strict=True
+                torch.tensor_split(images, parts), torch.tensor_split(targets, parts), strict=True
             )
         ]
 
-    def _sources(self, places: Tensor, num_images: int, generator: Generator) -> Tensor:
-        """Return `places`, then as many others for each further image that goes into a mixture.
+    def _sources(
+        self, update: Tensor, num_images: int, epoch: int, number: int
+    ) -> Iterator[Tensor]:
+        """Yield each piece's places in the epoch, then others for each further image of a mixture.
 
         The others are drawn from the whole epoch, as in the papers, never an image itself: even an
-        update of one image is mixed.
+        update of one image is mixed. Their generator is their own: what an epoch needs is known
+        before anything is augmented.
         """
-        others = [
-            (places + torch.randint(1, max(2, num_images), places.shape, generator=generator))
-            % num_images
-            for _ in range(1, getattr(self.augment, "num_sources", 1))
-        ]
-        return torch.cat([places, *others])
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(self.seed, "mix", epoch, number))
+        for places in torch.split(update, self._piece):
+            others = [
+                (places + torch.randint(1, max(2, num_images), places.shape, generator=generator))
+                % num_images
+                for _ in range(1, getattr(self.augment, "num_sources", 1))
+            ]
+            yield torch.cat([places, *others])
 
 
 class EvalBatches(Batches):
@@ -247,8 +285,7 @@ class EvalBatches(Batches):
         return prefetched(batches) if self.waits_for_host else batches
 
     def _batches(self) -> Iterator[Batch]:
-        for indices in torch.split(self.indices, self.batch_size):
-            images, targets = self.gather(indices)
+        for images, targets in self.gather_each(torch.split(self.indices, self.batch_size)):
             yield Batch(self.normalize(images), targets)
 
 
@@ -257,9 +294,13 @@ def _balanced_weights(targets: Tensor) -> Tensor:
     return 1.0 / counts[targets].double()
 
 
-def move_if_it_fits(images: Tensor, device: torch.device) -> Tensor:
+@overload
+def move_if_it_fits(images: Tensor, device: torch.device) -> Tensor: ...
+@overload
+def move_if_it_fits(images: Images, device: torch.device) -> Images: ...
+def move_if_it_fits(images: Images, device: torch.device) -> Images:
     """Return the images or features, on the GPU if it has room, so that no batch waits for it."""
-    if device.type != "cuda":
+    if device.type != "cuda" or isinstance(images, StreamedImages):
         return images
     free, _ = torch.cuda.mem_get_info(device)
     return images.to(device) if images.nbytes < free // 4 else images

@@ -2,22 +2,25 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
+import numpy.typing as npt
 import PIL
 import torch
-from torch import Tensor
 
-from visionsweep.data import cache_file
+from visionsweep.data import cache_file, scan_file
 from visionsweep.data.dataset import AUTO, Preprocessing
+from visionsweep.data.decode import decode_image
 from visionsweep.data.decode_files import (
     decode_chunks,
     is_readable,
@@ -34,11 +37,16 @@ from visionsweep.data.findings import (
 from visionsweep.data.levels import UnknownLevelsError
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.paths import absolute, default_cache_dir
+from visionsweep.data.streamed import Images, PixelSums, StreamedImages
 from visionsweep.errors import ConfigError, DataError
+from visionsweep.machine import count_cores
 from visionsweep.rundir.lock import lock_file
+from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
 
+_Pixels = npt.NDArray[np.uint8]
+_T = TypeVar("_T")
 FORMAT_VERSION = 4  # raise it when decoding or the file's layout changes
 
 
@@ -46,12 +54,31 @@ FORMAT_VERSION = 4  # raise it when decoding or the file's layout changes
 class DecodedImages:
     """Decoded files; the i-th image comes from the file with index kept[i]."""
 
-    images: Tensor  # (len(kept), C, H, W) uint8; writes to a memory map stay in this process
+    images: Images  # (len(kept), C, H, W) uint8; writes to a memory map stay in this process
     kept: list[int]
     paths: list[Path]  # of the images
     bad: list[str]  # paths of the files left out
     digests: list[str]  # of the files' bytes, one per image
     preprocessing: Preprocessing  # with the levels that AUTO found
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """When decoded images are too many to keep. Raises ConfigError for a wrong value."""
+
+    limit_gb: float | None = None  # up to here they are kept; None: always
+    workers: int | None = None  # processes that decode the others; None: one per core
+
+    def __post_init__(self) -> None:
+        if self.limit_gb is not None and not self.limit_gb >= 0:
+            raise ConfigError(
+                "data.cache_limit_gb: expected gigabytes, 0 or more, or null (no limit), got "
+                f"{self.limit_gb}"
+            )
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(
+                f"data.workers: expected 0 or more processes, or null, got {self.workers}"
+            )
 
 
 def decode_all(
@@ -61,8 +88,12 @@ def decode_all(
     cache_dir: str | None,
     *,
     is_again: bool = False,
+    streaming: Streaming | None = None,
 ) -> DecodedImages:
     """Decode the files, or open what an earlier or a parallel run decoded.
+
+    More images than `streaming` allows are decoded once to know them, and then whenever they are
+    needed.
 
     `cache_dir` None is the user's cache folder, "none" memory only. If a file changes (size or
     times), all are decoded again. With `is_again` nothing is said of the images, as of the same
@@ -76,11 +107,16 @@ def decode_all(
     if not paths:
         raise DataError("no image to decode")
     files = _Files(paths, preprocessing, repair=on_bad_image == "repair")
-    if cache_dir == "none":
-        images, findings = _decode_to_memory(files)
-    else:
+    folder = None
+    if cache_dir != "none":
         folder = default_cache_dir() if cache_dir is None else absolute("data.cache_dir", cache_dir)
-        images, findings = _open_or_build(folder, files)
+    is_streamed = _exceeds(files, streaming)
+    if folder is not None:
+        contents, findings = _open_or_build(folder, files, scan_file if is_streamed else cache_file)
+    elif is_streamed:
+        contents, findings = _decode(files, lambda chunks, _: scan_file.measure(chunks))
+    else:
+        contents, findings = _decode(files, lambda chunks, _: _concatenate(files.shape, chunks))
     report_bad(paths, findings, on_bad_image)
     if not is_again:
         report_repaired(paths, findings)
@@ -88,10 +124,18 @@ def decode_all(
     if preprocessing.levels == AUTO:
         preprocessing = replace(preprocessing, levels=findings.levels)
     kept = [index for index in range(len(paths)) if index not in findings.bad]
+    kept_paths = [paths[index] for index in kept]
+    images: Images
+    if is_streamed:
+        assert streaming is not None
+        files = replace(files, preprocessing=preprocessing)
+        images = _stream(kept_paths, files, contents, streaming)
+    else:
+        images = torch.from_numpy(contents)
     return DecodedImages(
         images,
         kept,
-        [paths[index] for index in kept],
+        kept_paths,
         [str(paths[index]) for index in findings.bad],
         [findings.digests[index] for index in kept],
         preprocessing,
@@ -131,45 +175,64 @@ class _Files:
         return digest.hexdigest()[:32]
 
 
-def _decode_to_memory(files: _Files) -> tuple[Tensor, Findings]:
+def _decode(
+    files: _Files, collect: Callable[[Iterable[_Pixels], Findings], _T]
+) -> tuple[_T, Findings]:
+    """Return what `collect` makes of the decoded chunks, and the findings."""
     findings = Findings()
     try:
-        return _fill_memory(files, findings), findings
+        return collect(_chunks(files, findings), findings), findings
     except UnknownLevelsError:
         findings = measure_all_levels(files.paths, files.preprocessing)
-        return _fill_memory(files.with_levels(findings.levels), findings), findings
+        files = files.with_levels(findings.levels)
+        return collect(_chunks(files, findings), findings), findings
 
 
-def _fill_memory(files: _Files, findings: Findings) -> Tensor:
+def _chunks(files: _Files, findings: Findings) -> Iterator[_Pixels]:
+    return decode_chunks(files.paths, files.preprocessing, findings, repair=files.repair)
+
+
+def _concatenate(shape: tuple[int, ...], chunks: Iterable[_Pixels]) -> _Pixels:
     count = 0
-    images = np.empty(files.shape, dtype=np.uint8)
-    for chunk in decode_chunks(files.paths, files.preprocessing, findings, repair=files.repair):
+    images = np.empty(shape, dtype=np.uint8)
+    for chunk in chunks:
         images[count : count + len(chunk)] = chunk
         count += len(chunk)
-    return torch.from_numpy(images[:count])
+    return images[:count]
 
 
-def _open_or_build(folder: Path, files: _Files) -> tuple[Tensor, Findings]:
-    path = folder / f"{files.key()}.npy"
-    found = _open(path, files)
+class _Store(Protocol):
+    """A module that keeps what came of the decoded images in a file."""
+
+    SUFFIX: str
+    CONTENTS: str
+    read: Callable[[Path, tuple[int, ...]], tuple[Any, Findings] | None]
+    write: Callable[[Path, tuple[int, ...], Iterable[_Pixels], Findings], None]
+    remove: Callable[[Path], None]
+
+
+def _open_or_build(folder: Path, files: _Files, store: _Store) -> tuple[Any, Findings]:
+    path = folder / f"{files.key()}{store.SUFFIX}"
+    found = _open(path, files, store)
     if found is not None and _is_any_readable_now(files, found[1].bad):
         # A network folder was away, or permissions were wrong.
-        cache_file.remove(path)
+        store.remove(path)
         found = None
     if found is None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with lock_file(path.with_suffix(".lock")):
+            waiting = "another process is decoding these images: waiting for it"
+            with lock_file(path.with_suffix(".lock"), waiting):
                 # Another process may have built it while this one waited.
-                if _open(path, files) is None:
-                    _build(path, files)
-                    logger.info("cached decoded images in %s", path)
+                if _open(path, files, store) is None:
+                    _decode(files, functools.partial(store.write, path, files.shape))
+                    logger.info("cached %s in %s", store.CONTENTS, path)
         except OSError as error:
             raise DataError(
                 f"data.cache_dir: cannot write {path} ({error.strerror or error}). "
                 "Set data.cache_dir=FOLDER, or data.cache_dir=none to keep images in memory"
             ) from error
-        found = _open(path, files)
+        found = _open(path, files, store)
         if found is None:
             raise DataError(
                 f"data.cache_dir: {path} vanished while it was being opened; start again"
@@ -177,30 +240,15 @@ def _open_or_build(folder: Path, files: _Files) -> tuple[Tensor, Findings]:
     return found
 
 
-def _build(path: Path, files: _Files) -> None:
-    findings = Findings()
+def _open(path: Path, files: _Files, store: _Store) -> tuple[Any, Findings] | None:
+    """Return contents and findings from the cache; None if there are none, or damaged ones."""
     try:
-        _write(path, files, findings)
-    except UnknownLevelsError:
-        findings = measure_all_levels(files.paths, files.preprocessing)
-        _write(path, files.with_levels(findings.levels), findings)
-
-
-def _write(path: Path, files: _Files, findings: Findings) -> None:
-    chunks = decode_chunks(files.paths, files.preprocessing, findings, repair=files.repair)
-    cache_file.write(path, files.shape, chunks, findings)
-
-
-def _open(path: Path, files: _Files) -> tuple[Tensor, Findings] | None:
-    """Return images and findings from the cache; None if there are none, or damaged ones."""
-    try:
-        found = cache_file.read(path, files.shape)
+        return store.read(path, files.shape)
     except cache_file.DamagedError as error:
         logger.warning("%s is damaged (%s): decoding the images anew", path, error)
         with contextlib.suppress(OSError):
-            cache_file.remove(path)
+            store.remove(path)
         return None
-    return None if found is None else (torch.from_numpy(found[0]), found[1])
 
 
 def _is_any_readable_now(files: _Files, bad: Iterable[int]) -> bool:
@@ -209,3 +257,29 @@ def _is_any_readable_now(files: _Files, bad: Iterable[int]) -> bool:
             is_readable(files.paths[index], files.preprocessing, repair=files.repair)
             for index in bad
         )
+
+
+def _exceeds(files: _Files, streaming: Streaming | None) -> bool:
+    """Return whether the images are too many to keep, and say so."""
+    if streaming is None or streaming.limit_gb is None:
+        return False
+    size = math.prod(files.shape) / 1e9
+    if size <= streaming.limit_gb:
+        return False
+    workers = count_cores() if streaming.workers is None else streaming.workers
+    logger.info(
+        "%s of %s take %.3g GB, more than data.cache_limit_gb=%g: decoded anew in each epoch by %s "
+        "(data.workers)",
+        counted(len(files.paths), "image"),
+        "x".join(map(str, files.shape[1:])),
+        *(size, streaming.limit_gb),
+        "the run itself" if workers == 0 else f"{workers} process{'es' if workers > 1 else ''}",
+    )
+    return True
+
+
+def _stream(
+    paths: Sequence[Path], files: _Files, pixels: PixelSums, streaming: Streaming
+) -> StreamedImages:
+    decode = functools.partial(decode_image, preprocessing=files.preprocessing, repair=files.repair)
+    return StreamedImages(paths, shape_of(files.preprocessing), decode, pixels, streaming.workers)

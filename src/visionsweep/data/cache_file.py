@@ -26,6 +26,8 @@ from visionsweep.data.findings import Findings
 from visionsweep.machine import count_cores
 from visionsweep.rundir.atomic import atomic_write, write_text
 
+SUFFIX = ".npy"
+CONTENTS = "decoded images"
 BLOCK_BYTES = 4_000_000  # per checksum
 MAX_CHECKED_BYTES = 4_000_000_000
 LEFTOVER_SECONDS = 3600.0  # a temporary file that nobody has written to for so long is dead

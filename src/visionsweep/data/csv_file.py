@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from visionsweep.data.cache import Streaming
 from visionsweep.data.dataset import ALWAYS_TRAIN, MAX_PIXELS, ImageDataset
 from visionsweep.data.file_finder import FileFinder
 from visionsweep.data.findings import OnBadImage
@@ -68,6 +69,8 @@ def load_csv(
     near_duplicates: int | None = None,
     on_bad_image: OnBadImage = "error",
     cache_dir: str | None = None,
+    cache_limit_gb: float | None = None,
+    workers: int | None = None,
     flips: bool = True,
 ) -> ImageDataset:
     """Return the images that the CSV file `path` lists.
@@ -84,6 +87,7 @@ def load_csv(
         on_bad_image,
         cache_dir,
         near_duplicates,
+        Streaming(cache_limit_gb, workers),
     )
     table_path = require_file("data.path", path, "the CSV file with one row per image")
     if label is None or label in ("", []):

@@ -12,6 +12,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from visionsweep.data.streamed import Images
+
 ALWAYS_TRAIN = -1
 AUTO: Literal["auto"] = "auto"
 MAX_PIXELS = 178_956_970  # of a file; Pillow's own limit
@@ -38,7 +40,8 @@ class Preprocessing:
 class ImageSet:
     """Images with their labels."""
 
-    images: Tensor  # (N, C, H, W) uint8; may be a read-only memory map
+    # (N, C, H, W) uint8; a tensor may be a read-only memory map
+    images: Images
     targets: Tensor  # (N,) int64
     ids: list[str]  # path or index of each image, for the split manifest and messages
     groups: list[str] | None = None  # images of one group stay on one side of a split
@@ -48,7 +51,7 @@ class ImageSet:
     folds: list[int] | None = None
     # factor -> the same images with so many times the pixels per side, for random crops; None if
     # there are no files to decode again.
-    enlarged: Callable[[float], Tensor] | None = None
+    enlarged: Callable[[float], Images] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -2,9 +2,11 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,17 @@ from visionsweep.data.findings import Findings
 from visionsweep.data.levels import LevelRange, UnknownLevelsError, join_ranges
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.open_image import UnreadableImageError
+from visionsweep.data.progress import progress
 from visionsweep.errors import DataError
 from visionsweep.machine import count_cores
-from visionsweep.text import counted, duration_text
+from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 64  # images per task: few enough to keep all cores busy, many enough to hide the queue
-SILENT_SECONDS = 5.0  # between two lines about the progress
+AHEAD = 3  # tasks per core that wait for the disk or for their turn; more only take memory
+
+_T = TypeVar("_T")
 
 
 def shape_of(preprocessing: Preprocessing) -> tuple[int, int, int]:
@@ -37,14 +42,13 @@ def decode_chunks(
 
     Raises UnknownLevelsError if `levels` is AUTO and an image has more than 8 bits.
     """
-    start = said = time.perf_counter()
-    starts = range(0, len(paths), CHUNK)
+    start = time.perf_counter()
 
     def decode_chunk(first: int) -> list[Decoded | UnreadableImageError]:
         return [_try(path, preprocessing, repair=repair) for path in paths[first : first + CHUNK]]
 
-    with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:  # Pillow frees the GIL
-        for first, chunk in zip(starts, executor.map(decode_chunk, starts), strict=True):
+    with quiet_libraries(), progress(logger, "decoded", len(paths)) as advance:
+        for first, chunk in _in_threads(decode_chunk, range(0, len(paths), CHUNK)):
             images = []
             for index, decoded in enumerate(chunk, first):
                 if isinstance(decoded, Decoded):
@@ -53,13 +57,7 @@ def decode_chunks(
                 else:
                     findings.bad[index] = decoded.reason
             yield np.array(images, dtype=np.uint8).reshape(-1, *shape_of(preprocessing))
-            now, done = time.perf_counter(), first + len(chunk)
-            if now - said >= SILENT_SECONDS:
-                said, left = now, (now - start) / done * (len(paths) - done)
-                logger.info(
-                    "decoded %s of %s images, %s left",
-                    *(f"{done:,}", f"{len(paths):,}", duration_text(left)),
-                )
+            advance(first + len(chunk))
     logger.info(
         "decoded %s images to %s in %.1f s%s",
         f"{len(paths) - len(findings.bad):,}",
@@ -67,6 +65,19 @@ def decode_chunks(
         time.perf_counter() - start,
         _explain_notes(paths, findings.noted),
     )
+
+
+def _in_threads(call: Callable[[int], _T], starts: range) -> Iterator[tuple[int, _T]]:
+    """Yield each start and its result in order; few are ahead, whatever becomes of them."""
+    with ThreadPoolExecutor(count_cores()) as executor:  # Pillow frees the GIL
+        pending: deque[tuple[int, Future[_T]]] = deque()
+        for start in starts:
+            pending.append((start, executor.submit(call, start)))
+            if len(pending) > AHEAD * count_cores():
+                first, future = pending.popleft()
+                yield first, future.result()
+        for first, future in pending:
+            yield first, future.result()
 
 
 def _try(

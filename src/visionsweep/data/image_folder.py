@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from visionsweep.data.cache import Streaming
 from visionsweep.data.dataset import MAX_PIXELS, ImageDataset
 from visionsweep.data.decode import image_suffixes
 from visionsweep.data.findings import OnBadImage
@@ -32,6 +33,8 @@ def load_image_folder(
     near_duplicates: int | None = None,
     on_bad_image: OnBadImage = "error",
     cache_dir: str | None = None,
+    cache_limit_gb: float | None = None,
+    workers: int | None = None,
     flips: bool = True,
 ) -> ImageDataset:
     """Return the images below `root`, classes in the natural order of their folders' names.
@@ -44,6 +47,7 @@ def load_image_folder(
         on_bad_image,
         cache_dir,
         near_duplicates,
+        Streaming(cache_limit_gb, workers),
     )
     folder = require_folder("data.root", root, "the folder with one subfolder per class")
     layout = find_layout(folder)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
+
+from visionsweep.data.streamed import Images
 
 MAX_COMPARED = 1 << 24  # pairs of hashes at a time
 
@@ -13,7 +14,7 @@ Indices = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 
-def find_near_duplicates(images: Tensor, distance: int, others: Tensor | None = None) -> Indices:
+def find_near_duplicates(images: Images, distance: int, others: Images | None = None) -> Indices:
     """Return pairs (P, 2) of similar images, i < j; with `others`, i of `images` and j of those.
 
     ``images``: (N, C, H, W) uint8. They are similar if their perceptual hashes of 64 bits differ in
@@ -30,7 +31,7 @@ def find_near_duplicates(images: Tensor, distance: int, others: Tensor | None = 
     return np.concatenate(found)
 
 
-def _hashes(images: Tensor) -> Hashes:
+def _hashes(images: Images) -> Hashes:
     from imagehash import phash  # scipy takes a while
 
     hashes = np.empty(len(images), dtype=np.uint64)

@@ -2,16 +2,16 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from visionsweep.data.cache import DecodedImages, decode_all
+from visionsweep.data.cache import DecodedImages, Streaming, decode_all
 from visionsweep.data.dataset import ALWAYS_TRAIN, ImageSet, Preprocessing
 from visionsweep.data.findings import OnBadImage
 from visionsweep.data.identity import check_test, group_copies
+from visionsweep.data.streamed import Images
 from visionsweep.errors import ConfigError
 
 
@@ -34,6 +34,7 @@ class LoadSettings:
     on_bad_image: OnBadImage
     cache_dir: str | None
     near_duplicates: int | None = None
+    streaming: Streaming = field(default_factory=Streaming)
 
     def __post_init__(self) -> None:
         if self.near_duplicates is not None and not 0 <= self.near_duplicates < 64:
@@ -66,22 +67,27 @@ def load_parts(
     ``key``: the setting that named the files, for messages. Raises DataError for unreadable files,
     and if a file is in training and test.
     """
-    decoded = decode_all(
-        train.paths, settings.preprocessing, settings.on_bad_image, settings.cache_dir
-    )
+    decoded = _decode(train, settings.preprocessing, settings)
     train_set = _image_set(train, decoded, settings)
     near = settings.near_duplicates
     if test is None:
         train_set = group_copies(train_set, decoded.digests, class_names, near)
         return LoadedParts(train_set, None, decoded.preprocessing, decoded.bad)
-    test_decoded = decode_all(
-        test.paths, decoded.preprocessing, settings.on_bad_image, settings.cache_dir
-    )
+    test_decoded = _decode(test, decoded.preprocessing, settings)
     check_test(decoded, test_decoded, key, near)
     test_set = _image_set(test, test_decoded, settings)
     train_set = group_copies(train_set, decoded.digests, class_names, near)
     bad = decoded.bad + test_decoded.bad
     return LoadedParts(train_set, test_set, decoded.preprocessing, bad)
+
+
+def _decode(
+    files: ImageFiles, preprocessing: Preprocessing, settings: LoadSettings
+) -> DecodedImages:
+    return decode_all(
+        *(files.paths, preprocessing, settings.on_bad_image, settings.cache_dir),
+        streaming=settings.streaming,
+    )
 
 
 def _image_set(files: ImageFiles, decoded: DecodedImages, settings: LoadSettings) -> ImageSet:
@@ -96,12 +102,12 @@ def _image_set(files: ImageFiles, decoded: DecodedImages, settings: LoadSettings
     )
 
 
-def _enlarged(decoded: DecodedImages, settings: LoadSettings) -> Callable[[float], Tensor]:
+def _enlarged(decoded: DecodedImages, settings: LoadSettings) -> Callable[[float], Images]:
     """Return a function that decodes the files at a larger size, once per factor."""
     repairs = settings.on_bad_image == "repair"
 
     @functools.cache
-    def decode(factor: float) -> Tensor:
+    def decode(factor: float) -> Images:
         height, width = (round(side * factor) for side in decoded.preprocessing.image_size)
         larger = replace(decoded.preprocessing, image_size=(height, width))
         return decode_all(
@@ -110,6 +116,7 @@ def _enlarged(decoded: DecodedImages, settings: LoadSettings) -> Callable[[float
             "repair" if repairs else "error",  # the others were left out
             settings.cache_dir,
             is_again=True,
+            streaming=settings.streaming,
         ).images
 
     return decode

@@ -184,7 +184,7 @@ def assemble(
 def _compile(
     model: nn.Module, phases: list[Phase], shape: tuple[int, int, int], settings: FitSettings
 ) -> None:
-    of_images = [phase.train for phase in phases if phase.train.images.ndim == 4]
+    of_images = [phase.train for phase in phases if len(phase.train.images.shape) == 4]
     if not of_images:
         log.info("trainer.compile: a head on cached features is too small to compile")
         return

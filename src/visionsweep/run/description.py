@@ -19,7 +19,9 @@ from visionsweep.rundir.description import read_config
 from visionsweep.text import first_line
 
 # A run may be resumed on another device, with its data in another place, for another server.
-_MAY_DIFFER = re.compile(r"trainer\.(device|threads)|data\.root|tracking(\..*)?")
+_MAY_DIFFER = re.compile(
+    r"trainer\.(device|threads)|data\.(root|workers|cache_limit_gb)|tracking(\..*)?"
+)
 
 
 def resolved_config(cfg: DictConfig) -> Config:

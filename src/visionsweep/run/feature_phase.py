@@ -19,6 +19,7 @@ from visionsweep.data.batches import (
     move_if_it_fits,
 )
 from visionsweep.data.paths import absolute, default_cache_dir
+from visionsweep.data.streamed import Images as Pixels
 from visionsweep.errors import ConfigError
 from visionsweep.models.freezing import find_classifier
 from visionsweep.run.phase import Images, Phase, eval_batch_size, starter
@@ -55,7 +56,7 @@ def feature_phase(
     views = _views(config, transfer, of_images.augment, flips=dataset.flips)
     rows_of_features = Placement(None, placement.device, placement.memory_format)
 
-    def features(pixels: Tensor, targets: Tensor, views: Views | None = None) -> Tensor:
+    def features(pixels: Pixels, targets: Tensor, views: Views | None = None) -> Tensor:
         rows = torch.arange(len(pixels))
         found = extractor.features(Batches(pixels, targets, size, placement, indices=rows), views)
         return move_if_it_fits(found, placement.device)

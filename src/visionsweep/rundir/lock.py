@@ -52,10 +52,13 @@ def locked(directory: Path, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock_file(path: Path) -> Iterator[None]:
-    """Hold the lock `path`, waiting as long as it takes."""
+def lock_file(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Hold the lock `path`, waiting as long as it takes; ``waiting`` is logged if it does."""
     with _open(path) as file:
-        _acquire(file, path)
+        if not _acquire(file, path, fcntl.LOCK_NB):
+            if waiting is not None:
+                log.info("%s", waiting)
+            _acquire(file, path)
         yield
 
 
