@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from tests.conftest import QUICK, CommandLine
 from tests.predict.untrained_run import expected_probabilities, make_run
+from visionsweep.data.decode import decode_image
 from visionsweep.predict.command import main
 from visionsweep.rundir.layout import RESULT, SPLIT
+from visionsweep.training.predictor import load_predictor
 
 NAMES = ("a b.png", "c,d.png", "사진.png", "(e).png", "f.png")
 CLASSES = ("cat", "dog", "owl")
@@ -134,7 +137,7 @@ def test_a_corrupted_image_keeps_the_old_submission(
 
 
 @pytest.mark.parametrize("source", ["damaged", "not listed", "no image for an id"])
-@pytest.mark.parametrize("on_bad_image", ["skip", "fill"])
+@pytest.mark.parametrize("on_bad_image", ["skip", "fill", "repair"])
 def test_a_bad_image_is_left_out_or_filled(
     source: str,
     on_bad_image: str,
@@ -158,12 +161,31 @@ def test_a_bad_image_is_left_out_or_filled(
     assert main([*job, f"on_bad_image={on_bad_image}", "out=o.csv"]) == 0
     _, *rows = read(tmp_path / "o.csv")
     labels = dict(rows)
-    assert set(labels) == (set(NAMES) if on_bad_image == "fill" else set(NAMES) - {"f.png"})
+    assert set(labels) == (set(NAMES) - ({"f.png"} if on_bad_image == "skip" else set()))
     assert labels.get("f.png", "dog") == "dog"  # the most frequent class
     outcome = "left out" if on_bad_image == "skip" else "filled with the class frequencies"
     assert f"1 of 5 images {outcome}: f.png (" in capsys.readouterr().out
     assert main([*job, "out=o2.csv"]) == 1
     assert not (tmp_path / "o2.csv").exists()
+
+
+def test_what_can_be_decoded_of_an_image_is_predicted(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "run", class_counts=[1, 3, 2])
+    image = tmp_path / "images" / "f.png"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(image)
+    image.write_bytes(image.read_bytes()[:3000])
+    assert main([*job, "on_bad_image=repair", "probabilities=true", "out=o.csv"]) == 0
+    assert (
+        "1 of 5 images predicted from what could be decoded: f.png (truncated)"
+    ) in capsys.readouterr().out
+    predictor = load_predictor(tmp_path / "run")
+    pixels = decode_image(image, predictor.preprocessing, repair=True)
+    expected = predictor(torch.from_numpy(pixels)[None]).tolist()[0]
+    written = {row[0]: row[2:] for row in read(tmp_path / "o.csv")}["f.png"]
+    np.testing.assert_allclose([float(cell) for cell in written], expected, rtol=1e-5)
 
 
 def test_the_validation_images_as_files_reach_the_metrics_of_training(

@@ -16,7 +16,7 @@ from visionsweep.errors import ConfigError, DataError
 from visionsweep.predict.images import FoundImages, ImageFile
 from visionsweep.predict.infer import PredictedBatch
 from visionsweep.predict.submission import Template, make_template
-from visionsweep.predict.writing import Columns, Written, write_rows
+from visionsweep.predict.writing import Columns, Written, name_images, write_rows
 
 
 def files(*names: str, is_table: bool = False) -> FoundImages:
@@ -41,7 +41,7 @@ def render(
     """Return the submission in which row i has the label i, unless there are probabilities."""
     if probabilities is None:
         probabilities = torch.eye(len(labels), dtype=torch.float64)
-    batches = [PredictedBatch(probabilities, bad or {})]
+    batches = [PredictedBatch(probabilities, bad or {}, {})]
     stream = io.BytesIO()
     written = write_rows(
         stream, template, Columns(template.label, labels, columns), batches, skip_bad=skip_bad
@@ -112,9 +112,9 @@ def test_an_unreadable_image_is_named_and_has_a_row_unless_skipped(sample: Path)
         text, written = render(template, "abc", bad={1: "truncated"}, skip_bad=skip_bad)
         assert [row[0] for row in read(text)[1:]] == rows
         assert written.counts.total() == len(rows)
-        assert written.bad_images(3, "gone") == "1 of 3 images gone: 2.png (truncated)"
+        assert name_images(written.bad, 3, "gone") == "1 of 3 images gone: 2.png (truncated)"
     many = Written(bad=[f"{i}.png (x)" for i in range(7)])
-    assert many.bad_images(9, "gone").endswith(
+    assert name_images(many.bad, 9, "gone").endswith(
         "gone: 0.png (x), 1.png (x), 2.png (x), 3.png (x), 4.png (x) and 2 more"
     )
 
@@ -138,7 +138,7 @@ def test_memory_does_not_grow_with_the_rows(sample: Path) -> None:
         stream.write(",".join(["id", *columns]) + "\n")
         stream.writelines(f"{name}{',0.001' * num_classes}\n" for name in names)
     probabilities = torch.rand(100, num_classes, dtype=torch.float64)
-    batches = (PredictedBatch(probabilities, {}) for _ in range(num_images // 100))
+    batches = (PredictedBatch(probabilities, {}, {}) for _ in range(num_images // 100))
     tracemalloc.start()
     template = make_template(files(*names), sample, None, None)
     with open(os.devnull, "wb") as stream:

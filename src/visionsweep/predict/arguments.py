@@ -20,7 +20,7 @@ from visionsweep.text import did_you_mean, first_line
 
 Labels = Literal["names", "indices"]
 TTA = Literal["none", "flip"]
-OnBadImage = Literal["error", "skip", "fill"]
+OnBadImage = Literal["error", "skip", "fill", "repair"]
 
 
 def _key(default: Any, meaning: str) -> Any:
@@ -50,7 +50,8 @@ class Arguments:
     probabilities: bool = _key(False, "true adds a column prob_CLASS for each class")
     tta: TTA = _key("none", "flip: the mean over each image and its mirror image; or none")
     on_bad_image: OnBadImage = _key(
-        "error", "error, skip (no row) or fill (training's class frequencies)"
+        "error",
+        "error, skip (no row), fill (training's class frequencies) or repair (what is there)",
     )
     batch_size: int = _key(128, "images per batch")
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")

@@ -35,7 +35,7 @@ def run_prediction(arguments: Arguments) -> str:
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
     from visionsweep.predict.submission import make_template
-    from visionsweep.predict.writing import Columns, write_rows
+    from visionsweep.predict.writing import Columns, name_images, write_rows
     from visionsweep.training.devices import choose_device
     from visionsweep.training.predictor import load_predictor
 
@@ -82,7 +82,10 @@ def run_prediction(arguments: Arguments) -> str:
     lines = [f"left out {found.left_out}"] if found.left_out else []
     if written.bad:
         outcome = "left out" if on_bad_image == "skip" else "filled with the class frequencies"
-        lines.append(written.bad_images(len(template.images), outcome))
+        lines.append(name_images(written.bad, len(template.images), outcome))
+    if written.repaired:
+        outcome = "predicted from what could be decoded"
+        lines.append(name_images(written.repaired, len(template.images), outcome))
     return "\n".join([*lines, written.summary(), f"wrote {arguments.out}"])
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from visionsweep.data.dataset import Preprocessing
-from visionsweep.data.decode import decode_image
+from visionsweep.data.decode import Decoded, decode_file
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.open_image import UnreadableImageError
 from visionsweep.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from visionsweep.predict.arguments import TTA, OnBadImage
 from visionsweep.training.devices import choose_memory_format
 from visionsweep.training.predictor import Predictor
 
+FILLING = ("fill", "repair")  # on_bad_image: what cannot be decoded gets the class frequencies
 PREFETCH = 2  # batches decoded ahead; more only take memory
 
 
@@ -46,10 +46,10 @@ def check_runs(
                 f"tta: flip is not allowed for {run_dir}: a mirrored image of its data set has "
                 "another label (flips: false); set tta=none"
             )
-        if on_bad_image == "fill" and predictor.class_counts is None:
+        if on_bad_image in FILLING and predictor.class_counts is None:
             raise ConfigError(
-                f"on_bad_image: fill needs the class frequencies of {run_dir}, which a run of an "
-                "earlier version does not have; set on_bad_image=skip"
+                f"on_bad_image: {on_bad_image} needs the class frequencies of {run_dir}, which a "
+                "run of an earlier version does not have; set on_bad_image=skip"
             )
 
 
@@ -63,6 +63,7 @@ class PredictedBatch:
 
     probabilities: Tensor  # (B, K) float64
     bad: dict[int, str]  # row of each unreadable image -> reason
+    repaired: dict[int, str]  # row of each image with missing pixels -> reason
 
 
 @torch.inference_mode()
@@ -78,10 +79,12 @@ def predict(
     """Yield the probabilities of the images: the mean over the predictors.
 
     Images are decoded once per distinct preprocessing, a few batches at a time. What cannot be read
-    gets the `class_prior` of the runs. With on_bad_image=error nothing more is predicted after such
+    gets the `class_prior` of the runs; with on_bad_image=repair, only that of which nothing can be
+    decoded. With on_bad_image=error nothing more is predicted after such
     an image, but the rest is read: the `DataError` counts all of them.
     """
-    fill = class_prior(predictors) if on_bad_image == "fill" else 0.0
+    fill = class_prior(predictors) if on_bad_image in FILLING else 0.0
+    repair = on_bad_image == "repair"
     unreadable: list[str] = []
     memory_format, _ = choose_memory_format("auto", torch.device(device))
     groups: dict[Preprocessing, list[Predictor]] = {}
@@ -90,7 +93,7 @@ def predict(
             predictor.to(memory_format=memory_format)
         )
     num_classes = len(predictors[0].class_names)
-    decoded = [decoded_batches(paths, preprocessing, batch_size) for preprocessing in groups]
+    decoded = [decoded_batches(paths, each, batch_size, repair=repair) for each in groups]
     start = 0
     for batches in zip(*decoded, strict=True):
         bad = {row: reason for batch in batches for row, reason in batch.bad.items()}
@@ -106,14 +109,15 @@ def predict(
                 total[rows] += _probabilities(predictor, images, tta).to("cpu", torch.float64)
         total /= len(predictors)
         total[list(bad)] = fill
-        yield PredictedBatch(total, bad)
+        yield PredictedBatch(total, bad, batches[0].repaired)
     if len(unreadable) == len(paths) or (unreadable and on_bad_image == "error"):
         problem = f"cannot read {unreadable[0]}; {len(unreadable):,} of {len(paths):,} images"
         if len(unreadable) == len(paths):
             raise DataError(f"{problem}: no image is left; correct data.predict")
         raise DataError(
             f"{problem}. Every image needs a row: repair the file, or set on_bad_image=skip (no "
-            "row) or on_bad_image=fill (the class frequencies of the training images)"
+            "row), on_bad_image=fill (the class frequencies of the training images) or "
+            "on_bad_image=repair (what can be decoded)"
         )
 
 
@@ -144,19 +148,20 @@ class DecodedBatch:
     size: int  # B, the number of files
     images: Tensor  # (B - len(bad), C, H, W) uint8, those that could be read
     bad: dict[int, str]  # row of each other file -> reason
+    repaired: dict[int, str]  # row of each file with missing pixels -> reason
 
 
 def decoded_batches(
-    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int
+    paths: Sequence[Path], preprocessing: Preprocessing, batch_size: int, *, repair: bool = False
 ) -> Iterator[DecodedBatch]:
     """Yield the images in their order, ``batch_size`` at a time."""
     # Pillow releases the GIL
     with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:
-        pending: deque[list[Future[npt.NDArray[np.uint8]]]] = deque()
+        pending: deque[list[Future[Decoded]]] = deque()
         for start in range(0, len(paths), batch_size):
             pending.append(
                 [
-                    executor.submit(decode_image, p, preprocessing)
+                    executor.submit(decode_file, p, preprocessing, repair=repair)
                     for p in paths[start : start + batch_size]
                 ]
             )
@@ -165,15 +170,16 @@ def decoded_batches(
                 yield _collect(pending.popleft(), preprocessing)
 
 
-def _collect(
-    futures: Sequence[Future[npt.NDArray[np.uint8]]], preprocessing: Preprocessing
-) -> DecodedBatch:
-    images, bad = [], {}
+def _collect(futures: Sequence[Future[Decoded]], preprocessing: Preprocessing) -> DecodedBatch:
+    images, bad, repaired = [], {}, {}
     for row, future in enumerate(futures):
         try:
-            images.append(future.result())
+            decoded = future.result()
+            images.append(decoded.pixels)
+            if decoded.damage is not None:
+                repaired[row] = decoded.damage
         except UnreadableImageError as error:
             bad[row] = error.reason
     shape = (len(images), preprocessing.channels, *preprocessing.image_size)
     pixels = np.array(images, dtype=np.uint8).reshape(shape)
-    return DecodedBatch(len(futures), torch.from_numpy(pixels), bad)
+    return DecodedBatch(len(futures), torch.from_numpy(pixels), bad, repaired)

@@ -30,6 +30,7 @@ class Written:
 
     counts: Counter[str] = field(default_factory=Counter)  # rows per label
     bad: list[str] = field(default_factory=list)  # the unreadable images, each with its reason
+    repaired: list[str] = field(default_factory=list)  # those with missing pixels
 
     def summary(self) -> str:
         """Return the number of images and of each predicted class, the most frequent first."""
@@ -39,12 +40,13 @@ class Written:
         more = f", {rest:,} more classes" if rest > 0 else ""
         return f"{counted(self.counts.total(), 'image')} ({listed}{more})"
 
-    def bad_images(self, total: int, outcome: str) -> str:
-        """Return the line that counts and names the unreadable ones of `total` images."""
-        named = ", ".join(self.bad[:MAX_NAMED])
-        rest = len(self.bad) - MAX_NAMED
-        more = f" and {rest:,} more" if rest > 0 else ""
-        return f"{len(self.bad):,} of {counted(total, 'image')} {outcome}: {named}{more}"
+
+def name_images(images: Sequence[str], total: int, outcome: str) -> str:
+    """Return the line that counts and names some of `total` images."""
+    named = ", ".join(images[:MAX_NAMED])
+    rest = len(images) - MAX_NAMED
+    more = f" and {rest:,} more" if rest > 0 else ""
+    return f"{len(images):,} of {counted(total, 'image')} {outcome}: {named}{more}"
 
 
 def write_rows(
@@ -76,6 +78,8 @@ def write_rows(
                 written.bad.append(f"{name} ({batch.bad[place]})")
                 if skip_bad:
                     continue
+            if place in batch.repaired:
+                written.repaired.append(f"{name} ({batch.repaired[place]})")
             label = columns.labels[pred]
             written.counts[label] += 1
             cells = [label] if columns.label is not None else []
