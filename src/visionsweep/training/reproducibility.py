@@ -56,6 +56,8 @@ def set_tf32(enabled: bool) -> None:
     precision = "tf32" if enabled else "ieee"
     torch.backends.cuda.matmul.fp32_precision = precision
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    # torch's older switch, which torch.export reads, refuses two values for cuDNN.
+    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def set_deterministic(enabled: bool) -> None:
