@@ -14,6 +14,7 @@ from visionsweep.training.devices import (
     choose_threads,
     unsafe_bf16_convolutions,
 )
+from visionsweep.training.reproducibility import set_tf32
 
 
 def test_a_worker_uses_its_share_unless_a_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,3 +99,13 @@ def test_a_missing_device_is_named(wanted: str, message: str) -> None:
 def test_tf32_is_refused_on_a_cpu() -> None:
     with pytest.raises(ConfigError, match=r"trainer\.precision: tf32 needs an NVIDIA GPU"):
         choose_precision("tf32", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_tf32_is_on_or_off_for_every_product(enabled: bool) -> None:
+    try:
+        set_tf32(enabled)
+        assert torch.backends.cudnn.allow_tf32 == enabled  # torch refuses to say, if mixed
+        assert (torch.get_float32_matmul_precision() == "highest") != enabled
+    finally:
+        set_tf32(False)

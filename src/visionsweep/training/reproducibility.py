@@ -53,11 +53,9 @@ def untouched(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def set_tf32(enabled: bool) -> None:
     """Let a GPU round the factors of float32 products to 19 bits, or keep all of them."""
-    precision = "tf32" if enabled else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
-    # torch's older switch, which torch.export reads, refuses two values for cuDNN.
-    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
+    # Not `fp32_precision`, the newer switch: torch.export reads these, and refuses a mixture.
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
 
 
 def set_deterministic(enabled: bool) -> None:
