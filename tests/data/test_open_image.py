@@ -81,6 +81,20 @@ def test_even_a_few_missing_pixels_are_noticed(tmp_path: Path, missing: int) -> 
         decode_image(path, FULL)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "P", "I;16", "RGBA", "F"])
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_missing_pixels_are_noticed_in_every_mode(tmp_path: Path, mode: str, kind: str) -> None:
+    if (mode, kind) == ("F", "png"):
+        return  # a format without floats
+    dots = Image.effect_noise((128, 96), 90)
+    image = Image.fromarray(np.asarray(dots, np.uint16) * 200) if mode == "I;16" else dots
+    path = tmp_path / f"cut.{kind}"
+    image.convert(mode).save(path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UnreadableImageError):
+        decode_image(path, FULL)
+
+
 def test_other_threads_notice_damage_while_one_repairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,7 @@ def rescue(content: bytes, load: Load) -> tuple[Opened, bool] | None:
             opened = load(content, 128)
             # A JPEG cut within a marker, whose first byte is 0xFF: as data, that is followed by 0.
             escape = b"\0" if content.endswith(b"\xff") else b""
-            other = load(content + escape + _OTHER_END, 255)
+            other = load(content + escape + _OTHER_END, 0)
     except MemoryError:
         raise
     except Exception:  # whatever Pillow raises for damaged files; the caller has the first error

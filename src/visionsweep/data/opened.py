@@ -15,6 +15,7 @@ from PIL import Image
 
 # Pillow's names of the order of bytes: big endian, little endian, this machine's.
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_CODECS = ("zip", "libtiff", "raw")  # of PNG and TIFF; the decoders of others ignore the order
 _DEEP_COLORS = {f"{mode};16{order}" for mode in ("RGB", "RGBA") for order in _OTHER_ORDER}
 
 
@@ -59,7 +60,7 @@ def tiles_of_low_bytes(tiles: Sequence[Any]) -> list[Any] | None:
     for tile in tiles:
         is_text = isinstance(tile.args, str)
         mode, *rest = (tile.args,) if is_text else tile.args or (None,)
-        if mode not in _DEEP_COLORS:
+        if mode not in _DEEP_COLORS or tile.codec_name not in _CODECS:
             return None
         other = mode[:-1] + _OTHER_ORDER[mode[-1]]
         other_tiles.append(tile._replace(args=other if is_text else (other, *rest)))
