@@ -50,7 +50,7 @@ def test_every_name_of_the_lists_exists() -> None:
         ("loss", "visionsweep.losses._private.Loss"),
         ("optim", "torch.optim.lr_scheduler.LRScheduler"),
         ("optim", "torch.optim.swa_utils.update_bn"),
-        ("data", "visionsweep.data.splits.write_split"),
+        ("data", "visionsweep.data.split_manifest.write_split"),
         ("data", "visionsweep.data.csv_file.os.system"),
         ("augment", "visionsweep.data.augment.geometry.torch.load"),
         ("augment", "visionsweep.callback.RunCallback"),

@@ -13,7 +13,8 @@ from PIL import Image
 from visionsweep.data.csv_file import load_csv
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.image_folder import load_image_folder
-from visionsweep.data.splits import read_split, split_indices, write_split
+from visionsweep.data.split_manifest import read_split, write_split
+from visionsweep.data.splits import split_indices
 from visionsweep.errors import DataError
 
 SPLIT = {"val_fraction": 0.3, "fold": None, "num_folds": 5, "seed": 0}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from visionsweep.data.dataset import ImageDataset, ImageSet, Preprocessing
-from visionsweep.data.splits import SplitRow, read_split, split_indices, write_split
+from visionsweep.data.split_manifest import SplitRow, read_split, write_split
+from visionsweep.data.splits import split_indices
 from visionsweep.errors import ConfigError, DataError
 
 FRACTION = {"val_fraction": 0.2, "fold": None, "num_folds": 5}

@@ -12,7 +12,7 @@ from tests.conftest import Compose
 from tests.images import make_folder
 from tests.run.test_resume import Killed, assert_same_bytes, kill_and_resume, kill_in
 from visionsweep.data.decode import decode_image
-from visionsweep.data.splits import read_split
+from visionsweep.data.split_manifest import read_split
 from visionsweep.errors import UserError
 from visionsweep.run import run
 from visionsweep.run.assemble import assemble

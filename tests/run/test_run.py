@@ -11,7 +11,7 @@ import torch
 from tests.conftest import Compose
 from tests.images import CLASSES, make_folder, make_image
 from visionsweep.config.typed_text import quote
-from visionsweep.data.splits import read_split
+from visionsweep.data.split_manifest import read_split
 from visionsweep.run import run
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import LAST, PREDICTIONS

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config, TrackingConfig
-from visionsweep.data.splits import read_split, split_rows
+from visionsweep.data.split_manifest import read_split, split_rows
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config

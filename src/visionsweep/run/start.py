@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from visionsweep.config.paths import shown
 from visionsweep.data.digest import VERSION as DIGEST_VERSION
-from visionsweep.data.splits import read_split, split_rows, write_split
+from visionsweep.data.split_manifest import read_split, split_rows, write_split
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
