@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.conftest import ROOT
 from visionsweep.data.csv_file import load_csv
 from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.image_folder import load_image_folder
@@ -17,6 +18,7 @@ from visionsweep.data.split_manifest import read_split, write_split
 from visionsweep.data.splits import split_indices
 from visionsweep.errors import DataError
 
+CLOTHING = ROOT.parent / "shared" / "data" / "clothing"
 SPLIT = {"val_fraction": 0.3, "fold": None, "num_folds": 5, "seed": 0}
 
 
@@ -196,3 +198,19 @@ def test_near_duplicates_in_test_are_warned_of(
     assert "1 of 9 test images are similar (data.near_duplicates=6) to one for training" in (
         caplog.text
     )
+
+
+@pytest.mark.skipif(not CLOTHING.exists(), reason="the photographs of clothing are not here")
+def test_a_real_photograph_under_two_labels_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In clothing-dataset-small, a photograph of shorts is saved once more as one of a skirt."""
+    for name in ("shorts", "skirt"):
+        (tmp_path / name).symlink_to(CLOTHING / "train" / name)
+    dataset = load(tmp_path, near_duplicates=4)
+    assert (
+        "1 of 314 images are similar (data.near_duplicates=4) to one with another label, e.g. "
+        "skirt/637a56e4-7fa6-4f75-8859-0f8902461554.jpg = "
+        "shorts/6075b4a5-5b1a-4ce0-aea0-9dbfbca7c35c.jpg (skirt, shorts). Correct the labels"
+    ) in caplog.text
+    assert len(set(dataset.train.copy_of or ())) == 313

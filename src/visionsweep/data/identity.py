@@ -97,7 +97,8 @@ def _report(train: ImageSet, first: Indices, class_names: Sequence[str], how: st
             *(f"{len(copies):,}", f"{len(first):,}", how, explain(copies[0])),
         )
     elif len(across := copies[folds[copies] != folds[first[copies]]]):
-        parts = "training and validation" if len(set(folds.tolist())) == 2 else "different folds"
+        is_validation = set(folds.tolist()) == {ALWAYS_TRAIN, 0}
+        parts = "training and validation" if is_validation else "different folds"
         logger.warning(
             "%s of %s images are %s one on another side of the data's own split (%s), e.g. %s: "
             "validation scores will be too good. Remove them from one side",
