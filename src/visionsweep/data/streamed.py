@@ -74,7 +74,8 @@ class StreamedImages:
 
         # Pillow releases the GIL
         with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:
-            return torch.from_numpy(np.stack(list(executor.map(self.decode, rows.tolist()))))
+            images = list(executor.map(self.decode, rows.tolist()))
+        return torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, *self.shape[1:]))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the images in order."""
