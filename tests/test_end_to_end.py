@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import ROOT, Command
@@ -316,6 +317,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make_folder(tmp_path / "photos", per_class=16)
     make_csv(tmp_path, per_class=16)
+    import timm  # takes seconds
+
+    torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "lite0.pth")
     (tmp_path / "test_images").mkdir()
     for number in range(4):
         make_image(number % 3, 100 + number).save(tmp_path / "test_images" / f"{number}.png")

@@ -24,7 +24,9 @@ class CNN(nn.Module):
     - ``image_size``: (int, int), height and width in pixels.
 
     Optional methods: ``no_weight_decay()`` returns names of parameters that must not decay;
-    ``group_matcher()`` (timm's) names the layers for ``optim.layer_decay``.
+    ``group_matcher()`` (timm's) names the layers for ``optim.layer_decay`` and for a number of
+    stages in ``model.freeze``; ``get_classifier()`` (timm's) returns the last layer, for
+    ``model.freeze=backbone``.
     """
 
     def __init__(

@@ -150,10 +150,11 @@ class FeatureExtractor:
 
         def compute(start: int) -> Features:
             rows = torch.arange(start, min(start + CHUNK, total))
+            images, targets = batches.gather(rows)
             with torch.inference_mode(), self.autocast():
                 parts = [
-                    self.model(_images(batches, rows, views, view)).float().cpu()
-                    for view in range(count)
+                    self.model(batches.normalize(view)).float().cpu()
+                    for view in _views_of(images, targets, views, start)
                 ]
             return torch.stack(parts, dim=1).numpy()
 
@@ -198,13 +199,15 @@ def forget_features() -> None:
     _remembered.clear()
 
 
-def _images(batches: Batches, rows: Tensor, views: Views | None, view: int) -> Tensor:
-    images, targets = batches.gather(rows)
-    if views is not None:
+def _views_of(images: Tensor, targets: Tensor, views: Views | None, start: int) -> Iterator[Tensor]:
+    """Yield the views of the images of a chunk, which begins with the image number `start`."""
+    if views is None:
+        yield images
+        return
+    for view in range(views.count):
         generator = torch.Generator()
-        generator.manual_seed(derive_seed("features", view, int(rows[0])))
-        images, _ = views.augment(images, targets, generator)
-    return batches.normalize(images)
+        generator.manual_seed(derive_seed("features", view, start))
+        yield views.augment(images, targets, generator)[0]
 
 
 @contextlib.contextmanager
