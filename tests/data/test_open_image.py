@@ -210,6 +210,24 @@ TURNS = {
 }
 
 
+def test_damage_within_a_png_is_noticed_and_what_precedes_it_is_repaired(tmp_path: Path) -> None:
+    content = bytearray(encoded(photo(), "png"))
+    whole = decode_image(written(tmp_path / "whole.png", bytes(content)), FULL)
+    start, length = content.index(b"IDAT") + 4, int.from_bytes(content[33:37])
+    content[start + length : start + length + 4] = b"oops"  # the checksum of the pixels
+    decoded = decode_file(written(tmp_path / "check.png", bytes(content)), FULL)
+    np.testing.assert_array_equal(decoded.pixels, whole)
+    assert decoded.damage is None
+    content[start + length // 2] ^= 0xFF
+    path = written(tmp_path / "damaged.png", bytes(content))
+    with pytest.raises(UnreadableImageError, match=r"damaged\.png"):
+        decode_image(path, FULL)
+    repaired = decode_file(path, FULL, repair=True)
+    assert repaired.damage
+    np.testing.assert_array_equal(repaired.pixels[:, :32], whole[:, :32])
+    assert (repaired.pixels != whole).any()
+
+
 @pytest.mark.parametrize("orientation", TURNS)
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp", "damaged exif"])
 def test_the_image_is_turned_upright(tmp_path: Path, orientation: int, kind: str) -> None:
