@@ -279,6 +279,10 @@ def test_swa_is_the_mean_of_the_last_updates(compose: Compose) -> None:
         (["model.feature_views=-1"], r"model\.feature_views: expected the number"),
         (["model.cache_features=yes"], r"model\.cache_features: expected true or false"),
         (["trainer.swa=1", "trainer.ema=0.9"], r"trainer\.swa: both"),
+        (
+            ["model.freeze=1", "model.unfreeze_epoch=2", "trainer.swa=2"],
+            r"trainer\.swa: expected at most 1, the epochs from model\.unfreeze_epoch on, got 2",
+        ),
         (["trainer.swa=3"], r"trainer\.swa: expected 1 to 2 epochs"),
     ],
 )

@@ -36,3 +36,13 @@ def test_best_epoch_and_end(
         if stopping.should_stop(epoch):
             break
     assert (stopping.best_epoch, stopping.best, epoch) == expected
+
+
+def test_patience_counts_from_the_first_epoch_that_may_stop() -> None:
+    stopping = EarlyStopping("maximize", 2, 0.0, first_epoch=3)
+    ends = []
+    for epoch, value in enumerate([0.9, 0.8, 0.7, 0.6, 0.5], 1):
+        stopping.update(epoch, value)
+        ends.append(stopping.should_stop(epoch))
+    assert ends == [False, False, False, False, True]
+    assert stopping.best_epoch == 1

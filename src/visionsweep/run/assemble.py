@@ -107,7 +107,7 @@ def assemble(
     """
     trainer = config.trainer
     check_settings(config)
-    transfer = read_transfer(config.model, trainer.epochs)
+    transfer = read_transfer(config.model, trainer)
     device = torch.device(choose_device(trainer.device)[0])
     memory_format, _ = choose_memory_format(trainer.memory_format, device)
     # Until the model is known. A worker's last trial may have chosen another number.

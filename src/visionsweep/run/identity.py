@@ -29,7 +29,8 @@ _LEFT_OUT = re.compile(
 )
 _PARAMS = [
     *(f"trainer.{key}" for key in ("epochs", "batch_size", "accumulate", "precision")),
-    *("trainer.clip_norm", "trainer.ema", "trainer.sampler"),
+    *("trainer.clip_norm", "trainer.ema", "trainer.swa", "trainer.sampler"),
+    *("model.name", "model.pretrained", "model.freeze", "model.unfreeze_epoch"),
     *("split.val_fraction", "split.fold", "seed", "objective.metric"),
 ]
 

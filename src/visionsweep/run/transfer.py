@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from visionsweep.config.schema import TrainerConfig
 from visionsweep.errors import ConfigError
 from visionsweep.models.freezing import TRANSFER_KEYS, Frozen
 
@@ -37,8 +38,9 @@ class Transfer:
         return epochs if self.unfreeze_epoch is None else self.unfreeze_epoch - 1
 
 
-def read_transfer(node: Mapping[str, Any], epochs: int) -> Transfer:
+def read_transfer(node: Mapping[str, Any], trainer: TrainerConfig) -> Transfer:
     """Return the settings in a model's config. Raises `ConfigError` for a wrong value."""
+    epochs = trainer.epochs
     freeze = node.get("freeze", "none")
     if freeze not in ("none", "backbone") and not _is_count(freeze, at_least=1):
         raise ConfigError(
@@ -55,6 +57,12 @@ def read_transfer(node: Mapping[str, Any], epochs: int) -> Transfer:
             raise ConfigError(
                 "model.unfreeze_epoch: expected null or the first epoch that trains everything, "
                 f"2 to {epochs} (trainer.epochs), got {unfreeze_epoch!r}"
+            )
+        left = epochs - unfreeze_epoch + 1
+        if trainer.swa is not None and trainer.swa > left:
+            raise ConfigError(
+                f"trainer.swa: expected at most {left}, the epochs from model.unfreeze_epoch on, "
+                f"got {trainer.swa}"
             )
     if unfreeze_lr is not None:
         if unfreeze_epoch is None:
