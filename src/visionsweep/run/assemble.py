@@ -88,8 +88,17 @@ class RunParts:
 
     def begin_phase(self, number: int) -> None:
         """Go on to the phase `number`, counted from 0, from the weights of the current one."""
-        if number != self.state.phase:
-            self.state.begin(number, self.phases[number].start())
+        if number == self.state.phase:
+            return
+        self.state.begin(number, self.phases[number].start())
+        log.info(
+            "from epoch %d on everything trains: %s parameters, lr up to %g",
+            self.phases[number - 1].last_epoch + 1,
+            f"{self.num_parameters:,}",
+            max(
+                group.get("initial_lr", group["lr"]) for group in self.state.optimizer.param_groups
+            ),
+        )
 
 
 def assemble(
