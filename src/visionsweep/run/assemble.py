@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from visionsweep.config.build import build
-from visionsweep.config.schema import Config, TrainerConfig
+from visionsweep.config.schema import Config
 from visionsweep.data.batches import (
     Augment,
     EvalBatches,
@@ -37,17 +37,16 @@ from visionsweep.run.checks import (
     check_settings,
     mistakes,
 )
+from visionsweep.run.hardware import compile_phases, use_hardware
 from visionsweep.run.phase import Images, Phase
 from visionsweep.run.phases import build_phases
 from visionsweep.run.transfer import Transfer, read_transfer, without_transfer
-from visionsweep.training.compiled import compile_model
 from visionsweep.training.devices import (
     choose_device,
     choose_memory_format,
-    choose_precision,
     choose_threads,
 )
-from visionsweep.training.reproducibility import seed_everything, set_deterministic, set_tf32
+from visionsweep.training.reproducibility import seed_everything, set_deterministic
 from visionsweep.training.state import FitSettings, Precision, Trained, TrainState
 
 log = logging.getLogger(__name__)
@@ -158,7 +157,7 @@ def assemble(
     )
     train = _train_batches(config, dataset, augment, train_rows, placement)
     forward = _forward_pass(transfer, trainer.epochs, model, train, dataset)
-    precision = _use_machine(trainer, device, forward, share=threads, stored_threads=stored_threads)
+    precision = use_hardware(trainer, device, forward, share=threads, stored=stored_threads)
     settings = FitSettings(
         epochs=trainer.epochs,
         clip_norm=trainer.clip_norm,
@@ -173,7 +172,7 @@ def assemble(
     state = _train_state(config, phases[0], dataset, precision)
     if trainer.compile:
         shape = (dataset.preprocessing.channels, *dataset.preprocessing.image_size)
-        _compile(model, phases, shape, settings)
+        compile_phases(model, phases, shape, settings)
     trained = model if transfer.frozen_epochs(trainer.epochs) < trainer.epochs else state.model
     is_unfrozen = trained is model and transfer.is_frozen
     return RunParts(
@@ -190,19 +189,6 @@ def assemble(
     )
 
 
-def _compile(
-    model: nn.Module, phases: list[Phase], shape: tuple[int, int, int], settings: FitSettings
-) -> None:
-    of_images = [phase.train for phase in phases if len(phase.train.images.shape) == 4]
-    if not of_images:
-        log.info("trainer.compile: a head on cached features is too small to compile")
-        return
-    train = of_images[0]
-    example = torch.zeros((train.batch_size, *shape), device=train.device)
-    seconds = compile_model(model, train.normalize(example), settings.autocast())
-    log.info("compiled the model in %.1f s", seconds)
-
-
 def _forward_pass(
     transfer: Transfer, epochs: int, model: nn.Module, train: TrainBatches, dataset: ImageDataset
 ) -> ForwardPass:
@@ -212,40 +198,6 @@ def _forward_pass(
         weights = sum(parameter.numel() for parameter in classifier.parameters())
         return ForwardPass([], 2 * weights)
     return check_model(model, train, dataset)
-
-
-def _use_machine(
-    trainer: TrainerConfig,
-    device: torch.device,
-    forward: ForwardPass,
-    *,
-    share: int | None,
-    stored_threads: int | None,
-) -> Precision:
-    """Set the number of threads, log each choice with its reason, and return the precision."""
-    on_cpu = device.type == "cpu"
-    flops = forward.flops * trainer.batch_size if on_cpu else None
-    threads, threads_reason = choose_threads(
-        trainer.threads, share=share, stored=stored_threads, flops=flops
-    )
-    torch.set_num_threads(threads)
-    precision, precision_reason = choose_precision(trainer.precision, device)
-    if precision == "bf16" and on_cpu and forward.unsafe_bf16:
-        precision, precision_reason = "fp32", "bf16 is not safe for this model"
-        log.warning(
-            "precision=fp32 instead of bf16: on a CPU, torch %s leaves out a part of the bf16 "
-            "gradient of a convolution with %s (docs/training.md)",
-            *(torch.__version__, forward.unsafe_bf16[0]),
-        )
-    set_tf32(precision == "tf32")
-    _, (format_name, format_reason) = choose_memory_format(trainer.memory_format, device)
-    log.info(
-        "device=%s (%s)  threads=%d (%s)  precision=%s (%s)  memory_format=%s (%s)",
-        *choose_device(trainer.device),
-        *(threads, threads_reason),
-        *(precision, precision_reason, format_name, format_reason),
-    )
-    return precision
 
 
 def _dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:

@@ -68,7 +68,7 @@ def choose_threads(
     if stored is not None:
         return stored, "as the run started"
     if flops is not None and flops < SMALL_NETWORK_FLOPS:
-        return 1, f"small network: {flops / 1e6:,.0f} MFLOPs per micro-batch"
+        return 1, f"small network: {flops / 1e6:,.1f} MFLOPs per micro-batch"
     if share is not None:
         return share, "the worker's share"
     return count_cores(), f"all cores, {'passive' if waits_passively() else 'spinning'} waiting"
