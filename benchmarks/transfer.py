@@ -6,7 +6,7 @@ types, in an empty directory with an empty cache:
 
 probe     experiment=probe: cold (decoding and features included), then warm with each seed.
 finetune  experiment=finetune with each seed.
-scratch   the same network and data without weights, for as many epochs over the images and more.
+scratch   the same network and data without weights, for as many epochs over the images.
 sweep     --multirun experiment=probe sweep=probe, then the test split for its winner.
 
 Prints validation and test macro F1, the seconds of the whole command, those of processor time that
@@ -128,7 +128,7 @@ def main() -> None:
         if "finetune" in arguments.parts:
             bench.seeds("finetune", arguments.seeds, "experiment=finetune", *bench.weights)
         if "scratch" in arguments.parts:
-            epochs = "trainer.epochs=8"
+            epochs = "trainer.epochs=4"  # as many over the images as fine-tuning
             bench.seeds("scratch", arguments.seeds, "experiment=finetune", *SCRATCH, epochs)
 
 
