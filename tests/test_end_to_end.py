@@ -311,7 +311,7 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith(starts)]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
