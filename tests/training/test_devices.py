@@ -39,7 +39,10 @@ def test_a_small_network_trains_on_one_thread(
     caplog.set_level("INFO")
     before = torch.get_num_threads()
     try:
-        for width, reason in ((2, "small network: 2.6 MFLOPs per micro-batch"), (1024, "all cores")):
+        for width, reason in (
+            (2, "small network: 2.6 MFLOPs per micro-batch"),
+            (1024, "all cores"),
+        ):
             # 8 x 8 pixels, 1 channel -> pooled to 4 x 4 -> 4 units -> 10 classes
             flops = 2 * 1000 * (8 * 8 * 9 * width + 4 * 4 * width * 4 + 4 * 10)
             assert (flops < 1e9) == (reason != "all cores")
