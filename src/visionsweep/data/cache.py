@@ -1,6 +1,5 @@
 """Many image files -> one uint8 tensor, decoded once for all runs."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -37,10 +36,10 @@ from visionsweep.data.findings import (
 from visionsweep.data.levels import UnknownLevelsError
 from visionsweep.data.library_noise import quiet_libraries
 from visionsweep.data.paths import absolute, default_cache_dir
+from visionsweep.data.shared_file import open_or_build
 from visionsweep.data.streamed import Images, PixelSums, StreamedImages
 from visionsweep.errors import ConfigError, DataError
 from visionsweep.machine import count_cores
-from visionsweep.rundir.lock import lock_file
 from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
@@ -213,42 +212,21 @@ class _Store(Protocol):
 
 def _open_or_build(folder: Path, files: _Files, store: _Store) -> tuple[Any, Findings]:
     path = folder / f"{files.key()}{store.SUFFIX}"
-    found = _open(path, files, store)
-    if found is not None and _is_any_readable_now(files, found[1].bad):
-        # A network folder was away, or permissions were wrong.
-        store.remove(path)
-        found = None
-    if found is None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            waiting = "another process is decoding these images: waiting for it"
-            with lock_file(path.with_suffix(".lock"), waiting):
-                # Another process may have built it while this one waited.
-                if _open(path, files, store) is None:
-                    _decode(files, functools.partial(store.write, path, files.shape))
-                    logger.info("cached %s in %s", store.CONTENTS, path)
-        except OSError as error:
-            raise DataError(
-                f"data.cache_dir: cannot write {path} ({error.strerror or error}). "
-                "Set data.cache_dir=FOLDER, or data.cache_dir=none to keep images in memory"
-            ) from error
-        found = _open(path, files, store)
-        if found is None:
-            raise DataError(
-                f"data.cache_dir: {path} vanished while it was being opened; start again"
-            )
-    return found
 
+    def is_current(found: tuple[Any, Findings]) -> bool:
+        # Else a network folder was away, or permissions were wrong.
+        return not _is_any_readable_now(files, found[1].bad)
 
-def _open(path: Path, files: _Files, store: _Store) -> tuple[Any, Findings] | None:
-    """Return contents and findings from the cache; None if there are none, or damaged ones."""
-    try:
-        return store.read(path, files.shape)
-    except cache_file.DamagedError as error:
-        logger.warning("%s is damaged (%s): decoding the images anew", path, error)
-        with contextlib.suppress(OSError):
-            store.remove(path)
-        return None
+    return open_or_build(
+        path,
+        lambda: store.read(path, files.shape),
+        lambda: _decode(files, functools.partial(store.write, path, files.shape)),
+        lambda: store.remove(path),
+        contents=store.CONTENTS,
+        verb="decoding",
+        noun="images",
+        is_current=is_current,
+    )
 
 
 def _is_any_readable_now(files: _Files, bad: Iterable[int]) -> bool:

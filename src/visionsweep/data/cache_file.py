@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from visionsweep.data.findings import Findings
+from visionsweep.data.shared_file import DamagedError
 from visionsweep.machine import count_cores
 from visionsweep.rundir.atomic import atomic_write, write_text
 
@@ -33,10 +34,6 @@ MAX_CHECKED_BYTES = 4_000_000_000
 LEFTOVER_SECONDS = 3600.0  # a temporary file that nobody has written to for so long is dead
 
 Rows = npt.NDArray[Any]  # decoded images (uint8), or features of images (float32)
-
-
-class DamagedError(Exception):
-    """The file is not what was written."""
 
 
 def read(

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from visionsweep.data.cache_file import DamagedError
 from visionsweep.data.findings import Findings
+from visionsweep.data.shared_file import DamagedError
 from visionsweep.data.streamed import PixelSums
 from visionsweep.rundir.atomic import atomic_write
 

@@ -27,15 +27,14 @@ from visionsweep.data import cache_file
 from visionsweep.data.batches import Augment, Batches
 from visionsweep.data.digest import pixel_digest
 from visionsweep.data.findings import Findings
+from visionsweep.data.progress import progress
 from visionsweep.data.seeds import derive_seed
-from visionsweep.errors import ConfigError, DataError
+from visionsweep.data.shared_file import open_or_build
+from visionsweep.errors import ConfigError
 from visionsweep.machine import count_cores
-from visionsweep.rundir.lock import lock_file
-from visionsweep.text import duration_text
 
 FORMAT_VERSION = 1  # raise it when the computation or the layout changes
 CHUNK = 32  # images; part of the result, since sums depend on it in their last bits
-SILENT_SECONDS = 5.0  # between two lines about the progress
 MAX_REMEMBERED = 4  # arrays that a worker keeps open
 
 log = logging.getLogger(__name__)
@@ -102,27 +101,23 @@ class FeatureExtractor:
         if self.folder is None:
             return torch.from_numpy(np.concatenate(list(self._chunks(batches, views))))
         path = self.folder / f"{key}.npy"
-        found = _open(path, shape)
-        if found is not None:
-            return found
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with lock_file(path.with_suffix(".lock")):
-                # Another process may have computed them while this one waited.
-                found = _open(path, shape)
-                if found is None:
-                    chunks = self._chunks(batches, views)
-                    cache_file.write(path, shape, chunks, Findings(), np.float32)
-                    log.info("cached features in %s", path)
-                    found = _open(path, shape)
-        except OSError as error:
-            raise DataError(
-                f"data.cache_dir: cannot write {path} ({error.strerror or error}). "
-                "Set data.cache_dir=FOLDER, or data.cache_dir=none to keep features in memory"
-            ) from error
-        if found is None:
-            raise DataError(f"data.cache_dir: {path} vanished while it was opened; start again")
-        return found
+
+        def read() -> Tensor | None:
+            found = cache_file.read(path, shape, np.float32)
+            return None if found is None else torch.from_numpy(found[0])
+
+        def build() -> None:
+            cache_file.write(path, shape, self._chunks(batches, views), Findings(), np.float32)
+
+        return open_or_build(
+            path,
+            read,
+            build,
+            lambda: cache_file.remove(path),
+            contents="features",
+            verb="computing",
+            noun="features",
+        )
 
     def _first(self, batches: Batches) -> int:
         """Return the number of features. Raises `ConfigError` if they are not all of the model."""
@@ -162,19 +157,16 @@ class FeatureExtractor:
 
         threads = torch.get_num_threads()
         starts = range(0, total, CHUNK)
-        begun = said = time.perf_counter()
+        begun = time.perf_counter()
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
         try:
-            with _without_classifier(self.model.eval(), self.classifier):
+            with (
+                _without_classifier(self.model.eval(), self.classifier),
+                progress(log, "computed features of", total) as advance,
+            ):
                 for start, part in zip(starts, pool.map(compute, starts), strict=True):
                     yield part
-                    now, done = time.perf_counter(), start + len(part)
-                    if now - said >= SILENT_SECONDS:
-                        said, left = now, (now - begun) / done * (total - done)
-                        log.info(
-                            "features of %s of %s images, %s left",
-                            *(f"{done:,}", f"{total:,}", duration_text(left)),
-                        )
+                    advance(start + len(part))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
@@ -221,14 +213,3 @@ def _without_classifier(model: nn.Module, name: str) -> Iterator[None]:
         yield
     finally:
         model.set_submodule(name, classifier)
-
-
-def _open(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    try:
-        found = cache_file.read(path, shape, np.float32)
-    except cache_file.DamagedError as error:
-        log.warning("%s is damaged (%s): computing the features anew", path, error)
-        with contextlib.suppress(OSError):
-            cache_file.remove(path)
-        return None
-    return None if found is None else torch.from_numpy(found[0])
