@@ -119,12 +119,12 @@ def replace_link(link: Path, target: str) -> None:
         os.replace(temporary, link)
     except OSError as error:  # a file system without links, or a folder of the user's of that name
         temporary.unlink(missing_ok=True)
-        _warn_of_link(link, error.strerror)
+        _warn_of_link(link, error.strerror, ". Move it away" if link.exists() else "")
 
 
 @functools.cache  # once, not at each trial's end
-def _warn_of_link(link: Path, reason: str) -> None:
-    log.warning("%s: cannot link to the best trial (%s)", link, reason)
+def _warn_of_link(link: Path, reason: str, way_out: str) -> None:
+    log.warning("%s: cannot link to the best trial (%s)%s", link, reason, way_out)
 
 
 def _write_if_changed(path: Path, text: str) -> None:
