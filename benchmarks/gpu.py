@@ -207,9 +207,9 @@ def precision(root: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """Return the relative error of the gradient in each precision, against float64."""
     exact = build(*photos(root, arguments), "trainer.device=cpu", "trainer.precision=fp32")
     exact.state.model.double()
-    exact.train.normalize = (  # type: ignore[method-assign]
-        lambda images: images.double() * exact.train._scale.double() + exact.train._shift.double()
-    )
+    assert exact.train._affine is not None
+    scale, shift = (tensor.double() for tensor in exact.train._affine)
+    exact.train.normalize = lambda images: images.double() * scale + shift  # type: ignore[method-assign]
     expected = gradient(exact)
     kinds = ["fp32", "bf16", "fp16"] + ["tf32"] * arguments.device.startswith("cuda")
     errors = {}
