@@ -20,8 +20,8 @@ def make_preprocessing(
     max_pixels: int | None = MAX_PIXELS,
 ) -> Preprocessing:
     """Return the preprocessing of `data.*`; raises ConfigError for a value no image can have."""
-    sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+    sides = height_and_width(image_size)
+    if sides is None:
         raise ConfigError(
             f"data.image_size: expected pixels, one number or [height, width], got {image_size}"
         )
@@ -32,13 +32,21 @@ def make_preprocessing(
     if max_pixels is not None and max_pixels < 1:
         raise ConfigError(f"data.max_pixels: expected at least 1, or null, got {max_pixels}")
     return Preprocessing(
-        image_size=(sides[0], sides[1]),
+        image_size=sides,
         channels=channels,
         fit=fit,
         levels=_levels(levels),
         background=_background(background),
         max_pixels=max_pixels,
     )
+
+
+def height_and_width(value: int | Sequence[int]) -> tuple[int, int] | None:
+    """Return both sides of a size given as one number or two; None for what is no size."""
+    sides = list(value) if isinstance(value, Sequence) else [value, value]
+    if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        return None
+    return sides[0], sides[1]
 
 
 def _levels(value: str | Sequence[float]) -> Levels:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from visionsweep.data.preprocessing import height_and_width
 from visionsweep.errors import ConfigError
 
 
@@ -24,8 +25,8 @@ def make_size_schedule(
     """Return the schedule of `trainer.image_sizes`; raises `ConfigError` for a wrong one."""
     key, sizes = "trainer.image_sizes", []
     for item in image_sizes:
-        sides = list(item) if isinstance(item, Sequence) else [item, item]
-        if len(sides) != 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        sides = height_and_width(item)
+        if sides is None:
             raise ConfigError(
                 f"{key}: expected a list of pixels, such as [96,128], or of [height, width], "
                 f"got {item} in it"
@@ -35,7 +36,7 @@ def make_size_schedule(
                 f"{key}: {item} is more than the images have (data.image_size="
                 f"{full_size[0]}x{full_size[1]}); raise data.image_size"
             )
-        sizes.append((sides[0], sides[1]))
+        sizes.append(sides)
     if not 1 <= len(sizes) <= epochs:
         raise ConfigError(
             f"{key}: expected 1 to {epochs} sizes for trainer.epochs={epochs}, got {len(sizes)}"
