@@ -1,5 +1,6 @@
 """A single run in a notebook: what it leaves in its directory, and what it shows."""
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import Compose
-from tests.images import CLASSES, make_folder, make_image
+from tests.images import CLASSES, make_csv, make_folder, make_image
 from visionsweep.config.typed_text import quote
 from visionsweep.data.split_manifest import read_split
 from visionsweep.run import run
@@ -55,6 +56,18 @@ def test_predictions_are_those_of_the_best_checkpoint(compose: Compose, tmp_path
     assert PREDICTIONS in artifacts
     assert not [path for path in artifacts if path.startswith("figures")]
     assert (run_dir / LAST).exists()  # only a trial of a sweep loses it
+
+
+def test_predictions_hold_the_groups_of_their_images(compose: Compose, tmp_path: Path) -> None:
+    make_csv(tmp_path)
+    data = ["data=csv", "data.path=train.csv", "data.label=class", "data.group=person"]
+    small = ["data.image_size=8", "data.cache_dir=none", "trainer.batch_size=8"]
+    run(compose("name=a", *data, *small))
+    val = read_predictions(Path("outputs/a")).val
+    assert val.groups is not None
+    with Path("train.csv").open(newline="") as stream:
+        people = {row["path"]: row["person"] for row in csv.DictReader(stream)}
+    assert val.groups.tolist() == [people[name] for name in val.ids.tolist()]
 
 
 def test_a_notebook_shows_the_epochs_and_where_the_run_is(

@@ -51,7 +51,7 @@ def _rows(
     name: str, image_set: ImageSet, indices: Indices, class_names: Sequence[str]
 ) -> list[SplitRow]:
     targets = image_set.targets.tolist()
-    groups = _shown_groups(image_set)
+    groups = shown_groups(image_set)
     return [
         SplitRow(
             name,
@@ -63,7 +63,7 @@ def _rows(
     ]
 
 
-def _shown_groups(image_set: ImageSet) -> list[str]:
+def shown_groups(image_set: ImageSet) -> list[str]:
     """Return what each image stays together with: its group, else the first of its copies."""
     if image_set.groups is not None:
         return image_set.groups

@@ -14,6 +14,7 @@ import torch
 from visionsweep.config.paths import shown
 from visionsweep.data.batches import EvalBatches
 from visionsweep.data.dataset import ImageSet
+from visionsweep.data.split_manifest import shown_groups
 from visionsweep.program import command
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
@@ -129,12 +130,14 @@ def _write_predictions(
 def split_predictions(
     evaluation: Evaluation, image_set: ImageSet, indices: np.ndarray
 ) -> SplitPredictions:
-    """Return the logits of an evaluation with the ids and targets of its images."""
+    """Return the logits of an evaluation with the ids, targets and groups of its images."""
     assert evaluation.logits is not None
+    groups = shown_groups(image_set)
     return SplitPredictions(
         ids=np.array([image_set.ids[index] for index in indices.tolist()], dtype=np.str_),
         targets=image_set.targets.numpy()[indices],
         logits=evaluation.logits.numpy(),
+        groups=np.array([groups[index] for index in indices.tolist()], dtype=np.str_),
     )
 
 

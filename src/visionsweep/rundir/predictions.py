@@ -31,6 +31,9 @@ class SplitPredictions:
     ids: NDArray[np.str_]  # (N,) as in split.csv
     targets: NDArray[np.int64]  # (N,)
     logits: NDArray[np.float32]  # (N, K)
+    # (N,) what each image stays together with, as in split.csv; "" if nothing. None: a file of an
+    # older version, which does not tell
+    groups: NDArray[np.str_] | None = None
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the softmax of the logits, (N, K)."""
@@ -75,7 +78,8 @@ def write_predictions(run_dir: Path, predictions: Predictions) -> None:
     }
     for name, split in (("val", predictions.val), ("test", predictions.test)):
         if split is not None:
-            arrays |= {f"{name}_{field}": value for field, value in vars(split).items()}
+            given = {field: value for field, value in vars(split).items() if value is not None}
+            arrays |= {f"{name}_{field}": value for field, value in given.items()}
     with atomic_write(run_dir / PREDICTIONS) as file:
         np.savez(file, **arrays)
 
@@ -104,4 +108,5 @@ def read_predictions(run_dir: Path) -> Predictions:
 
 
 def _split(arrays: Any, name: str) -> SplitPredictions:
-    return SplitPredictions(*(arrays[f"{name}_{field}"] for field in ("ids", "targets", "logits")))
+    ids, targets, logits = (arrays[f"{name}_{field}"] for field in ("ids", "targets", "logits"))
+    return SplitPredictions(ids, targets, logits, arrays.get(f"{name}_groups"))

@@ -1,0 +1,121 @@
+"""Finished runs and what they predicted, read from their directories alone.
+
+Owns which runs count, and how predictions of folds become one set. Knows nothing of metrics.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from visionsweep.config.paths import shown
+from visionsweep.errors import DataError
+from visionsweep.rundir.description import read_config
+from visionsweep.rundir.layout import PREDICTIONS, run_directories
+from visionsweep.rundir.predictions import Predictions, SplitPredictions, read_predictions
+from visionsweep.rundir.result import read_result
+
+_PART_OF_TRIAL = re.compile(r"(seed|fold)_\d+")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that finished: its description. Its predictions are read on request."""
+
+    directory: Path
+    config: Mapping[str, Any]  # config.yaml
+    result: Mapping[str, Any]  # result.json
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.config.get("seed", 0))
+
+    @property
+    def fold(self) -> int | None:
+        """The fold that it validated on; None if it did not train one of several folds."""
+        fold = self.config.get("split", {}).get("fold")
+        return None if fold is None else int(fold)
+
+    @property
+    def trial(self) -> Path:
+        """The directory of the trial that it belongs to; of a single run its own."""
+        place = self.directory
+        while _PART_OF_TRIAL.fullmatch(place.name):
+            place = place.parent
+        return place
+
+    def predictions(self) -> Predictions:
+        """Read `predictions.npz`. Raises `DataError` if it is damaged."""
+        return read_predictions(self.directory)
+
+
+def finished_runs(directories: Iterable[Path]) -> list[FinishedRun]:
+    """Return the finished runs in directories of runs, of sweeps and of several runs, in order.
+
+    A run that did not finish (pruned, failed, still running) has no predictions and is left out; a
+    run that is named twice counts once. Raises `DataError` if a directory does not exist, or holds
+    no finished run.
+    """
+    runs: dict[Path, FinishedRun] = {}
+    for directory in directories:
+        found = run_directories(directory)
+        finished = [run for path in found if (run := _finished(path)) is not None]
+        if not finished:
+            raise DataError(_nothing_finished(directory, len(found)))
+        for run in finished:
+            runs.setdefault(run.directory.resolve(), run)
+    return list(runs.values())
+
+
+def by_trial(runs: Iterable[FinishedRun]) -> dict[Path, list[FinishedRun]]:
+    """Return the runs of each trial: its seeds and folds. A single run is a trial of its own."""
+    trials: dict[Path, list[FinishedRun]] = {}
+    for run in runs:
+        trials.setdefault(run.trial, []).append(run)
+    return trials
+
+
+def pooled(parts: Sequence[SplitPredictions]) -> SplitPredictions:
+    """Return the predictions of several folds as those of one set of images, sorted by id.
+
+    Sorted, so that the pooled sets of two trials agree row by row however their folds are ordered.
+    Raises `DataError` if an image is in two parts, or the numbers of classes differ.
+    """
+    if len({part.logits.shape[1] for part in parts}) > 1:
+        raise DataError("the folds to pool have different numbers of classes")
+    ids = np.concatenate([part.ids for part in parts])
+    unique, first = np.unique(ids, return_index=True)
+    if len(unique) < len(ids):
+        repeated = ids[np.setdiff1d(np.arange(len(ids)), first)[0]]
+        raise DataError(f"the folds to pool overlap: {repeated} was validated on more than once")
+    groups = [part.groups for part in parts]
+    known = [group for group in groups if group is not None]
+    return SplitPredictions(
+        ids=ids[first],
+        targets=np.concatenate([part.targets for part in parts])[first],
+        logits=np.concatenate([part.logits for part in parts])[first],
+        groups=np.concatenate(known)[first] if len(known) == len(groups) else None,
+    )
+
+
+def _finished(run_dir: Path) -> FinishedRun | None:
+    result = read_result(run_dir)
+    if result is None or result["state"] != "finished" or not (run_dir / PREDICTIONS).is_file():
+        return None
+    return FinishedRun(run_dir, read_config(run_dir), result)
+
+
+def _nothing_finished(directory: Path, num_runs: int) -> str:
+    place = shown(directory)
+    if not directory.is_dir():
+        return f"{place} does not exist; expected the directory of a run or a sweep"
+    if num_runs == 0:
+        return (
+            f"{place} holds no run; expected the directory of a run (outputs/NAME), of a sweep "
+            "(multirun/STUDY), or a folder of runs"
+        )
+    return f"{place}: none of its {num_runs} runs has finished with predictions"
