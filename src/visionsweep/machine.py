@@ -10,6 +10,20 @@ def count_cores() -> int:
     return os.cpu_count() or 1
 
 
+_share: int | None = None
+
+
+def share_cores(count: int) -> None:
+    """Let this process use `count` cores of its own; the others belong to other workers."""
+    global _share
+    _share = count
+
+
+def count_own_cores() -> int:
+    """Return the cores for work that goes on beside that of other workers: all without any."""
+    return count_cores() if _share is None else _share
+
+
 def wait_passively() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user chose otherwise.
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from visionsweep.data.image_folder import load_image_folder
+from visionsweep.data.streamed import StreamedImages
 from visionsweep.errors import ConfigError, DataError
 
 
@@ -105,6 +107,18 @@ def test_train_and_test_folders_become_the_official_split(
         "classes: a, b (3 / 3 images); validation: 4 images from val/; test: 2 images from test/"
         in caplog.text
     )
+
+
+def test_the_limit_of_decoded_images_counts_all_parts(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for index, name in enumerate(("a", "b")):
+            make_images(tmp_path / part / name, 3, 50 * index + 10 * len(part))
+    one_part = 6 * 3 * 8 * 8 / 1e9
+    whole = load(tmp_path, cache_limit_gb=2 * one_part)
+    assert isinstance(whole.train.images, torch.Tensor)
+    for images in (load(tmp_path, cache_limit_gb=1.9 * one_part), load(tmp_path, cache_limit_gb=0)):
+        assert isinstance(images.train.images, StreamedImages)
+        assert isinstance(images.test.images, StreamedImages)
 
 
 def test_files_in_train_and_test_are_refused(tmp_path: Path) -> None:

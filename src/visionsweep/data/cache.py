@@ -39,7 +39,7 @@ from visionsweep.data.paths import absolute, default_cache_dir
 from visionsweep.data.shared_file import open_or_build
 from visionsweep.data.streamed import Images, PixelSums, StreamedImages
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.machine import count_cores
+from visionsweep.machine import count_own_cores
 from visionsweep.text import counted
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,8 @@ class Streaming:
     """When decoded images are too many to keep. Raises ConfigError for a wrong value."""
 
     limit_gb: float | None = None  # up to here they are kept; None: always
-    workers: int | None = None  # processes that decode the others; None: one per core
+    workers: int | None = None  # processes that decode the others; None: one per core of the run
+    num_images: int = 0  # of all parts of the data; 0: those that are decoded
 
     def __post_init__(self) -> None:
         if self.limit_gb is not None and not self.limit_gb >= 0:
@@ -241,14 +242,15 @@ def _exceeds(files: _Files, streaming: Streaming | None) -> bool:
     """Return whether the images are too many to keep, and say so."""
     if streaming is None or streaming.limit_gb is None:
         return False
-    size = math.prod(files.shape) / 1e9
+    num_images = streaming.num_images or len(files.paths)
+    size = num_images * math.prod(files.shape[1:]) / 1e9
     if size <= streaming.limit_gb:
         return False
-    workers = count_cores() if streaming.workers is None else streaming.workers
+    workers = count_own_cores() if streaming.workers is None else streaming.workers
     logger.info(
         "%s of %s take %.3g GB, more than data.cache_limit_gb=%g: decoded anew in each epoch by %s "
         "(data.workers)",
-        counted(len(files.paths), "image"),
+        counted(num_images, "image"),
         "x".join(map(str, files.shape[1:])),
         *(size, streaming.limit_gb),
         "the run itself" if workers == 0 else f"{workers} process{'es' if workers > 1 else ''}",

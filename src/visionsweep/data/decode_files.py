@@ -113,8 +113,16 @@ def measure_all_levels(paths: Sequence[Path], preprocessing: Preprocessing) -> F
         except UnreadableImageError:  # counted when it is decoded
             return None
 
-    with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:
-        ranges = [each for each in executor.map(measure, paths) if each is not None]
+    ranges = []
+    with (
+        quiet_libraries(),
+        progress(logger, "measured the grey levels of", len(paths)) as advance,
+        ThreadPoolExecutor(count_cores()) as executor,
+    ):
+        for done, each in enumerate(executor.map(measure, paths), 1):
+            if each is not None:
+                ranges.append(each)
+            advance(done)
     if not ranges:
         raise DataError("the images of more than 8 bits vanished while they were read; start again")
     joined = join_ranges(ranges)

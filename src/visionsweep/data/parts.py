@@ -67,6 +67,8 @@ def load_parts(
     ``key``: the setting that named the files, for messages. Raises DataError for unreadable files,
     and if a file is in training and test.
     """
+    num_images = len(train.paths) + (0 if test is None else len(test.paths))
+    settings = replace(settings, streaming=replace(settings.streaming, num_images=num_images))
     decoded = _decode(train, settings.preprocessing, settings)
     train_set = _image_set(train, decoded, settings)
     near = settings.near_duplicates

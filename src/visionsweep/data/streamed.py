@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from visionsweep.errors import DataError
-from visionsweep.machine import count_cores
+from visionsweep.machine import count_own_cores
 
 CHUNK = 64  # images decoded at a time to go through all
 PREFETCH = 2  # batches per process that are decoded ahead
@@ -58,11 +58,11 @@ class StreamedImages:
         pixels: PixelSums,
         workers: int | None = None,
     ) -> None:
-        """``workers``: processes that decode ahead; None: one per core."""
+        """``workers``: processes that decode ahead; None: one per core of this run."""
         self.paths = paths
         self.shape = torch.Size((len(paths), *image_shape))
         self.pixels = pixels
-        self.workers = count_cores() if workers is None else workers
+        self.workers = count_own_cores() if workers is None else workers
         self._decode = decode
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class StreamedImages:
         from visionsweep.data.library_noise import quiet_libraries  # Pillow, not for all data
 
         # Pillow releases the GIL
-        with quiet_libraries(), ThreadPoolExecutor(count_cores()) as executor:
+        with quiet_libraries(), ThreadPoolExecutor(count_own_cores()) as executor:
             images = list(executor.map(self.decode, rows.tolist()))
         return torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, *self.shape[1:]))
 

@@ -28,6 +28,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from visionsweep.errors import UserError
+from visionsweep.machine import count_own_cores
 from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -96,7 +97,8 @@ def do_pid(cfg: DictConfig) -> int:
 
 def do_environment(cfg: DictConfig) -> dict[str, Any]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-    return {name: os.environ.get(name) for name in names} | {"threads": current_trial().threads}
+    shares = {"threads": current_trial().threads, "cores": count_own_cores()}
+    return {name: os.environ.get(name) for name in names} | shares
 
 
 def do_job(cfg: DictConfig) -> tuple[Any, ...]:

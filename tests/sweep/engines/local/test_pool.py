@@ -76,6 +76,7 @@ def test_each_slot_has_its_environment(driver: Driver, tmp_path: Path) -> None:
         "MKL_NUM_THREADS": os.environ.get("MKL_NUM_THREADS"),
         "CUDA_VISIBLE_DEVICES": f"{1 - slot}",
         "threads": 1,
+        "cores": 1,
     }
     assert os.environ.get("CUDA_VISIBLE_DEVICES") is None
 

@@ -20,6 +20,7 @@ from multiprocessing import process, spawn
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from visionsweep.machine import share_cores
 from visionsweep.masking import mask_logs
 from visionsweep.sweep.engines.local.descendants import MARK, kill_descendants
 
@@ -45,6 +46,7 @@ def main(connection_fd: int, state_fd: int, threads: int) -> None:
     for descriptor in (connection_fd, state_fd):
         os.set_inheritable(descriptor, False)
     channel = Channel(Connection(connection_fd))
+    share_cores(threads)
     channel.send("listening")
     size = os.fstat(state_fd).st_size
     preparation, state = pickle.loads(os.pread(state_fd, size, 0))  # workers share the offset
