@@ -44,6 +44,17 @@ def write(path: Path, rows: list[list[str]]) -> None:
         csv.writer(stream).writerows(rows)
 
 
+def test_rows_on_stdout_come_alone(
+    job: list[str], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main([*job, "out=/dev/stdout"]) == 0
+    output = capfdbinary.readouterr()
+    header, *rows = output.out.splitlines()
+    assert header == b"id,label"
+    assert len(rows) == len(NAMES)
+    assert b"5 images (" in output.err
+
+
 def test_a_folder(
     job: list[str], tmp_path: Path, pixels: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:

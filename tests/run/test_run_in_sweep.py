@@ -243,6 +243,10 @@ class TestPruned:
             prepare_arguments([f"resume={RUN_DIR}"])
         assert end.value.code == 0
         assert "was pruned by its sweep: nothing to resume" in capsys.readouterr().out
+        with pytest.raises(SystemExit) as end:
+            prepare_arguments([f"resume={RUN_DIR}", "trainer.epochs=9"])
+        assert end.value.code == 1
+        assert "trainer.epochs=9 would have no effect" in capsys.readouterr().err
 
 
 class TestStopped:

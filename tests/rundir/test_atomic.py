@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -75,6 +77,21 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
         pytest.skip("only root may make a device")
     write_output(device, "new")
     assert device.is_char_device()
+
+
+def test_stdout_is_written_to_in_its_order(tmp_path: Path) -> None:
+    """Opened by its name, a file that stdout was redirected to would be written from its start."""
+    path = tmp_path / "redirected"
+    program = (
+        "import os; from pathlib import Path; from visionsweep.rundir.atomic import open_output\n"
+        "os.write(1, b'before '); context = open_output(Path('/dev/stdout'))\n"
+        "with context as file: file.write(b'rows ')\n"
+        "os.write(1, b'after')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with path.open("wb") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout, env=environment, check=True)
+    assert path.read_text() == "before rows after"
 
 
 @pytest.mark.parametrize("call", ["fsync", "chmod"])

@@ -97,15 +97,22 @@ def _stored_overrides(directory: str, given: list[str]) -> list[str]:
             f"resume: {directory} {reason}; "
             "give the directory that a run printed, e.g. resume=outputs/NAME"
         )
-    state = (read_result(run_dir) or {}).get("state")
-    if state in ("finished", "pruned"):
-        how = "is already finished" if state == "finished" else "was pruned by its sweep"
-        print(f"{directory} {how}: nothing to resume (its result: {run_dir / RESULT})")  # noqa: T201
-        raise SystemExit(0)
     try:
         stored, environment = read_config(run_dir), read_environment(run_dir)
     except DataError as error:
         fail(f"resume: {error}")
+    state = (read_result(run_dir) or {}).get("state")
+    if state in ("finished", "pruned"):
+        how = "is already finished" if state == "finished" else "was pruned by its sweep"
+        known = {*map(str, environment["overrides"])}
+        new = [item for item in given if not item.startswith("-") and item not in known]
+        if new:
+            fail(
+                f"resume: {directory} {how}, so {' '.join(new)} would have no effect; start a new "
+                "run with it"
+            )
+        print(f"{directory} {how}: nothing to resume (its result: {run_dir / RESULT})")  # noqa: T201
+        raise SystemExit(0)
     # Relative paths started from where the run was started; config.yaml has them absolute.
     kept = {key: _typed(stored, key) for key in ("name", "study", *PATH_KEYS)}
     pinned = {key: value for key, value in kept.items() if isinstance(value, str)}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.machine import wait_passively
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
-from visionsweep.rundir.atomic import open_output
+from visionsweep.rundir.atomic import is_stdout, open_output
 from visionsweep.streams import keep_streams
 
 
@@ -18,14 +18,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     wait_passively()
     try:
-        summary = run_prediction(parse_arguments(argv))
+        arguments = parse_arguments(argv)
+        summary = run_prediction(arguments)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; nothing was written\n")
         return 130
-    sys.stdout.write(summary + "\n")
+    (sys.stderr if is_stdout(arguments.out) else sys.stdout).write(summary + "\n")
     return 0
 
 

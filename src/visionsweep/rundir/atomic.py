@@ -53,11 +53,20 @@ def open_output(path: Path) -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile() as kept:
             yield kept
             kept.seek(0)
-            with path.open("wb") as file:
+            # Opened anew, a file that stdout was redirected to would be emptied.
+            with os.fdopen(os.dup(1), "wb") if is_stdout(path) else path.open("wb") as file:
                 shutil.copyfileobj(kept, file)
     else:
         with atomic_write(path) as file:
             yield file
+
+
+def is_stdout(path: Path) -> bool:
+    """Return whether `path` names what stdout writes to, as /dev/stdout does."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
 
 
 def flush_to_disk(descriptor: int) -> None:
