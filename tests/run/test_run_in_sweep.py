@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -634,6 +635,33 @@ def test_the_test_split_waits_for_the_winner(
     records = len(read_journal(run_dir))
     assert evaluate_command([argument]) == 0  # nothing more to do
     assert len(read_journal(run_dir)) == records
+
+
+@pytest.mark.parametrize("link", ["7/fold_0", None])
+def test_all_folds_of_the_winner_are_evaluated_and_their_mean_prediction(
+    job: JobRunner,
+    photos: list[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    link: str | None,
+) -> None:
+    for fold in range(2):
+        folds = [f"split.fold={fold}", "split.num_folds=2"]
+        job(FakeTrial(), *photos, *folds, directory=f"7/fold_{fold}")
+    directory = tmp_path / "multirun/s/7"
+    if link is not None:
+        directory = tmp_path / "multirun/s/best"
+        directory.symlink_to(link)
+    caplog.set_level("INFO")
+    assert evaluate_command([f"run={directory}"]) == 0
+    tests = [read_predictions(tmp_path / f"multirun/s/7/fold_{i}").test for i in range(2)]
+    probs = [test.probabilities() for test in tests if test is not None]
+    assert len(probs) == 2
+    assert tests[0] is not None
+    accuracy = (np.mean(probs, axis=0).argmax(axis=1) == tests[0].targets).mean()
+    line = caplog.records[-1].getMessage()
+    assert line.startswith("multirun/s/7 (mean prediction of 2 runs): ")
+    assert f"test/accuracy {accuracy:.4f}" in line
 
 
 def test_what_cannot_be_evaluated_is_one_line(

@@ -34,6 +34,23 @@ def test_runs_are_found_once_and_in_order(tmp_path: Path) -> None:
     assert runs_of_trial(tmp_path / "2") == [tmp_path / "2"]
 
 
+def test_folds_are_runs_of_a_trial_or_of_a_single_run(tmp_path: Path) -> None:
+    names = ["0/fold_0", "0/fold_2", "0/fold_10", "1/seed_0/fold_0", "1/seed_0/fold_1"]
+    names += ["1/seed_1/fold_0"]
+    sweep = tmp_path / "multirun/faces"
+    runs = make_runs(sweep, *names)
+    assert run_directories(sweep) == runs
+    assert runs_of_trial(sweep / "0") == runs[:3]
+    assert runs_of_trial(sweep / "1") == runs[3:]
+    assert runs_of_trial(sweep / "1/seed_0") == runs[3:5]
+    assert {sweep_directory(run) for run in runs} == {sweep}
+    single = make_runs(tmp_path / "outputs/first", "fold_0", "fold_1")
+    assert run_directories(tmp_path / "outputs") == single
+    assert runs_of_trial(tmp_path / "outputs/first") == single
+    assert sweep_directory(single[0]) == tmp_path / "outputs/first"
+    assert not holds_sweep(tmp_path / "outputs/first")
+
+
 @pytest.mark.parametrize(
     ("names", "is_sweep"),
     [(["0", "1/seed_0"], True), (["seed_0"], False), (["7", "first"], False), ([], False)],
@@ -44,6 +61,15 @@ def test_numbered_runs_are_a_sweep(names: list[str], is_sweep: bool, tmp_path: P
     assert not any(holds_sweep(run) for run in runs)
 
 
-@pytest.mark.parametrize("place", [(7, None), (7, 0), (12, 10)])
-def test_a_place_is_read_back(place: tuple[int, int | None]) -> None:
-    assert parse_place(run_place(*place)) == place
+@pytest.mark.parametrize(
+    ("place", "directory"),
+    [
+        ((7, None, None), "7"),
+        ((7, 0, None), "7/seed_0"),
+        ((12, None, 10), "12/fold_10"),
+        ((12, 10, 3), "12/seed_10/fold_3"),
+    ],
+)
+def test_a_place_is_read_back(place: tuple[int, int | None, int | None], directory: str) -> None:
+    assert run_place(*place) == directory
+    assert parse_place(directory) == place

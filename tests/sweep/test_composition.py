@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
 from tests.conftest import ROOT
+from tests.sweep.records import sweep_settings
 from visionsweep.sweep.composition import Composer, resolve
 from visionsweep.sweep.space.space import SearchSpace
 
@@ -55,7 +56,7 @@ def sweep() -> Iterator[tuple[Any, DictConfig]]:
 def composer(sweep: tuple[Any, DictConfig]) -> Composer:
     loader, config = sweep
     context: Any = SimpleNamespace(config_loader=loader)
-    settings: Any = SimpleNamespace(seeds=1)
+    settings = sweep_settings()
     return Composer(context, config, SearchSpace((), {}, ()), settings)
 
 

@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage
 from optuna.trial import Trial, TrialState
+from sklearn.metrics import f1_score
 
+from tests.answer.made import make_finished_run, split_of
 from tests.sweep.records import sweep_settings
 from visionsweep.errors import ConfigError
-from visionsweep.rundir.layout import TRIAL_ERROR
+from visionsweep.rundir.layout import PREDICTIONS, TRIAL_ERROR
 from visionsweep.sweep import pause
 from visionsweep.sweep.controller import Controller, SweepEnd
 from visionsweep.sweep.display import Status
@@ -642,6 +645,138 @@ def test_a_death_after_the_last_seed_adds_no_seed(
     assert sweep.engine.submitted == []
     assert sweep.records[0].state == state
     assert sweep.records[0].values == (pytest.approx(value),)
+
+
+# -- folds
+
+FOLDS = {"folds": 3, "fold_key": "fold", "folds_key": "num_folds"}
+
+
+def predict(folder: Path, job: Job, targets: Sequence[int], preds: Sequence[int]) -> None:
+    """Leave what a finished run of the job's fold leaves, with these predictions."""
+    ids = [f"{job.key}/{i}" for i in range(len(targets))]
+    logits = np.eye(2, dtype=np.float32)[list(preds)]
+    objective = {"metric": "val/f1_macro", "direction": "maximize", "value": 0.5}
+    make_finished_run(
+        folder / job.key,
+        split_of(logits, np.array(targets, dtype=np.int64), ids),
+        config={"objective": {"metric": "val/f1_macro"}},
+        result={"objective": objective, "others": {}},
+    )
+
+
+def test_the_value_is_the_metric_of_the_pooled_predictions(tmp_path: Path) -> None:
+    targets = [[0, 0, 0, 1], [0, 0, 1, 1], [1, 1, 1, 1]]
+    preds = [[0, 0, 1, 1], [0, 0, 1, 0], [1, 1, 0, 1]]
+
+    def script(job: Job) -> Script:
+        fold = int(job.key[-1])
+        predict(tmp_path, job, targets[fold], preds[fold])
+        yield ("report", 1, 0.0)
+        yield ("end", "completed", 0.1 * fold)
+
+    sweep = Setup(tmp_path, script, n_trials=2, **FOLDS)
+    assert sweep.run().code == 0
+    keys = [job.key for job in sweep.engine.submitted if job.number == 1]
+    assert keys == ["1/fold_0", "1/fold_1", "1/fold_2"]
+    expected = f1_score(np.ravel(targets), np.ravel(preds), average="macro")
+    for record in sweep.records:
+        assert record.values == (pytest.approx(expected),)
+        assert record.fold_values == (0.0, 0.1, 0.2)
+        assert record.fold_mean == pytest.approx(0.1)
+        assert record.fold_std == pytest.approx(0.1)
+        assert record.seed_values == ()
+        assert record.epochs == 3
+    [first, _] = sweep.stored()
+    assert first.user_attrs["fold_values"] == [0.0, 0.1, 0.2]
+    assert first.user_attrs["fold_mean"] == pytest.approx(0.1)
+    assert sweep.display.notes == []
+
+
+def test_with_seeds_too_the_value_is_the_mean_over_seeds_of_the_pooled_metric(
+    tmp_path: Path,
+) -> None:
+    def script(job: Job) -> Script:
+        wrong = [0, 1] if "seed_0" in job.key else [1, 0]
+        predict(tmp_path, job, [0, 1, 0, 1], [0, 1, *wrong])
+        yield ("end", "completed", 0.7)
+
+    sweep = Setup(tmp_path, script, n_trials=1, seeds=2, num_slots=1, **FOLDS)
+    assert sweep.run().code == 0
+    keys = [job.key for job in sweep.engine.submitted]
+    assert keys == [f"0/seed_{seed}/fold_{fold}" for seed in range(2) for fold in range(3)]
+    [record] = sweep.records
+    assert record.seed_values == (1.0, 0.5)
+    assert record.values == (0.75,)
+
+
+def test_folds_without_predictions_have_the_mean_as_value_and_a_line_says_so(
+    tmp_path: Path,
+) -> None:
+    def script(job: Job) -> Script:
+        yield ("end", "completed", float(job.key[-1]))
+
+    sweep = Setup(tmp_path, script, n_trials=2, **FOLDS)
+    sweep.run()
+    assert [record.values for record in sweep.records] == [(1.0,), (1.0,)]
+    assert sweep.display.notes == [
+        "folds: the runs left no predictions, so a trial's value is the mean of its folds"
+    ]
+
+
+def test_damaged_predictions_fail_the_trial_with_their_name(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        predict(tmp_path, job, [0, 1], [0, 1])
+        if job.key == "0/fold_2":
+            (tmp_path / job.key / PREDICTIONS).write_bytes(b"no archive")
+        yield ("end", "completed", 1.0)
+
+    sweep = Setup(tmp_path, script, n_trials=2, **FOLDS)
+    sweep.run()
+    assert [record.state for record in sweep.records] == ["failed", "complete"]
+    assert "0/fold_2/predictions.npz" in str(sweep.records[0].error)
+
+
+def test_epoch_pruners_look_at_the_first_fold_only(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield ("report", 1, x_of(job) if job.key.endswith("fold_0") else -1e9)
+        yield ("end", "completed", x_of(job))
+
+    sweep = Setup(tmp_path, script, n_trials=8, pruner=ASHA, **FOLDS)
+    sweep.run()
+    assert set(sweep.states()) == {"COMPLETE", "PRUNED"}
+    assert all(min(t.intermediate_values.values()) >= 0 for t in sweep.stored())
+
+
+def test_wilcoxon_ends_a_trial_between_folds(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        value = (1.0 if job.number == 0 else -job.number) + 0.01 * int(job.key[-1])
+        yield ("end", "completed", value)
+
+    folds = FOLDS | {"folds": 6}
+    sweep = Setup(tmp_path, script, n_trials=3, pruner=WILCOXON, num_slots=1, **folds)
+    sweep.run()
+    assert [r.state for r in sweep.records] == ["complete", "pruned", "pruned"]
+    values = sweep.records[1].fold_values
+    assert 2 < len(values) < 6
+    assert sweep.records[1].values == (pytest.approx(sum(values) / len(values)),)
+
+
+def test_an_interrupted_trial_resumes_at_its_fold(tmp_path: Path) -> None:
+    sweep = Setup(tmp_path, n_trials=1, num_slots=1, **FOLDS)
+
+    def script(job: Job) -> Script:
+        if job.key == "0/fold_1":
+            sweep.requests.append(2)
+        yield from plain(job)
+
+    sweep.script = script
+    sweep.run()
+    (tmp_path / "0").mkdir()
+    sweep.script, sweep.requests = plain, []
+    assert sweep.run().code == 0
+    assert [job.key for job in sweep.engine.submitted] == ["0/fold_1", "0/fold_2"]
+    assert len(sweep.records[0].fold_values) == 3
 
 
 # -- limits

@@ -31,7 +31,7 @@ BOTH = ["minimize", "minimize"]
         ({"direction": None}, "direction: expected maximize or minimize"),
         ({"storage": {"a": 1}}, "storage: expected an Optuna URL or null"),
         ({"enqueue": 7}, "enqueue: expected a list of {key: value}, got 7"),
-        ({"pruner": WILCOXON}, "pruner: wilcoxon compares trials seed by seed"),
+        ({"pruner": WILCOXON}, "pruner: wilcoxon compares trials run by run"),
         ({"direction": BOTH, "pruner": ASHA}, "pruner: SuccessiveHalvingPruner compares one"),
         ({"direction": BOTH, "target_value": 1}, "target_value: has no meaning with several"),
         ({"sampler": GRID, "enqueue": [{"x": 1}]}, "enqueue: has no effect on a grid"),

@@ -74,7 +74,7 @@ def test_the_summary_of_a_sweep() -> None:
         "failed (to run them again: hydra.sweeper.rerun_failed=true):",
         "  #9 ValueError: expected 10, got 3 (multirun/faces/9/error.txt)",
         "results: multirun/faces/trials.csv; the best trial: multirun/faces/best",
-        "repeat trial 0 (its first seed) with: python train.py loss=focal",
+        "repeat trial 0 (its first run) with: python train.py loss=focal",
     ]
 
 

@@ -507,7 +507,7 @@ def test_a_value_is_the_mean_over_seeds_and_each_is_a_job(app: App) -> None:
     ]
     assert [job.number for job in app.jobs] == [0, 0, 0, 1, 1, 1]
     assert [float(row["seed_std"]) for row in table(app)] == [pytest.approx(1.0)] * 2
-    [line] = [line for line in out.stdout.splitlines() if "(its first seed) with: " in line]
+    [line] = [line for line in out.stdout.splitlines() if "(its first run) with: " in line]
     best = app.study().best_trial
     assert app(*shlex.split(line.partition("app.py ")[2]), "hydra.run.dir=again").code == 0
     assert app.configs[0]["seed"] == 10

@@ -120,6 +120,11 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # A trial's value is the mean over this many seeds: seed_key = base, base + 1, ...
     seeds: int = 1
     seed_key: str = "seed"
+    # A trial is this many runs, which differ in the images that they validate on (fold_key = 0, 1,
+    # ... and folds_key = how many). Its value is that of the pooled predictions for all images.
+    folds: int = 1
+    fold_key: str | None = None  # null: the app has no folds
+    folds_key: str | None = None
 
     # Configurations to try first: a list of {key: value}. Missing keys are drawn.
     enqueue: Any = None

@@ -24,7 +24,7 @@ Evaluate the test split with the best checkpoint of a finished run, once. The sc
 printed, added to the run's result.json and predictions.npz, and sent to MLflow.
 
   run=outputs/NAME          a run
-  run=multirun/STUDY/best   the best trial of a sweep; with several seeds, all of its runs
+  run=multirun/STUDY/best   the best trial of a sweep; with seeds or folds, all of its runs
 """
 
 

@@ -34,7 +34,7 @@ class SplitConfig:
     """How the validation images are split from the training images."""
 
     val_fraction: float = MISSING
-    fold: int | None = MISSING
+    fold: int | str | None = MISSING  # a number, or "all"
     num_folds: int = MISSING
 
 

@@ -66,6 +66,43 @@ def split_indices(
     return train, val
 
 
+def fold_number(fold: int | str | None, num_folds: int) -> int | None:
+    """Return `split.fold` as a number. Raises `ConfigError` for other text."""
+    if fold is None or isinstance(fold, int):
+        return fold
+    raise ConfigError(
+        f"split.fold: expected 0..{num_folds - 1} (split.num_folds={num_folds}), all or null, "
+        f"got {fold}"
+    )
+
+
+def check_folds(own_folds: Sequence[int] | None, num_folds: int, key: str) -> None:
+    """Raise `ConfigError` unless every fold 0..num_folds-1 exists, and no other.
+
+    ``key`` sets their number. Data without folds of its own can be split into any number.
+    """
+    if own_folds is None:
+        return
+    available = sorted(set(own_folds) - {ALWAYS_TRAIN})
+    if available == list(range(num_folds)):
+        return
+    if len(available) == 1:
+        raise ConfigError(
+            f"{key}: the data has validation images of its own, which are one fold, so there are "
+            f"no {num_folds}; leave its validation part out, or train without folds"
+        )
+    numbers = ", ".join(map(str, available))
+    if available == list(range(len(available))):
+        raise ConfigError(
+            f"{key}: the data has {len(available)} folds of its own ({numbers}), not {num_folds}; "
+            f"set {key}={len(available)}"
+        )
+    raise ConfigError(
+        f"{key}: the data has folds of its own ({numbers}); number them 0 to "
+        f"{len(available) - 1}, and set {key}={len(available)}"
+    )
+
+
 def _own_validation(folds: Sequence[int], fold: int | None) -> npt.NDArray[np.bool_]:
     """Return the mask (N,) of the validation images of the data's own split."""
     fold_of = np.asarray(folds)

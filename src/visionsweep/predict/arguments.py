@@ -40,7 +40,9 @@ class DataArguments:
 class Arguments:
     """The arguments of `predict`. Paths that the user gave are absolute."""
 
-    run: list[Path] = _key(MISSING, "directory of a run; [outputs/a,outputs/b] is their mean")
+    run: list[Path] = _key(
+        MISSING, "directory of a run, or of all its folds; [outputs/a,outputs/b] is their mean"
+    )
     data: DataArguments = field(default_factory=DataArguments)
     out: Path = _key(Path("submission.csv"), "CSV file to write")
     sample: Path | None = _key(None, "sample submission; its rows, order and header are kept")

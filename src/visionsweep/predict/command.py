@@ -7,6 +7,7 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.machine import wait_passively
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
 from visionsweep.rundir.atomic import is_stdout, open_output
+from visionsweep.rundir.layout import runs_of_trial
 from visionsweep.streams import keep_streams
 
 
@@ -50,8 +51,9 @@ def run_prediction(arguments: Arguments) -> str:
         needs_all=needs_all,
     )
     device, _ = choose_device(arguments.device, key="device")
-    predictors = [load_predictor(run_dir, device) for run_dir in arguments.run]
-    check_runs(arguments.run, predictors, arguments.tta, on_bad_image)
+    run_dirs = [part for run_dir in arguments.run for part in runs_of_trial(run_dir)]  # its folds
+    predictors = [load_predictor(run_dir, device) for run_dir in run_dirs]
+    check_runs(run_dirs, predictors, arguments.tta, on_bad_image)
     class_names = predictors[0].class_names
     columns = template.class_columns(class_names) if arguments.label_column is None else []
     has_label = not columns

@@ -26,7 +26,7 @@ from visionsweep.data.dataset import ImageDataset
 from visionsweep.data.memo import remembered
 from visionsweep.data.preprocessing import to_plain
 from visionsweep.data.size_schedule import make_size_schedule
-from visionsweep.data.splits import split_indices
+from visionsweep.data.splits import fold_number, split_indices
 from visionsweep.models.freezing import find_classifier, train_mode
 from visionsweep.run.checks import (
     ForwardPass,
@@ -121,7 +121,7 @@ def assemble(
     # Until the model is known. A worker's last trial may have chosen another number.
     torch.set_num_threads(choose_threads(trainer.threads, share=threads, stored=stored_threads)[0])
     set_deterministic(trainer.deterministic)
-    dataset = _dataset(config.data, keep=keep_dataset)
+    dataset = load_dataset(config.data, keep=keep_dataset)
     train_indices, val_indices = split_indices(
         dataset.train.targets.numpy(),
         dataset.train.groups,
@@ -129,7 +129,9 @@ def assemble(
         class_names=dataset.class_names,
         own_folds=dataset.train.folds,
         copy_of=dataset.train.copy_of,
-        **vars(config.split),
+        val_fraction=config.split.val_fraction,
+        fold=fold_number(config.split.fold, config.split.num_folds),
+        num_folds=config.split.num_folds,
     )
     check_data(dataset, len(train_indices), trainer.batch_size)
     check_objective(config.objective, config.metrics.absent_classes, dataset)
@@ -200,7 +202,9 @@ def _forward_pass(
     return check_model(model, train, dataset)
 
 
-def _dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:
+def load_dataset(node: dict[str, Any], *, keep: bool) -> ImageDataset:
+    """Return the data set of `data.*`; with ``keep`` it is shared with the next runs."""
+
     def load() -> ImageDataset:
         dataset: ImageDataset = build(node, "data")
         return dataset

@@ -15,11 +15,12 @@ from visionsweep.config.schema import Config
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.run.description import refuse_difference, resolved_config, stored_config
 from visionsweep.rundir.description import holds_run, read_config, read_environment
-from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, sweep_directory
+from visionsweep.rundir.layout import CONFIG, ENVIRONMENT, fold_name, sweep_directory
 from visionsweep.rundir.lock import locked
 from visionsweep.sweep.trial import Trial, current_trial
 
 COMPONENT_GROUPS = ("model", "loss", "optim", "scheduler", "data", "augment")
+FOLD = "split.fold"
 TRIAL_LOCK_SECONDS = 30.0  # the worker of a controller that died may still be running
 
 
@@ -35,6 +36,7 @@ class RunContext:
     choices: Mapping[str, str]  # the chosen option of each component group
     overrides: list[str]  # as typed; with them Hydra composes the config again
     searched: Mapping[str, str]  # what the sweep searched, as typed; in a single run, all overrides
+    folds_dir: Path | None = None  # with split.fold=all: the directory that holds all folds
 
     @property
     def is_resumed(self) -> bool:
@@ -62,19 +64,25 @@ class RunContext:
 
 
 @contextlib.contextmanager
-def open_run(cfg: DictConfig) -> Iterator[RunContext]:
+def open_run(cfg: DictConfig, folds_dir: Path | None = None) -> Iterator[RunContext]:
     """Lock the directory of a run and yield its context.
 
     The directory is Hydra's, or without a Hydra job the one to resume or a new `outputs/NAME`. A
     trial that an earlier process started is resumed, and so is a run if `resume` says so. Raises
     `ConfigError` if that run had another config, `UserError` if the directory is used or locked.
+
+    ``folds_dir``: the run is a fold (`split.fold`) of the run there, and has a folder in it.
     """
     config = resolved_config(cfg)
     trial = current_trial()
     is_trial = trial.number is not None
-    run_dir = _run_directory(config)
+    if folds_dir is None:
+        run_dir = _run_directory(config)
+    else:
+        run_dir = folds_dir / fold_name(int(config.split.fold or 0))
+        run_dir.mkdir(exist_ok=True)
     with locked(run_dir, TRIAL_LOCK_SECONDS if is_trial else 0.0):
-        can_resume = is_trial or config.resume is not None
+        can_resume = is_trial or config.resume is not None or folds_dir is not None
         first_start = _first_start(cfg, config, run_dir, is_trial=is_trial) if can_resume else None
         choices: dict[str, str] = {}
         overrides: list[str] = []
@@ -85,6 +93,9 @@ def open_run(cfg: DictConfig) -> Iterator[RunContext]:
             # As typed: an interpolation may hold a password.
             typed: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
             overrides = [*typed["task"], *filter(_is_search_path, typed["hydra"])]
+        if folds_dir is not None:  # so that they compose this fold again
+            overrides = [o for o in overrides if o.partition("=")[0].lstrip("+") != FOLD]
+            overrides.append(f"{FOLD}={config.split.fold}")
         keys = trial.params or (first_start or {}).get("searched") or _typed(overrides)
         yield RunContext(
             run_dir=run_dir,
@@ -95,6 +106,7 @@ def open_run(cfg: DictConfig) -> Iterator[RunContext]:
             choices=choices,
             overrides=overrides,
             searched=typed_values(keys, overrides),
+            folds_dir=folds_dir,
         )
 
 

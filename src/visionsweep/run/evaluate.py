@@ -9,6 +9,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.answer.objectives import metrics_of
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config, TrackingConfig
 from visionsweep.data.split_manifest import read_split, split_rows
@@ -16,6 +17,7 @@ from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.finish import evaluate_split, overall, split_predictions
+from visionsweep.run.folds import mean_prediction
 from visionsweep.rundir.description import read_config, read_environment
 from visionsweep.rundir.journal import Journal
 from visionsweep.rundir.layout import (
@@ -40,24 +42,45 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
-    """Evaluate a run, or all runs of a trial with several seeds.
+    """Evaluate a run, or all runs of a trial with several seeds or folds.
 
     Returns what is new for MLflow: directories (of the sweep, if there is one), and where they are
     tracked. Raises `UserError` for a run that is not finished, has no test split, or other data.
     """
-    directory = directory.resolve()  # `best` is a link
+    directory = _trial_of_link(directory)
     if holds_sweep(directory):
         raise UserError(
             f"run: {shown(directory)} is a sweep; expected one of its runs, e.g. "
             f"run={shown(directory / BEST_TRIAL)}"
         )
     changed = {}
-    for run_dir in runs_of_trial(directory):
+    run_dirs = runs_of_trial(directory)
+    for run_dir in run_dirs:
         config = _evaluate_run(run_dir)
         if config is not None and config.tracking.enabled:
             sweep_dir = sweep_directory(run_dir)
             changed[sweep_dir if holds_sweep(sweep_dir) else run_dir] = config.tracking
+    if len(run_dirs) > 1:
+        _show(directory, _mean_metrics(run_dirs), f"mean prediction of {len(run_dirs)} runs")
     return changed
+
+
+def _trial_of_link(directory: Path) -> Path:
+    """Return `directory`, resolved; of the link to a sweep's best run the whole trial."""
+    run_dir = directory.resolve()
+    if not directory.is_symlink():
+        return run_dir
+    sweep_dir = sweep_directory(run_dir)
+    return sweep_dir / run_dir.relative_to(sweep_dir).parts[0]
+
+
+def _mean_metrics(run_dirs: list[Path]) -> dict[str, float]:
+    """Return the metrics on the test split of the mean of all runs' probabilities."""
+    runs = [read_predictions(run_dir) for run_dir in run_dirs]
+    test = mean_prediction([run.test for run in runs if run.test is not None])
+    absent_classes = read_config(run_dirs[0])["metrics"]["absent_classes"]
+    found = metrics_of(test.logits, test.targets, runs[0].class_names, absent_classes)
+    return {f"test/{name}": value for name, value in found.items()}
 
 
 def _evaluate_run(run_dir: Path) -> Config | None:

@@ -25,7 +25,8 @@ _ALWAYS = ("loss", "optim", "optim.lr")
 _MAX_VALUE = 24  # characters
 # Which run it is and where it runs, not what it does.
 _LEFT_OUT = re.compile(
-    r"name|study|seed|resume|sweep|(tracking|hydra)([./].*)?|data\.(root|path)|trainer\.(threads|device)"
+    r"name|study|seed|split\.fold|resume|sweep|(tracking|hydra)([./].*)?|data\.(root|path)"
+    r"|trainer\.(threads|device)"
 )
 _PARAMS = [
     *(f"trainer.{key}" for key in ("epochs", "batch_size", "accumulate", "precision")),
@@ -149,10 +150,15 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 def _lead(context: RunContext) -> str:
     if context.place is None:
-        found = _TIME.fullmatch(context.run_dir.name)
-        return "{} {}:{}".format(*found.groups()) if found else context.run_dir.name
-    number, seed = parse_place(context.place)
-    return f"#{number:03d}" if seed is None else f"#{number:03d} seed {seed}"
+        name = (context.folds_dir or context.run_dir).name
+        found = _TIME.fullmatch(name)
+        name = "{} {}:{}".format(*found.groups()) if found else name
+        return name if context.folds_dir is None else f"{name} fold {context.config.split.fold}"
+    number, seed, fold = parse_place(context.place)
+    words = [f"#{number:03d}"]
+    words += [] if seed is None else [f"seed {seed}"]
+    words += [] if fold is None else [f"fold {fold}"]
+    return " ".join(words)
 
 
 def _number(value: object) -> object:

@@ -44,6 +44,15 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
         )
     if context.is_resumed:
         _refuse_other_images(context, parts)
+    return write_environment(context, parts.dataset.bad_images)
+
+
+def write_environment(context: RunContext, bad_images: list[str]) -> dict[str, Any]:
+    """Write config, code and environment; return the environment.
+
+    ``bad_images``: files that were left out.
+    """
+    run_dir = context.run_dir
     write_text(run_dir / CONFIG, OmegaConf.to_yaml(OmegaConf.create(context.stored)))
     diff = git_diff()
     if diff:
@@ -56,7 +65,7 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
         record |= {
             "overrides": context.overrides,
             "searched": list(context.searched),
-            "bad_images": parts.dataset.bad_images,
+            "bad_images": bad_images,
             "resumed": [],
         }
     write_text(run_dir / ENVIRONMENT, json.dumps(masked(record), indent=2) + "\n")

@@ -12,36 +12,28 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from visionsweep.config.hydra_settings import check_hydra_settings
-from visionsweep.config.paths import shown
 from visionsweep.errors import UserError, is_out_of_memory, is_out_of_space
-from visionsweep.program import command
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.context import RunContext, open_run
 from visionsweep.run.description import resolved_config
 from visionsweep.run.finish import end, ended_objective, finish, result_of
+from visionsweep.run.folds import check_folds_of_sweep, is_all_folds, run_folds
 from visionsweep.run.identity import data_digest, run_title, score_text
 from visionsweep.run.progress import progress_bar
 from visionsweep.run.recorder import Recorder
 from visionsweep.run.start import record_failed_start, start_journal, write_description
+from visionsweep.run.stopped import Stopped
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.heartbeat import heartbeat
 from visionsweep.rundir.journal import RUN_NAME_TAG, Journal
 from visionsweep.rundir.layout import TRACEBACK
 from visionsweep.rundir.result import Objective, write_result
 from visionsweep.signals import stop_requests
-from visionsweep.sweep.trial import TrialPruned, TrialStopped
+from visionsweep.sweep.trial import TrialPruned
 from visionsweep.text import mask_passwords
 from visionsweep.training.loop import EpochResult, Interrupted, fit
 
 log = logging.getLogger(__name__)
-
-
-class Stopped(TrialStopped):
-    """The user stopped the run; it can be resumed."""
-
-    def __init__(self, run_dir: Path, signal_number: int) -> None:
-        super().__init__(f"stopped; resume with: {command('train')} resume={shown(run_dir)}")
-        self.signal_number = signal_number
 
 
 def run(cfg: DictConfig) -> Objective:
@@ -54,11 +46,21 @@ def run(cfg: DictConfig) -> Objective:
     As a trial of a sweep (`current_trial`) the run reports the best objective so far after each
     epoch, and raises `TrialPruned` if the sweep answers that it is losing. A trial that was started
     before is resumed; one that has ended returns its result at once.
+
+    With `split.fold=all` it trains every fold in a directory of its own; the objective is that of
+    their pooled predictions.
     """
     if not HydraConfig.initialized():
         _show_log()
-    with open_run(cfg) as context:
-        if context.is_trial and context.is_resumed:
+    if is_all_folds(cfg):
+        return run_folds(cfg, _run)
+    return _run(cfg)
+
+
+def _run(cfg: DictConfig, folds_dir: Path | None = None) -> Objective:
+    """Train one run, or one fold of the run in `folds_dir`."""
+    with open_run(cfg, folds_dir) as context:
+        if context.is_resumed and (context.is_trial or folds_dir is not None):
             objective = ended_objective(context)
             if objective is not None:
                 return objective
@@ -67,8 +69,9 @@ def run(cfg: DictConfig) -> Objective:
                 context.config,
                 threads=context.trial.threads,
                 stored_threads=(context.first_start or {}).get("threads"),
-                keep_dataset=context.is_trial,
+                keep_dataset=context.is_trial or folds_dir is not None,
             )
+            check_folds_of_sweep(parts.dataset)
             environment = write_description(context, parts)
         except Exception as error:
             if not context.is_resumed:  # else the result of the earlier process stands
@@ -95,7 +98,9 @@ def check(cfg: DictConfig) -> dict[str, int | str]:
     """
     if HydraConfig.initialized():
         check_hydra_settings(HydraConfig.get())
+    is_all_folds(cfg)  # refuses it in a sweep
     parts = assemble(resolved_config(cfg), keep_dataset=True)
+    check_folds_of_sweep(parts.dataset)
     weights = parts.state.inference_weights().values()
     return {
         "checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights),

@@ -1,9 +1,12 @@
 """Every name and place in the directories of runs and sweeps. No other module spells them out.
 
     outputs/NAME/              a run
+        fold_0/  fold_1/       ... or, with split.fold=all, one run per fold
     multirun/STUDY/            a sweep
         7/                     a trial: a run
         7/seed_0/  7/seed_1/   ... or, with several seeds, one run per seed
+        7/fold_0/  7/fold_1/   ... or, with folds, one run per fold
+        7/seed_0/fold_0/       ... with both
         best -> 7              the best trial
 
 Imports no torch: the controller of a sweep and the uploader use it too.
@@ -11,6 +14,7 @@ Imports no torch: the controller of a sweep and the uploader use it too.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 # A run's directory.
 CONFIG = "config.yaml"  # resolved, paths absolute
@@ -59,22 +63,48 @@ LEFT_BY_A_FAILED_START = frozenset(
 )
 
 _SEED = "seed_"
+_FOLD = "fold_"
 
 
-def run_place(number: int, seed_index: int | None = None) -> str:
-    """Return the directory of a trial's run, relative to the sweep's: ``7``, or ``7/seed_0``."""
-    return str(number) if seed_index is None else f"{number}/{_SEED}{seed_index}"
+class Place(NamedTuple):
+    """A run of a sweep: which trial's, and which of its seeds and folds."""
+
+    number: int
+    seed: int | None = None  # index, from 0; None: the trial has one seed
+    fold: int | None = None  # index, from 0; None: the trial has no folds
+
+    def __str__(self) -> str:
+        """Return the directory, relative to the sweep's: ``7``, ``7/seed_0`` or ``7/fold_0``."""
+        parts = [str(self.number)]
+        parts += [] if self.seed is None else [f"{_SEED}{self.seed}"]
+        parts += [] if self.fold is None else [fold_name(self.fold)]
+        return "/".join(parts)
 
 
-def parse_place(place: str) -> tuple[int, int | None]:
-    """Return trial number and seed index of what `run_place` returned."""
-    number, _, seed = place.partition("/")
-    return int(number), int(seed.removeprefix(_SEED)) if seed else None
+def fold_name(fold: int) -> str:
+    """Return the directory of a fold, relative to that of its trial, seed or run."""
+    return f"{_FOLD}{fold}"
+
+
+def run_place(number: int, seed: int | None = None, fold: int | None = None) -> str:
+    """Return the directory of a trial's run, relative to the sweep's; see `Place`."""
+    return str(Place(number, seed, fold))
+
+
+def parse_place(place: str) -> Place:
+    """Return what `run_place` made the directory of."""
+    number, *parts = place.split("/")
+    index = {part.partition("_")[0] + "_": int(part.partition("_")[2]) for part in parts}
+    return Place(int(number), index.get(_SEED), index.get(_FOLD))
 
 
 def runs_of_trial(trial_dir: Path) -> list[Path]:
-    """Return the directories of a trial's runs: its own, or those of its seeds in order."""
-    return _natural(trial_dir.glob(f"{_SEED}*")) or [trial_dir]
+    """Return the directories of a trial's runs: its own, or those of its seeds and folds in order.
+
+    Also of a single run with all folds.
+    """
+    seeds = _natural(trial_dir.glob(f"{_SEED}*")) or [trial_dir]
+    return [run for seed in seeds for run in _natural(seed.glob(f"{_FOLD}*")) or [seed]]
 
 
 def run_directories(directory: Path) -> list[Path]:
@@ -88,10 +118,7 @@ def run_directories(directory: Path) -> list[Path]:
     for child in directory.iterdir() if directory.is_dir() else ():
         if child.is_symlink() and child.resolve().is_relative_to(directory.resolve()):
             continue
-        if (child / JOURNAL).exists():
-            runs.append(child)
-        elif child.name.isdigit():
-            runs += [journal.parent for journal in child.glob(f"{_SEED}*/{JOURNAL}")]
+        runs += [run for run in runs_of_trial(child) if (run / JOURNAL).exists()]
     return _natural(runs)
 
 
@@ -126,8 +153,13 @@ def holds_sweep(directory: Path) -> bool:
 
 def sweep_directory(run_dir: Path) -> Path:
     """Return the directory that a sweep with this run would have."""
-    is_seed = run_dir.name.startswith(_SEED) and run_dir.parent.name.isdigit()
-    return run_dir.parent.parent if is_seed else run_dir.parent
+    trial_dir = run_dir
+    for prefix in (_FOLD, _SEED):
+        is_part = trial_dir.name.startswith(prefix)
+        # A run of the user's may be named so.
+        if is_part and (trial_dir.parent.name.isdigit() or trial_dir.parent.name.startswith(_SEED)):
+            trial_dir = trial_dir.parent
+    return trial_dir.parent
 
 
 def _natural(paths: Iterable[Path]) -> list[Path]:

@@ -50,17 +50,23 @@ class Composer:
         self._is_group: dict[str, bool] = {}
         self._fixed: DictConfig | None = None  # a job's config without the searched parameters
         self._first_seed = self._read_first_seed() if settings.seeds > 1 else 0
+        if settings.folds > 1:
+            self._check_folds()
 
-    def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
-        """Return the complete overrides of one job of a trial."""
+    def overrides(self, number: int, params: Mapping[str, Any], index: int) -> tuple[str, ...]:
+        """Return the complete overrides of the run `index` of a trial."""
+        settings = self._settings
+        seed, fold = settings.seed_and_fold(index)
         overrides = self._space.overrides(params)
-        if self._settings.seeds > 1:
+        if seed is not None:
+            overrides += (f"{settings.seed_key}={self._first_seed + seed}",)
+        if fold is not None:
             overrides += (
-                f"{self._settings.seed_key}={self._first_seed + seed_index}",
-                f"hydra.sweep.subdir={run_place(number, seed_index)}",
+                f"{settings.fold_key}={fold}",
+                f"{settings.folds_key}={settings.folds}",
             )
-        elif self.names_directories:
-            overrides += (f"hydra.sweep.subdir={run_place(number)}",)
+        if settings.num_runs > 1 or self.names_directories:
+            overrides += (f"hydra.sweep.subdir={run_place(number, seed, fold)}",)
         return overrides
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -146,6 +152,16 @@ class Composer:
                 f"got '{key}' = {value}"
             )
         return value
+
+    def _check_folds(self) -> None:
+        settings = self._settings
+        searched = [dimension.key for dimension in self._space.dimensions]
+        for key in (settings.fold_key, settings.folds_key):
+            if key in searched or key in self._space.fixed:
+                raise ConfigError(
+                    f"{key}: cannot be given, since hydra.sweeper.folds={settings.folds} sets it; "
+                    "remove it"
+                )
 
     def _is_value(self, override: Override) -> bool:
         return not self.is_group(override.key_or_group) or isinstance(override.value(), dict)

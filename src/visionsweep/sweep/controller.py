@@ -1,7 +1,7 @@
 """The controller of a sweep: the only one that asks and tells. Knows no Hydra and no processes.
 
-It owns the life of a trial: drawn, submitted, perhaps retried, one job per seed, ended. A free
-worker gets the next trial at once; there are no batches.
+It owns the life of a trial: drawn, submitted, perhaps retried, one job per seed and fold, ended. A
+free worker gets the next trial at once; there are no batches.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from visionsweep.errors import DataError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import TRIAL_ERROR, run_place
 from visionsweep.sweep.display import Display, Status
@@ -27,6 +28,7 @@ from visionsweep.sweep.engines.engine import (
     Reported,
     Started,
 )
+from visionsweep.sweep.folds import mean, means, value_of_folds
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
@@ -86,9 +88,10 @@ class Controller:
         self._valid_from = valid_from
         self._running: dict[str, LiveTrial] = {}  # by job key
         self._events: deque[Event] = deque()
-        self._queue = JobQueue(study, jobs, n_trials, has_seeds=settings.seeds > 1)
+        self._queue = JobQueue(study, jobs, n_trials, settings)
         self._duplicates = Duplicates()
         self._tally = Tally(settings.directions)
+        self._noted: set[str] = set()  # lines that are shown once
         self._stop_reason: str | None = None
         self._has_failed = False
         self._is_dirty = True
@@ -200,7 +203,7 @@ class Controller:
     def _submit_prepared(self) -> None:
         """Fill the slot that just became free before anything about the last job is stored."""
         is_stopping = self._stop_reason is not None or self._requests
-        if self._settings.seeds > 1 or is_stopping or self._pause.is_on():
+        if self._settings.num_runs > 1 or is_stopping or self._pause.is_on():
             return
         first = self._queue.first()
         if first is not None and first.config is not None and self._engine.num_free > 0:
@@ -293,8 +296,8 @@ class Controller:
         self._note_room()
         trial.epochs = event.step
         prune = False
-        is_first_seed = not self._study.notes(trial.number).seed_values
-        if is_first_seed and not self._settings.prunes_seeds:
+        is_first_run = not self._study.notes(trial.number).num_runs
+        if is_first_run and not self._settings.prunes_runs:
             # At its last epoch a trial has nothing left to save: it completes, even at a rung.
             is_last = self._epochs is not None and event.step >= self._epochs
             may_prune = self._settings.prunes_epochs and not is_last
@@ -305,7 +308,7 @@ class Controller:
     def _end_job(self, trial: LiveTrial, event: Ended) -> None:
         number, notes = trial.number, self._study.notes(trial.number)
         notes.end = event.ended
-        if not notes.seed_values and not self._settings.prunes_seeds:
+        if not notes.num_runs and not self._settings.prunes_runs:
             # Some epochs may have been reported before this process started.
             trial.epochs = max([trial.epochs, *self._study.trial(number).intermediate_values])
         notes.epochs = sum(notes.seed_epochs) + trial.epochs or None
@@ -356,10 +359,13 @@ class Controller:
                 self._stop(f"trial {number}: {problem}", is_failure=True)
             self._fail(number, problem, None)
             return
-        notes.seed_values.append(values if len(values) > 1 else values[0])
+        problem = self._add_run(number, values if len(values) > 1 else values[0])
+        if problem is not None:
+            self._fail(number, problem, None)
+            return
         notes.seed_epochs.append(trial.epochs)
-        done = len(notes.seed_values)
-        if self._settings.prunes_seeds and done < self._settings.seeds:
+        done = notes.num_runs
+        if self._settings.prunes_runs and done < self._settings.num_runs:
             self._study.report(number, done, values[0], may_prune=True)
         if self._end_if_decided(number):
             self._ended(number)
@@ -368,15 +374,38 @@ class Controller:
         if self._stop_reason is None:
             self._submit(LiveTrial(number))
 
+    def _add_run(self, number: int, value: list[float] | float) -> str | None:
+        """Note what a run of a trial returned; return what is wrong with its folds, if anything."""
+        notes, folds = self._study.notes(number), self._settings.folds
+        if folds == 1:
+            notes.seed_values.append(value)
+            return None
+        notes.fold_values.append(value)
+        if len(notes.fold_values) % folds:
+            return None
+        seed = len(notes.seed_values)
+        places = [self._settings.seed_and_fold(seed * folds + fold) for fold in range(folds)]
+        run_dirs = [self._sweep_dir / run_place(number, *place) for place in places]
+        try:
+            pooled = value_of_folds(run_dirs, notes.fold_values[-folds:])
+        except DataError as error:
+            return str(error)
+        for line in pooled.notes:
+            if line not in self._noted:
+                self._noted.add(line)
+                self._display.note(line)
+        values, problem = objectives(pooled.values, len(self._settings.directions))
+        notes.seed_values.append(values if len(values) > 1 else values[0])
+        return problem
+
     def _end_if_decided(self, number: int) -> bool:
-        """End a trial in the study if its last seed is complete, or if a pruner ended it before."""
-        seed_values = self._study.notes(number).seed_values
-        done = len(seed_values)
-        if done and self._settings.prunes_seeds and self._study.pruned_at(number) == done:
-            self._study.prune(number, _mean(seed_values))
-        elif done >= self._settings.seeds:
-            columns = zip(*(v if isinstance(v, list) else [v] for v in seed_values), strict=True)
-            self._study.complete(number, [_mean(column) for column in columns])
+        """End a trial in the study if its last run is complete, or if a pruner ended it before."""
+        notes = self._study.notes(number)
+        done = notes.num_runs
+        if done and self._settings.prunes_runs and self._study.pruned_at(number) == done:
+            self._study.prune(number, mean(notes.fold_values or notes.seed_values))
+        elif done >= self._settings.num_runs:
+            self._study.complete(number, means(notes.seed_values))
         else:
             return False
         return True
@@ -446,10 +475,3 @@ class Controller:
             self._can_write = False
             return
         self._is_dirty, self._can_write = False, True
-
-
-def _mean(values: Sequence[float]) -> float:
-    try:
-        return math.fsum(values) / len(values)
-    except OverflowError:  # the sum is above all floats, the mean is not
-        return math.fsum(value / len(values) for value in values)

@@ -57,10 +57,10 @@ class Sweep:
         return command_of(f"{program()} --multirun", self.resume_overrides)
 
     def repeat_overrides(self, number: int, params: dict[str, Any], threads: int) -> list[str]:
-        """Return plain overrides that repeat a trial (its first seed) as a single run."""
+        """Return plain overrides that repeat a trial (its first run) as a single run."""
         settings = self.settings
         overrides = [
-            *self.composer.overrides(number, params, seed_index=0),
+            *self.composer.overrides(number, params, index=0),
             *single_run_overrides(self.current.hydra_overrides),
         ]
         left_out = {*settings.multirun_keys, settings.study_key, "hydra.sweep.subdir"}

@@ -230,8 +230,9 @@ def _end_line(record: TrialRecord, is_best: bool) -> str:
     elif record.start is not None and record.end is not None:
         parts.append(f"{duration_text(record.end - record.start):>7}")
     if record.epochs is not None and record.duplicate_of is None:
-        # With several seeds, epochs is their sum, and no place at which the trial ended.
-        is_sum = record.state == "complete" or bool(record.seed_values)
+        # With several runs, epochs is their sum, and no place at which the trial ended.
+        has_runs = bool(record.seed_values or record.fold_values)
+        is_sum = record.state == "complete" or has_runs
         parts.append(counted(record.epochs, "epoch") if is_sum else f"at epoch {record.epochs}")
     return "  ".join([*parts, params_text(record.params)]).rstrip()
 

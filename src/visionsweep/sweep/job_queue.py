@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from visionsweep.rundir.layout import run_place
 from visionsweep.sweep.engines.engine import Job
+from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 
 log = logging.getLogger(__name__)
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 class Jobs(Protocol):
     """Turns a trial's parameters into a job's overrides, and composes them."""
 
-    def overrides(self, number: int, params: Mapping[str, Any], seed_index: int) -> tuple[str, ...]:
-        """Return the complete overrides of one job."""
+    def overrides(self, number: int, params: Mapping[str, Any], index: int) -> tuple[str, ...]:
+        """Return the complete overrides of the job `index` of a trial."""
 
     def compose(self, overrides: Sequence[str]) -> Any:
         """Return the composed config of a job."""
@@ -32,18 +33,20 @@ class LiveTrial:
     overrides: tuple[str, ...] = ()  # of the next job
     config: Any = None  # of the next job, composed ahead
     started: float | None = None  # time.time(), of this job
-    epochs: int = 0  # last step that this seed reported
+    epochs: int = 0  # last step that this job reported
 
 
 class JobQueue:
     """Queued trials first, then new ones from the study, up to the total number."""
 
-    def __init__(self, study: SweepStudy, jobs: Jobs, n_trials: int, *, has_seeds: bool) -> None:
-        """``has_seeds``: each seed of a trial is a job of its own."""
+    def __init__(
+        self, study: SweepStudy, jobs: Jobs, n_trials: int, settings: SweepSettings
+    ) -> None:
+        """Each seed and each fold of a trial is a job of its own, as `settings` say."""
         self._study = study
         self._jobs = jobs
         self._n_trials = n_trials
-        self._has_seeds = has_seeds
+        self._settings = settings
         self._trials: deque[LiveTrial] = deque()  # stored as running, to be submitted
 
     def append(self, trial: LiveTrial) -> None:
@@ -82,7 +85,7 @@ class JobQueue:
         overrides, config = trial.overrides, trial.config or None
         trial.overrides, trial.config = (), None
         return Job(
-            run_place(trial.number, self._seed_index(trial) if self._has_seeds else None),
+            run_place(trial.number, *self._settings.seed_and_fold(self._index(trial))),
             trial.number,
             overrides,
             params=self._study.trial(trial.number).params,
@@ -90,12 +93,12 @@ class JobQueue:
             config=config,
         )
 
-    def _seed_index(self, trial: LiveTrial) -> int:
-        return len(self._study.notes(trial.number).seed_values)
+    def _index(self, trial: LiveTrial) -> int:
+        return self._study.notes(trial.number).num_runs
 
     def _overrides(self, trial: LiveTrial) -> tuple[str, ...]:
         params = self._study.trial(trial.number).params
-        return self._jobs.overrides(trial.number, params, self._seed_index(trial))
+        return self._jobs.overrides(trial.number, params, self._index(trial))
 
     def _compose(self, overrides: tuple[str, ...]) -> Any:
         try:

@@ -59,12 +59,14 @@ def _first_configurations(sweep: Sweep) -> list[str]:
 
 def _cost(sweep: Sweep, num_slots: int, checked: list[Any]) -> list[str]:
     settings = sweep.settings
-    seeds = f" of {settings.seeds} seeds" if settings.seeds > 1 else ""
-    lines = [f"  {counted(sweep.n_trials, 'trial')}{seeds}, {num_slots} at a time"]
+    parts = [f"{settings.seeds} seeds"] * (settings.seeds > 1)
+    parts += [f"{settings.folds} folds"] * (settings.folds > 1)
+    runs = f" of {' x '.join(parts)}" if parts else ""
+    lines = [f"  {counted(sweep.n_trials, 'trial')}{runs}, {num_slots} at a time"]
     epochs = sweep.epochs()
     if epochs is not None:
-        fewer = ", fewer with pruning" if settings.prunes_epochs or settings.prunes_seeds else ""
-        most = sweep.n_trials * settings.seeds * epochs
+        fewer = ", fewer with pruning" if settings.prunes_epochs or settings.prunes_runs else ""
+        most = sweep.n_trials * settings.num_runs * epochs
         lines.append(f"  at most {counted(most, 'epoch')} ({epochs} per run{fewer})")
     results = [result for result in checked if isinstance(result, dict)]
     size = max((result.get("checkpoint_bytes", 0) for result in results), default=0)
@@ -72,7 +74,7 @@ def _cost(sweep: Sweep, num_slots: int, checked: list[Any]) -> list[str]:
     if size:
         keep = settings.keep_checkpoints
         kept = sweep.n_trials if keep is None else min(keep, sweep.n_trials)
-        total = (kept * settings.seeds + num_slots) * size
+        total = (kept * settings.num_runs + num_slots) * size
         lines.append(
             f"  {total / 1e6:,.1f} MB on disk for weights, up to {size / 1e6:,.2f} MB per run: "
             f"{kept} trials kept (hydra.sweeper.keep_checkpoints) and {num_slots} running"

@@ -85,6 +85,8 @@ def trials_csv(trials: Sequence[TrialRecord], directions: Sequence[str]) -> str:
     extras: dict[str, Callable[[TrialRecord], Any]] = {
         "duplicate_of": lambda trial: trial.duplicate_of,
         "seed_std": lambda trial: trial.seed_std,
+        "fold_mean": lambda trial: trial.fold_mean,
+        "fold_std": lambda trial: trial.fold_std,
         "retries": lambda trial: trial.retries or None,
         "error": lambda trial: trial.error,
     }

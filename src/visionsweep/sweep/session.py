@@ -198,7 +198,7 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
         settings.directions,
         sweep_dir=sweep_dir,
         repeat_command=None if winner is None else command_of(program(), repeat(winner)),
-        full_epochs=None if epochs is None else epochs * settings.seeds,
+        full_epochs=None if epochs is None else epochs * settings.num_runs,
         metric=metric,
         is_interrupted=end.is_interrupted,
     ):

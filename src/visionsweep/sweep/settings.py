@@ -33,6 +33,9 @@ class SweepSettings:
     rerun_failed: bool
     seeds: int
     seed_key: str
+    folds: int
+    fold_key: str | None
+    folds_key: str | None
     enqueue: list[dict[str, Any]]
     warm_start: str | None
     timeout_seconds: float | None
@@ -66,9 +69,22 @@ class SweepSettings:
         return self.pruner_name not in ("NopPruner", "WilcoxonPruner")
 
     @property
-    def prunes_seeds(self) -> bool:
-        """Whether a trial may end between two of its seeds."""
+    def prunes_runs(self) -> bool:
+        """Whether a trial may end between two of its runs."""
         return self.pruner_name == "WilcoxonPruner"
+
+    @property
+    def num_runs(self) -> int:
+        """Runs per trial: one per seed and fold."""
+        return self.seeds * self.folds
+
+    def seed_and_fold(self, index: int) -> tuple[int | None, int | None]:
+        """Return which seed and fold the run `index` of a trial has; None: there is only one.
+
+        All folds of a seed come before the next seed.
+        """
+        seed, fold = divmod(index, self.folds)
+        return seed if self.seeds > 1 else None, fold if self.folds > 1 else None
 
     @property
     def free_keys(self) -> tuple[str, ...]:
@@ -92,6 +108,7 @@ class SweepSettings:
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,
             "seed_key": self.seed_key,
+            **({"folds": self.folds} if self.folds > 1 else {}),  # of an earlier version: none
             "enqueue": self.enqueue,
             "warm_start": self.warm_start,
         }
@@ -108,7 +125,8 @@ def read_settings(node: dict[str, Any]) -> SweepSettings:
     }
     settings = SweepSettings(**values)
     for minimum, expected, names in (
-        (1, "at least 1", ("n_trials", "n_jobs", "seeds", "max_trials_without_improvement")),
+        (1, "at least 1", ("n_trials", "n_jobs", "max_trials_without_improvement")),
+        (1, "at least 1", ("seeds", "folds")),
         (0, "0 or more", ("retries", "keep_checkpoints")),
     ):
         for name in names:
@@ -148,10 +166,16 @@ def _check_together(settings: SweepSettings) -> None:
             raise ConfigError(
                 f"{_KEY}.{name}: has no effect on a grid, which runs whole and in order; remove it"
             )
-    if settings.prunes_seeds and settings.seeds < 3:
+    if settings.folds > 1 and (settings.fold_key is None or settings.folds_key is None):
         raise ConfigError(
-            f"{_KEY}.pruner: wilcoxon compares trials seed by seed and needs at least 3, got "
-            f"{_KEY}.seeds={settings.seeds}; set {_KEY}.seeds=3 or hydra/sweeper/pruner=median"
+            f"{_KEY}.folds: this app has no folds; set {_KEY}.fold_key and {_KEY}.folds_key to its "
+            f"keys of the fold and their number, or {_KEY}.folds=1"
+        )
+    if settings.prunes_runs and settings.num_runs < 3:
+        raise ConfigError(
+            f"{_KEY}.pruner: wilcoxon compares trials run by run and needs at least 3 per trial, "
+            f"got {_KEY}.seeds={settings.seeds} and {_KEY}.folds={settings.folds}; set one of them "
+            "to 3, or hydra/sweeper/pruner=median"
         )
 
 

@@ -43,11 +43,17 @@ class Notes:
     end: float | None = None
     epochs: int | None = None
     retries: int = 0
-    seed_values: list[Any] = field(default_factory=list)  # what each complete seed returned
-    seed_epochs: list[int] = field(default_factory=list)  # how many epochs it took
+    seed_values: list[Any] = field(default_factory=list)  # of each complete seed
+    fold_values: list[Any] = field(default_factory=list)  # of each complete fold, seed by seed
+    seed_epochs: list[int] = field(default_factory=list)  # how many epochs each run took
     duplicate_of: int | None = None
     error: str | None = None
     attributes: dict[str, Any] = field(default_factory=dict)  # what the task attached
+
+    @property
+    def num_runs(self) -> int:
+        """The number of complete runs."""
+        return len(self.fold_values or self.seed_values)
 
 
 class SweepStudy:
@@ -158,7 +164,9 @@ class SweepStudy:
         for number in numbers:
             notes = self._notes[number]
             self._notes[number] = Notes(
-                seed_values=notes.seed_values, seed_epochs=notes.seed_epochs
+                seed_values=notes.seed_values,
+                fold_values=notes.fold_values,
+                seed_epochs=notes.seed_epochs,
             )
             self.save_notes(number)
         return numbers
@@ -181,7 +189,10 @@ class SweepStudy:
     def record(self, number: int) -> TrialRecord:
         """Return the trial as results and lines see it."""
         trial, notes = self.trial(number), self._notes[number]
-        seed_values = tuple(v for v in notes.seed_values if isinstance(v, float))
+        seed_values, fold_values = (
+            tuple(v for v in values if isinstance(v, float))
+            for values in (notes.seed_values, notes.fold_values)
+        )
         return TrialRecord(
             number=number,
             state=_STATES[trial.state],  # type: ignore[arg-type]
@@ -194,6 +205,7 @@ class SweepStudy:
             error=notes.error,
             duplicate_of=notes.duplicate_of,
             seed_values=seed_values if len(seed_values) > 1 else (),
+            fold_values=fold_values,
             retries=notes.retries,
             attributes=notes.attributes,
         )
@@ -303,6 +315,11 @@ class SweepStudy:
 
     def complete(self, number: int, values: Sequence[float]) -> None:
         """End a trial with its values, one per objective."""
+        folds = self.record(number)
+        if folds.fold_values:  # what the folds reached beside the value, for Optuna's own tools
+            attributes = {"fold_values": list(folds.fold_values), "fold_mean": folds.fold_mean}
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(self._ids[number], key, value)
         self._end(number, TrialState.COMPLETE, list(values))
 
     def prune(self, number: int, value: float | None = None) -> None:

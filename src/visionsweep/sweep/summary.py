@@ -41,8 +41,9 @@ def summary(
         place = link if link.is_symlink() else sweep_dir / chosen.directory
         lines.append(f"results: {shown(sweep_dir / TRIALS)}; the best trial: {shown(place)}")
         if repeat_command is not None:
-            seed = " (its first seed)" if chosen.seed_values else ""
-            lines.append(f"repeat trial {chosen.number}{seed} with: {repeat_command}")
+            has_runs = bool(chosen.seed_values or chosen.fold_values)
+            first = " (its first run)" if has_runs else ""
+            lines.append(f"repeat trial {chosen.number}{first} with: {repeat_command}")
     return lines
 
 

@@ -113,7 +113,7 @@ def check_tracking(tracking: TrackingConfig) -> None:
 
 
 def best_run(sweep_dir: Path) -> Path | None:
-    """Return the directory of a sweep's best run, the first of its seeds; None without one."""
+    """Return the directory of a sweep's best run, the first of its trial; None without one."""
     link = sweep_dir / BEST_TRIAL
     if link.is_symlink():
         return runs_of_trial(sweep_dir / link.readlink())[0]

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Child:
-    """The MLflow run of a trial, or of its first seed."""
+    """The MLflow run of a trial, or of its first seed or fold."""
 
     run_id: str
     state: str | None  # None while it runs
@@ -245,7 +245,7 @@ def search_params(directory: Path, record: SweepRecord) -> dict[str, object]:
     for name in ("sampler", "pruner"):
         target = (search.get(name) or {}).get("_target_")
         params[name] = "none" if target is None else str(target).rpartition(".")[2]
-    return params | {"seeds": search.get("seeds", 1)}
+    return params | {"seeds": search.get("seeds", 1), "folds": search.get("folds", 1)}
 
 
 def origin_tags(directory: Path) -> dict[str, str]:

@@ -133,7 +133,8 @@ def learning_curves(sweep: ChartedSweep) -> Chart | None:
         }
         seen.add(trial.state)
     last = max(trial.curve[-1][0] for trial in trials)
-    notes = ["The first seed of each trial."] if record.num_seeds > 1 else []
+    has_runs = record.num_seeds * record.num_folds > 1
+    notes = ["The first run of each trial."] if has_runs else []
     if len(trials) < len(with_curve):
         notes.append(f"The best and a sample of the others, {len(trials)} trials.")
     ends, _ = objective_range(record, reach=3.0)

@@ -64,6 +64,8 @@ def leaderboard_table(record: SweepRecord, links: Mapping[int, str]) -> dict[str
     for i, metric in enumerate(record.metrics):
         columns[metric] = [_finite(row.values[i]) if i < len(row.values) else None for row in rows]
     columns |= _used("seed_std", [_finite(row.seed_std) for row in rows])
+    columns |= _used("fold_mean", [_finite(row.fold_mean) for row in rows])
+    columns |= _used("fold_std", [_finite(row.fold_std) for row in rows])
     taken = {*columns, *_LATER_COLUMNS}
     for key in record.space:
         name = f"params.{key}" if key in taken else key

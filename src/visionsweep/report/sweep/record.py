@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from visionsweep.report.sweep import files
 from visionsweep.report.sweep.values import parse_value, seen_distribution
-from visionsweep.rundir.layout import CONFIG, SWEEP, TRIALS, run_place
+from visionsweep.rundir.layout import CONFIG, SWEEP, TRIALS, run_place, runs_of_trial
 from visionsweep.sweep import ranking
 from visionsweep.text import param_text
 
@@ -35,11 +35,13 @@ class SweptTrial:
     params: dict[str, Any]  # the searched ones that are active, in their own types
     start: float | None  # seconds since 1970
     end: float | None
-    epochs: int | None  # with several seeds their sum
-    directory: str  # relative to the sweep's; with several seeds that of the first
-    # (epoch, objective of that epoch) of the first seed, without NaN and infinities
+    epochs: int | None  # with several runs (seeds, folds) their sum
+    directory: str  # relative to the sweep's; with several runs that of the first
+    # (epoch, objective of that epoch) of the first run, without NaN and infinities
     curve: tuple[tuple[int, float], ...] = ()
     seed_std: float | None = None
+    fold_mean: float | None = None  # the value is that of all folds' images together
+    fold_std: float | None = None
     duplicate_of: int | None = None
     error: str | None = None  # one line
 
@@ -65,7 +67,8 @@ class SweepRecord:
     space: dict[str, dict[str, Any]] = field(default_factory=dict)
     trials: Sequence[SweptTrial] = ()
     run_epochs: int | None = None  # of a run that is not pruned, if known
-    num_seeds: int = 1  # runs per trial
+    num_seeds: int = 1  # runs per trial: one per seed and fold
+    num_folds: int = 1
 
     def ranked(self) -> list[SweptTrial]:
         """Return the complete trials, best first; see `sweep.ranking.ranked`."""
@@ -94,7 +97,7 @@ class SweepRecord:
                 full = trial.params.get("trainer.epochs", self.run_epochs)
                 if not isinstance(full, int) or trial.epochs is None:
                     return None
-                saved += max(0, full * self.num_seeds - trial.epochs)
+                saved += max(0, full * self.num_seeds * self.num_folds - trial.epochs)
         return saved
 
     def _comparable(self) -> list[SweptTrial]:
@@ -139,7 +142,7 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
             space[key] = seen_distribution(
                 trial.params[key] for trial in trials if key in trial.params
             )
-    epochs, seeds = _mapping(config.get("trainer")).get("epochs"), search.get("seeds")
+    epochs = _mapping(config.get("trainer")).get("epochs")
     return SweepRecord(
         name=sweep_dir.resolve().name,
         metrics=metrics,
@@ -147,8 +150,13 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
         space=space,
         trials=trials,
         run_epochs=epochs if isinstance(epochs, int) else None,
-        num_seeds=seeds if isinstance(seeds, int) and seeds > 0 else 1,
+        num_seeds=_count(search.get("seeds")),
+        num_folds=_count(search.get("folds")),
     )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 1
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -187,9 +195,9 @@ def _table_trial(
     ]
     values = [value for cell in cells if (value := files.number(cell)) is not None]
     directory = row.get("directory") or number
-    first_seed = run_place(int(number), 0)
-    if (sweep_dir / first_seed).is_dir():
-        directory = first_seed
+    first_run = runs_of_trial(sweep_dir / number)[0]
+    if first_run.name != number:
+        directory = first_run.relative_to(sweep_dir).as_posix()
     # a trial that took another's value has no run
     curve = files.curve(files.journal(sweep_dir / directory), metric)
     epochs, duplicate_of = files.number(row.get("epochs")), row.get("duplicate_of", "")
@@ -213,6 +221,8 @@ def _table_trial(
         directory=directory,
         curve=curve,
         seed_std=files.number(row.get("seed_std")),
+        fold_mean=files.number(row.get("fold_mean")),
+        fold_std=files.number(row.get("fold_std")),
         duplicate_of=int(duplicate_of) if duplicate_of.isdecimal() else None,
         error=row.get("error") or None,
     )

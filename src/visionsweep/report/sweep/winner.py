@@ -56,12 +56,18 @@ def summarize(record: SweepRecord) -> Summary:
 
 
 def value_text(trial: SweptTrial, position: int = 0) -> str:
-    """Return an objective of a trial; the first with its spread: `0.9972 ± 0.0011`."""
+    """Return an objective of a trial; the first with its spread: `0.9972 ± 0.0011`.
+
+    With folds it is that of all images, and the mean over the folds follows.
+    """
     if position >= len(trial.values):
         return ""
     text = objective_text(trial.values[position])
     if position == 0 and trial.seed_std is not None:
         text += f" ± {short_value(trial.seed_std, 2)}"
+    if position == 0 and trial.fold_mean is not None:
+        spread = "" if trial.fold_std is None else f" ± {short_value(trial.fold_std, 2)}"
+        text += f" (mean of folds {objective_text(trial.fold_mean)}{spread})"
     return text
 
 
@@ -78,8 +84,8 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     verb = "leads so far" if num_running else "won"
     won = markup.plain(f"{_name(record.metrics[0])} {value_text(winner)}")
     text = f"{markup.strong(f'#{winner.number} {verb}')}: {won}"
-    if record.num_seeds > 1:
-        text += markup.plain(f" ({record.num_seeds} seeds)")
+    for count, name in ((record.num_seeds, "seeds"), (record.num_folds, "folds")):
+        text += markup.plain(f" ({count} {name})") if count > 1 else ""
     params = [
         markup.code(f"{_name(key)}={short_value(value)}")
         for key, value in summary.params_of(winner).items()
