@@ -34,6 +34,7 @@ class OwnLoss(CrossEntropyLoss):
         (["predict", "out=x"], 1, "error: run: not set"),
         (["evaluate", "--help"], 0, "usage: visionsweep evaluate run=DIR"),
         (["evaluate"], 1, "error: run: expected visionsweep evaluate run=DIR, e.g. run=multirun/"),
+        (["compare", "--help"], 0, "usage: visionsweep compare DIR"),
         (["sync", "--help"], 0, "usage: visionsweep sync "),
     ],
 )

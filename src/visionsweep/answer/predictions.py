@@ -6,6 +6,7 @@ Owns which runs count, and how predictions of folds become one set. Knows nothin
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from visionsweep.config.paths import shown
 from visionsweep.errors import DataError
 from visionsweep.rundir.description import read_config
+from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import PREDICTIONS, run_directories
 from visionsweep.rundir.predictions import Predictions, SplitPredictions, read_predictions
 from visionsweep.rundir.result import read_result
@@ -38,7 +40,20 @@ class FinishedRun:
     def fold(self) -> int | None:
         """The fold that it validated on; None if it did not train one of several folds."""
         fold = self.config.get("split", {}).get("fold")
-        return None if fold is None else int(fold)
+        return fold if isinstance(fold, int) else None
+
+    @property
+    def metric(self) -> str:
+        """The metric of its objective, such as `val/f1_macro`."""
+        return str(self.config["objective"]["metric"])
+
+    @cached_property
+    def choices(self) -> dict[str, str]:
+        """The choice in each config group, such as ``{"loss": "focal"}``."""
+        start = next((r for r in read_journal(self.directory) if r["type"] == "start"), {})
+        params = start.get("params", {})
+        groups = [name for name, node in self.config.items() if _is_component(node)]
+        return {name: str(params.get(name) or _class_name(self.config[name])) for name in groups}
 
     @property
     def trial(self) -> Path:
@@ -100,6 +115,14 @@ def pooled(parts: Sequence[SplitPredictions]) -> SplitPredictions:
         logits=np.concatenate([part.logits for part in parts])[first],
         groups=np.concatenate(known)[first] if len(known) == len(groups) else None,
     )
+
+
+def _is_component(node: object) -> bool:
+    return isinstance(node, Mapping) and "_target_" in node
+
+
+def _class_name(node: Mapping[str, Any]) -> str:
+    return str(node["_target_"]).rpartition(".")[2]
 
 
 def _finished(run_dir: Path) -> FinishedRun | None:

@@ -14,6 +14,10 @@ _VERBS = {
     "predict": ("visionsweep.predict.command", "predict images with trained runs"),
     "evaluate": ("visionsweep.cli.evaluate", "evaluate the test split with a sweep's best run"),
     "sync": ("visionsweep.tracking.sync", "send runs that MLflow does not have yet"),
+    "compare": (
+        "visionsweep.answer.command",
+        "tell whether one setting beats another",
+    ),
     "report": ("visionsweep.report.command", "draw the pictures of a run, the page of a sweep"),
 }
 # What people take for a verb.
