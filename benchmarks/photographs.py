@@ -3,20 +3,20 @@
 ResNet-10-T on images of 128 pixels, batch 32. Two comparisons, each with its sides in turn:
 later epochs  images/s of `fit` (as in throughput.py) against a bare loop over tensors; one thread
 first epoch   seconds until all images have been seen once: decoded, then trained on, against the
-              per-sample pipeline in a DataLoader with one process per core; the same network
+              per-sample pipeline in a DataLoader with one process per core. The same network and
+              threads; by default one per core, as a command has
 Prints JSON lines.
 """
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
+
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # as in a command, for both sides
 
 import throughput
 import torch
@@ -57,10 +57,12 @@ class Photographs(Dataset[tuple[torch.Tensor, int]]):
             return self.transform(image.convert("RGB")), self.targets[index]
 
 
-def first_epoch(directory: Path) -> tuple[float, throughput.Subset]:
+def first_epoch(directory: Path, threads: int) -> tuple[float, throughput.Subset]:
     """Return the seconds from the command to the end of the first epoch, and the parts."""
+    settings = [*throughput.MODELS["photographs"], f"trainer.threads={threads}"]
+    throughput.MODELS["first epoch"] = settings
     started = time.perf_counter()
-    subset = throughput.Subset("photographs", 10**9, directory)
+    subset = throughput.Subset("first epoch", 10**9, directory)
     state, parts = subset.parts.state, subset.parts
     train_epoch(
         *(state, parts.train, parts.settings),
@@ -101,6 +103,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024, help="of the later epochs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--first-rounds", type=int, default=3)
+    parser.add_argument("--first-threads", type=int, default=count_cores())
     arguments = parser.parse_args()
     throughput.MODELS["photographs"] = [
         *("data=image_folder", f"data.root={arguments.folder.resolve()}", "data.cache_dir=none"),
@@ -121,7 +124,7 @@ def main() -> None:
         print(json.dumps({"later epochs": _spread(speeds), "of the limit": _middle(ratios)}))
         seconds: dict[str, list[float]] = {"ours": [], "DataLoader": []}
         for _ in range(arguments.first_rounds):
-            taken, subset = first_epoch(directory)
+            taken, subset = first_epoch(directory, arguments.first_threads)
             seconds["ours"].append(taken)
             seconds["DataLoader"].append(first_epoch_of_a_loader(subset))
         print(
@@ -130,6 +133,7 @@ def main() -> None:
                     "first epoch, seconds": _spread(seconds),
                     "images": subset.parts.train.num_images,
                     "processes": count_cores(),
+                    "threads": arguments.first_threads,
                 }
             )
         )
