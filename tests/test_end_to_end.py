@@ -89,9 +89,7 @@ def test_a_run_is_whole_in_mlflow_and_its_model_answers(tmp_path: Path, train: C
     run = stored["runs"]["first"]
     assert run["status"] == "FINISHED"
     result = json.loads((tmp_path / "outputs/first" / RESULT).read_text())
-    assert (
-        run["name"] == f"first focal adamp lr=0.003 epochs=2 f1={result['objective']['value']:.3f}"
-    )
+    assert run["name"] == f"{result['objective']['value']:.3f} first focal adamp lr=0.003 epochs=2"
     assert run["params"]["loss"] == "focal"
     assert run["params"]["optim"] == "adamp"
     assert run["params"]["loss.gamma"] == "2.0"

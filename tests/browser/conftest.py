@@ -64,6 +64,7 @@ class Sweep:
     directory: Path
     database: Path
     runs: list[Run]
+    output: str  # of the command that ran it
 
     def ranked(self) -> list[Run]:
         """Return the complete trials, the best first."""
@@ -92,6 +93,22 @@ def read_run(run_dir: Path) -> Run:
     )
 
 
+def run_command(directory: Path, *command: str) -> "subprocess.CompletedProcess[str]":
+    """Run train.py or sync.py in `directory`, as a user does."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command[0]), *command[1:]],
+        cwd=directory,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Sweep:
     """Run the real command, once for all workers of pytest-xdist."""
@@ -100,28 +117,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Sweep:
     directory.mkdir(exist_ok=True)
     with lock_file(directory / "lock"):
         if not (directory / "done").exists():
-            command = [sys.executable, str(ROOT / "train.py"), *COMMAND]
-            environment = {
-                key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")
-            }
-            environment |= {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command,
-                cwd=directory,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=400,
-                check=False,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            (directory / "done").touch()
+            done = run_command(directory, "train.py", *COMMAND)
+            (directory / "done").write_text(done.stdout)
     study = directory / "multirun" / STUDY
     runs = [read_run(study / str(number)) for number in range(6)]
     states = [run.state for run in runs]
     assert states.count("finished") >= 4  # and one at least is pruned: both are in the pictures
     assert "pruned" in states
-    return Sweep(study, directory / "mlflow.db", runs)
+    output = (directory / "done").read_text()
+    return Sweep(study, directory / "mlflow.db", runs, output)
 
 
 @pytest.fixture(scope="session")

@@ -324,7 +324,7 @@ class TestResumed:
         steps = [step for step, _ in second.reports]
         assert steps == list(range(steps[0], 4))
         (name,) = [r["name"] for r in read_journal(RUN_DIR) if r["type"] == "start"]
-        assert name.startswith("#007 cross_entropy adamw lr=0.003")
+        assert name.startswith("cross_entropy adamw lr=0.003")
 
     def test_an_unanswered_report_is_repeated(
         self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
@@ -428,7 +428,8 @@ def fail_at(wanted: int, step: int, error: Exception) -> None:
 def test_a_seed_of_a_trial_has_a_name_of_its_own_and_no_model(job: JobRunner) -> None:
     job(FakeTrial(), *SMALL, "tracking.checkpoints=all", directory="7/seed_0")
     records = read_journal(Path("multirun/s/7/seed_0"))
-    assert records[0]["name"].startswith("#007 seed 0 cross_entropy adamw lr=0.003")
+    assert records[0]["name"].startswith("cross_entropy adamw lr=0.003")
+    assert records[0]["name"].endswith(" #007 seed 0")
     # The sweep exports only its best model, and a trial loses its last checkpoint.
     assert "model" not in {record["type"] for record in records}
     sent = [r["path"] for r in records if r["type"] == "artifact" and r["folder"] == "checkpoints"]
@@ -455,7 +456,7 @@ class TestSearched:
         trial.params = {"trainer.batch_size": 128, "model.drop_rate": 0.3}
         job(trial, *SMALL, "trainer.epochs=1")
         (start,) = [r for r in read_journal(RUN_DIR) if r["type"] == "start"]
-        assert start["name"] == "#007 cross_entropy adamw lr=0.003 batch_size=128 drop_rate=0.3"
+        assert start["name"] == "cross_entropy adamw lr=0.003 batch_size=128 drop_rate=0.3 #007"
 
     def test_a_trial_that_is_resumed_alone_keeps_its_name(self, job: JobRunner) -> None:
         trial = FakeTrial(stop_at=2)
@@ -465,7 +466,7 @@ class TestSearched:
         job(FakeTrial(None), *SMALL, "trainer.epochs=1", f"resume={RUN_DIR}")
         names = [r["tags"].get("mlflow.runName") for r in read_journal(RUN_DIR) if "tags" in r]
         score = result_in(RUN_DIR)["objective"]["value"]
-        assert names[-1] == f"#007 cross_entropy adamw lr=0.003 batch_size=128 f1={score:.3f}"
+        assert names[-1] == f"{score:.3f} cross_entropy adamw lr=0.003 batch_size=128 #007"
 
 
 class TestCheck:

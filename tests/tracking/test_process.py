@@ -12,7 +12,7 @@ from visionsweep.errors import ConfigError
 from visionsweep.rundir.journal import Journal
 from visionsweep.tracking.ack import num_behind
 from visionsweep.tracking.database import sqlite_file
-from visionsweep.tracking.process import UploaderProcess, resolve_uri, start_uploader, ui_command
+from visionsweep.tracking.process import UploaderProcess, page_lines, resolve_uri, start_uploader
 
 DEAD_SERVER = "http://127.0.0.1:9"  # the discard port: nothing listens
 
@@ -59,7 +59,7 @@ def test_a_database_lies_in_the_folder_however_that_is_named(name, tmp_path, mon
     assert sqlite_file(uri) == tmp_path / name / "mlflow.db"
     assert resolve_uri(uri, Path("/elsewhere")) == uri  # as `sync` does with a known one
     assert make_url(uri).database == str(tmp_path / name / "mlflow.db")
-    shown = ui_command(uri).split()[-1].strip("'")
+    shown = page_lines(uri, None)[0].split()[-1].strip("'")
     assert make_url(shown).database == "mlflow.db"
 
 
@@ -86,12 +86,20 @@ def test_a_uri_that_mlflow_cannot_use_is_refused(uri, tmp_path):
             "mlflow ui --backend-store-uri 'sqlite:////else where/m.db'",
         ),
         ("sqlite:////a@b/m.db", "mlflow ui --backend-store-uri sqlite:////a@b/m.db"),
-        ("http://me:secret@lab:5000", "http://me:***@lab:5000"),
     ],
 )
-def test_the_command_that_opens_mlflow(uri, command, monkeypatch, tmp_path):
+def test_a_database_needs_a_command_before_its_page_opens(uri, command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert ui_command(uri.format(here=tmp_path)) == command
+    address = "http://127.0.0.1:5000/#/experiments/1/runs"
+    expected = [f"compare runs: {command}", f"then open: {address}"]
+    assert page_lines(uri.format(here=tmp_path), "#/experiments/1/runs") == expected
+
+
+@pytest.mark.parametrize("uri", ["http://me:secret@lab:5000", "http://me:secret@lab:5000/"])
+def test_a_server_needs_only_the_address(uri):
+    assert page_lines(uri, None) == ["compare runs: http://me:***@lab:5000"]
+    page = "#/experiments/1/runs"
+    assert page_lines(uri, page) == [f"compare runs: http://me:***@lab:5000/{page}"]
 
 
 @pytest.mark.slow

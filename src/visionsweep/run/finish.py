@@ -67,7 +67,7 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
     for name in SENT_CHECKPOINTS[context.config.tracking.checkpoints]:
         if name != LAST or not context.is_trial:  # a trial loses it below
             journal.artifact(name, CHECKPOINTS)
-    journal.tags({RUN_NAME_TAG: f"{run_title(context)} {score_text(objective, stopping.best)}"})
+    journal.tags({RUN_NAME_TAG: run_title(context, score_text(objective, stopping.best))})
     result = result_of(context, "finished", parts, recorder, test=test)
     write_result(run_dir, result)
     if context.place is None:  # a sweep exports only its best model

@@ -1,7 +1,7 @@
 """The identity of a run in the record: name, parameters, tags, data sets.
 
-A run is named `#017 focal adamp lr=0.0003 f1=0.913`: trial, loss, optimizer, what was searched,
-score.
+A run is named `0.913 focal adamp lr=0.0003 #017`: F1, loss, optimizer, what was searched, trial.
+The F1 comes first because MLflow cuts off the end of a long name.
 """
 
 import re
@@ -34,14 +34,18 @@ _PARAMS = [
     *("model.name", "model.pretrained", "model.freeze", "model.unfreeze_epoch"),
     *("split.val_fraction", "split.fold", "seed", "objective.metric"),
 ]
+_COLUMNS = {"lr": "optim.lr", "accumulate": "trainer.accumulate", "epochs": "trainer.epochs"}
 
 # The last data set and its digest: the checks of a sweep share one.
 _digested: dict[int, tuple[ImageDataset, str]] = {}
 
 
-def run_title(context: RunContext) -> str:
-    """Return the name of a run, without its score."""
-    words = [_lead(context)]
+def run_title(context: RunContext, outcome: str = "") -> str:
+    """Return the name of a run; ``outcome``, such as its score, comes first.
+
+    Then comes the name that the user chose, if any: it is what they look for.
+    """
+    words = []
     values: Mapping[str, Any] = {
         **context.choices,
         **context.searched,
@@ -53,17 +57,23 @@ def run_title(context: RunContext) -> str:
             continue
         name = "" if key in context.choices else f"{key.rpartition('.')[2]}="
         words.append(f"{name}{short_value(_number(value), limit=_MAX_VALUE)}")
-    return " ".join(words)
+    which, is_chosen = _which(context)
+    words.insert(0 if is_chosen else len(words), which)
+    return " ".join([outcome, *words] if outcome else words)
 
 
 def score_text(metric: str, value: float) -> str:
-    """Return the end of a name: ``f1=0.913`` for ``val/f1_macro``."""
+    """Return the start of a name: ``0.913`` for ``val/f1_macro``, ``loss=0.913`` for another."""
     name = metric.rpartition("/")[2]
-    return f"{'f1' if name == 'f1_macro' else name}={value:.3f}"
+    return f"{'' if name == 'f1_macro' else f'{name}='}{value:.3f}"
 
 
 def run_params(context: RunContext) -> dict[str, object]:
-    """Return the parameters by which runs are compared; all others are in the config."""
+    """Return the parameters by which runs are compared; all others are in the config.
+
+    What the columns of MLflow's table show is there a second time under a short name, since a
+    column is narrow: `lr`, three digits of `optim.lr`.
+    """
     flat = flatten(context.stored)
     params: dict[str, object] = dict(context.choices)
     wanted = [key for key in flat if key.partition(".")[0] in ("loss", "optim")]
@@ -73,6 +83,9 @@ def run_params(context: RunContext) -> dict[str, object]:
             params[key] = flat[key]
         elif key in context.searched:  # a group, of which the config has only the contents
             params.setdefault(key, context.searched[key])
+    for short, key in _COLUMNS.items():
+        if flat.get(key) is not None:
+            params[short] = short_value(_number(flat[key]))
     return params
 
 
@@ -148,17 +161,20 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _lead(context: RunContext) -> str:
+def _which(context: RunContext) -> tuple[str, bool]:
+    """Return which run it is: trial, time of the start, or name; and whether the user chose it."""
     if context.place is None:
         name = (context.folds_dir or context.run_dir).name
-        found = _TIME.fullmatch(name)
-        name = "{} {}:{}".format(*found.groups()) if found else name
-        return name if context.folds_dir is None else f"{name} fold {context.config.split.fold}"
+        time = _TIME.fullmatch(name)
+        which = "{} {}:{}".format(*time.groups()) if time else name
+        if context.folds_dir is not None:
+            which += f" fold {context.config.split.fold}"
+        return which, time is None
     number, seed, fold = parse_place(context.place)
     words = [f"#{number:03d}"]
     words += [] if seed is None else [f"seed {seed}"]
     words += [] if fold is None else [f"fold {fold}"]
-    return " ".join(words)
+    return " ".join(words), False
 
 
 def _number(value: object) -> object:

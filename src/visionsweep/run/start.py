@@ -120,10 +120,9 @@ def record_failed_start(context: RunContext, error: str) -> None:
     """Record a trial whose parts could not be built."""
     journal = Journal(context.run_dir)
     try:
-        title, experiment = run_title(context), context.config.tracking.experiment
-        tags = run_tags(context, environment())
-        journal.start(title, experiment, run_params(context), tags)
-        journal.tags({"error": error, RUN_NAME_TAG: f"{title} failed"})
+        experiment, tags = context.config.tracking.experiment, run_tags(context, environment())
+        journal.start(run_title(context), experiment, run_params(context), tags)
+        journal.tags({"error": error, RUN_NAME_TAG: run_title(context, "failed")})
         journal.end("failed")
     finally:
         journal.close()

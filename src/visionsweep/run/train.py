@@ -133,7 +133,7 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         best = recorder.stopping.best
         if best is not None:
             score = score_text(context.config.objective.metric, best)
-            journal.tags({RUN_NAME_TAG: f"{run_title(context)} {score} pruned"})
+            journal.tags({RUN_NAME_TAG: run_title(context, f"{score} pruned")})
         write_result(run_dir, result_of(context, "pruned", parts, recorder))
         end(context, journal, "pruned")
         raise
@@ -201,7 +201,7 @@ def _record_failure(context: RunContext, journal: Journal, error: Exception) -> 
     lines = [f"{error}\n"] if isinstance(error, UserError) else traceback.format_exception(error)
     write_text(context.run_dir / TRACEBACK, mask_passwords("".join(lines)))
     journal.artifact(TRACEBACK)
-    journal.tags({"error": _reason(error), RUN_NAME_TAG: f"{run_title(context)} failed"})
+    journal.tags({"error": _reason(error), RUN_NAME_TAG: run_title(context, "failed")})
 
 
 def _reason(error: Exception) -> str:

@@ -26,8 +26,6 @@ from visionsweep.rundir.layout import (
 from visionsweep.rundir.lock import try_lock_file
 from visionsweep.text import mask_passwords
 
-__all__ = ["sweep_directory"]  # until visionsweep.run imports it from layout
-
 _TAIL_BYTES = 256  # records have times, so that no two are alike
 
 
@@ -36,6 +34,7 @@ class Ack:
     """One store's copy of one run."""
 
     run_id: str | None = None
+    page: str | None = None  # address of the runs table in our view, relative to the server
     uid: str | None = None
     offset: int = 0  # bytes of the journal that were read
     tail: str | None = None  # hash of the last of them
@@ -123,6 +122,15 @@ def unsent(directory: Path, uri: str) -> list[str]:
     """Return one line for each thing that could not be sent of a run, or of a sweep's runs."""
     runs = ((run_dir, load_ack(run_dir, uri)) for run_dir in run_directories(directory))
     return [f"{run_dir}: {reason}" for run_dir, ack in runs for reason in ack.lost]
+
+
+def page_of(directory: Path, uri: str) -> str | None:
+    """Return the address of MLflow's table of runs that a run, or a sweep's runs, stand in.
+
+    Relative to the server; None as long as nothing was sent.
+    """
+    places = (directory, *run_directories(directory), sweep_directory(directory.resolve()))
+    return next((page for place in places if (page := load_ack(place, uri).page)), None)
 
 
 def journal_tail(run_dir: Path, offset: int) -> str | None:

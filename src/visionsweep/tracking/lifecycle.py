@@ -14,8 +14,8 @@ from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, run_directories, runs_of_trial
 from visionsweep.rundir.result import read_result
 from visionsweep.text import counted, is_masked, mask_passwords
-from visionsweep.tracking.ack import known_uris, num_behind, unsent
-from visionsweep.tracking.process import resolve_uri, start_uploader, ui_command
+from visionsweep.tracking.ack import known_uris, num_behind, page_of, unsent
+from visionsweep.tracking.process import page_lines, resolve_uri, start_uploader
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ class Upload:
             )
         for line in lost:
             log.warning("MLflow: not sent: %s", line)
-        log.info("compare runs: %s", ui_command(self._uri))
+        for line in page_lines(self._uri, page_of(self._directory, self._uri)):
+            log.info("%s", line)
 
     def _show_connection(self, error: str | None, behind: int) -> None:
         if error is None:

@@ -35,6 +35,7 @@ from visionsweep.rundir.lock import try_lock_file
 from visionsweep.text import first_line, mask_passwords
 from visionsweep.tracking.ack import artifact_record, load_ack, save_ack
 from visionsweep.tracking.store import Store, run_page
+from visionsweep.tracking.views import ALL_RUNS, SWEEP_NAME_TAG, SWEEP_RUN_TAG, view_of_sweep
 
 TABLE = "leaderboard.json"
 FILES = (SWEEP, TRIALS, OPTIMIZATION_RESULTS, PRESET)  # sent once the sweep is over
@@ -113,7 +114,8 @@ class SweepParent:
                 return
             record = read_sweep(self._directory)
             self._send_numbers(run_id, record, is_over)
-            self._send_description(run_id, record, children)
+            page = self._send_view(run_id, record)
+            self._send_description(run_id, record, children, page)
             if is_over or now > self._drawn + PAGE_SECONDS:
                 self._send_page(run_id, record)
             if is_over:
@@ -133,15 +135,31 @@ class SweepParent:
             self._store.log(run_id, points)
         self._num_points = len(ended)
 
+    def _send_view(self, run_id: str, record: SweepRecord) -> str:
+        """Store the view of the sweep's runs; return its address."""
+        view = view_of_sweep(
+            self._directory.resolve().name,
+            run_id,
+            record.metrics[0] if record.metrics else "val/f1_macro",
+            ascending=record.directions[:1] == ("minimize",),
+            params=record.space,
+        )
+        page = self._store.store_view(self._experiment, view)
+        ack = load_ack(self._directory, self._store.uri)
+        if ack.page != page:
+            ack.page = page
+            save_ack(self._directory, self._store.uri, ack)
+        return page
+
     def _send_description(
-        self, run_id: str, record: SweepRecord, children: Mapping[str, Child]
+        self, run_id: str, record: SweepRecord, children: Mapping[str, Child], page: str
     ) -> None:
         experiment_id = self._store.experiment_id(self._experiment)
         runs = {
             t.number: children[t.directory].run_id for t in record.trials if t.directory in children
         }
         links = {number: run_page(experiment_id, child) for number, child in runs.items()}
-        tags = {"mlflow.note.content": description_markdown(record, links)}
+        tags = {"mlflow.note.content": description_markdown(record, links, page)}
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
         ranked = record.ranked()
         if ranked:
@@ -183,14 +201,16 @@ class SweepParent:
     def _find_or_create(self, start_ms: int | None) -> str:
         name = self._directory.resolve().name
         tags = {
-            "visionsweep.sweep": name,
+            SWEEP_NAME_TAG: name,
             "visionsweep.kind": "sweep",
             "run_dir": str(self._directory),
         }
         run_id = self._store.ensure_run(self._experiment, self._uid(), name, start_ms, tags)
+        self._store.log(run_id, tags={SWEEP_RUN_TAG: run_id})
+        self._store.store_view(self._experiment, ALL_RUNS)
         ack = load_ack(self._directory, self._store.uri)
         if ack.run_id != run_id:  # a new database has nothing of what was sent
-            ack.run_id, ack.sent = run_id, {}
+            ack.run_id, ack.page, ack.sent = run_id, None, {}
             save_ack(self._directory, self._store.uri, ack)
         return run_id
 

@@ -21,6 +21,7 @@ from visionsweep.tracking.ack import num_behind
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 SQLITE = "sqlite:///"
+LOCAL_SERVER = "http://127.0.0.1:5000"  # of `mlflow ui`
 TERMINATE_SECONDS = 3.0
 PROGRESS_SECONDS = 5.0  # between two lines about what is left to send
 
@@ -169,10 +170,21 @@ def resolve_uri(uri: str | None, cwd: Path) -> str:
     return f"{sqlite_url(cwd.resolve() / Path(unquote(path)).expanduser())}{mark}{query}"
 
 
-def ui_command(uri: str) -> str:
-    """Return what opens MLflow's page for `uri`: a command, or the address of a server."""
-    if uri.startswith("http"):
-        return mask_passwords(uri)
+def page_lines(uri: str, page: str | None) -> list[str]:
+    """Return the lines that tell how to open MLflow's page: a command, if need be, and an address.
+
+    ``page`` is the address of the runs, relative to the server; None if none was sent.
+    """
+    server = uri.startswith("http")
+    address = mask_passwords(uri if server else LOCAL_SERVER).rstrip("/")
+    address += "" if page is None else f"/{page}"
+    if server:
+        return [f"compare runs: {address}"]
+    return [f"compare runs: {_ui_command(uri)}", f"then open: {address}"]
+
+
+def _ui_command(uri: str) -> str:
+    """Return the command that serves a database."""
     if uri.startswith(SQLITE):
         path, mark, query = uri.removeprefix(SQLITE).partition("?")
         file = Path(unquote(path))

@@ -30,6 +30,7 @@ from visionsweep.tracking.ack import (
 from visionsweep.tracking.export import export_model, why_not_exported
 from visionsweep.tracking.pictures import send_pictures
 from visionsweep.tracking.store import RunDeletedError, RunMissingError, Store
+from visionsweep.tracking.views import ALL_RUNS, SWEEP_NAME_TAG, SWEEP_RUN_TAG
 from visionsweep.tracking.writer import is_writer_alive
 
 MAX_MODEL_ATTEMPTS = 3  # that ended this process
@@ -264,13 +265,16 @@ class RunReplay:
         tags = dict(start["tags"])
         if self._parent_run_id is not None:
             sweep = sweep_directory(self.run_dir.resolve()).name
-            tags |= {"mlflow.parentRunId": self._parent_run_id, "visionsweep.sweep": sweep}
+            tags |= {"mlflow.parentRunId": self._parent_run_id, SWEEP_RUN_TAG: self._parent_run_id}
+            tags[SWEEP_NAME_TAG] = sweep
         self.ack.uid = start["uid"]
         experiment = self._experiment or start["experiment"]
         try:
             self.ack.run_id = self._store.ensure_run(
                 experiment, start["uid"], start["name"], start["time"], tags
             )
+            if self._parent_run_id is None:
+                self.ack.page = self._store.store_view(experiment, ALL_RUNS)
         except RunDeletedError as error:
             self.ack = Ack()
             self._mark_deleted(error)

@@ -6,8 +6,10 @@ MLflow pass through; the caller waits and tries again.
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,13 +19,18 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from visionsweep.rundir.journal import Record
-from visionsweep.text import first_line, mask_passwords, shortened
+from visionsweep.text import first_line, shortened
 from visionsweep.tracking.database import initialized, sqlite_file
 from visionsweep.tracking.entities import MAX_TAG, finite_or_nan, param_value, safe_key
+from visionsweep.tracking.views import View, is_listed, runs_page, view_value
 
 UID_TAG = "visionsweep.uid"
 STATE_TAG = "visionsweep.state"
+STATE_COLUMN = "state"  # the same under a name that fits above a column
 WINNER_TAG = "visionsweep.winner"
+MAX_LISTED_VIEWS = 30  # of the 40 that MLflow's menu holds: the others are for the user's own
+
+log = logging.getLogger(__name__)
 
 
 class RunDeletedError(Exception):
@@ -156,22 +163,41 @@ class Store:
         ]
         self.client.log_inputs(run_id, inputs)
 
-    def page_of(self, run_id: str) -> str:
-        """Return the address of a run's page on a tracking server."""
-        experiment_id = self.client.get_run(run_id).info.experiment_id
-        return f"{mask_passwords(self.uri).rstrip('/')}/{run_page(experiment_id, run_id)}"
+    def store_view(self, experiment: str, view: View) -> str:
+        """Return the address of a view of the runs, relative to the server; stores it if needed.
+
+        It is the address of the plain table if the store takes no view.
+        """
+        stored = self.client.get_experiment(self.experiment_id(experiment))
+        num_others = sum(is_listed(*tag) for tag in stored.tags.items() if tag[0] != view.tag_key)
+        if num_others >= MAX_LISTED_VIEWS:
+            view = replace(view, name=None)
+        value = view_value(view, stored.creation_time or 0)
+        try:
+            if stored.tags.get(view.tag_key) != value:
+                self.client.set_experiment_tag(stored.experiment_id, view.tag_key, value)
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            log.warning("the view %s is not stored: %s", view.key, first_line(error))
+            return runs_page(stored.experiment_id)
+        return runs_page(stored.experiment_id, view.key)
 
     def set_running(self, run_id: str) -> None:
         """Mark a resumed run."""
         self.client.update_run(run_id, status="RUNNING")
-        self.client.set_tag(run_id, STATE_TAG, "running")
+        self._set_state(run_id, "running")
 
     def set_ended(self, run_id: str, state: str, end_ms: int) -> None:
         """Mark a run that ended; a tag has the exact state, since MLflow knows no pruned runs."""
         statuses = {"finished": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
-        self.client.set_tag(run_id, STATE_TAG, state)
+        self._set_state(run_id, state)
         status = statuses.get(state, "KILLED")
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
+
+    def _set_state(self, run_id: str, state: str) -> None:
+        tags = [RunTag(STATE_TAG, state), RunTag(STATE_COLUMN, state)]
+        self.client.log_batch(run_id, tags=tags)
 
     def log_file(self, run_id: str, path: Path, folder: str, *, may_link: bool = False) -> None:
         """Upload one file, replacing an earlier one of the same name.

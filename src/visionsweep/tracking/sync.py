@@ -21,8 +21,9 @@ from visionsweep.tracking.ack import (
     known_uris,
     load_ack,
     num_behind,
+    page_of,
 )
-from visionsweep.tracking.process import resolve_uri
+from visionsweep.tracking.process import page_lines, resolve_uri
 from visionsweep.tracking.uploader import prepare_environment
 
 if TYPE_CHECKING:
@@ -91,12 +92,8 @@ def sync(
             sys.stdout.write("  not compared: its numbers change as long as a trial runs\n")
         else:
             is_complete &= _compare(partial(sweep_differences, store, directory))
-    run_id = load_ack(directory, uri).run_id
-    if uri.startswith("http") and run_id is not None and is_complete:
-        try:
-            sys.stdout.write(f"{directory}: {store.page_of(run_id)}\n")
-        except Exception as error:  # everything is there, with or without the address
-            sys.stderr.write(f"{first_line(error)}\n")
+    if is_complete:
+        sys.stdout.writelines(f"{line}\n" for line in page_lines(uri, page_of(directory, uri)))
     return 0 if is_complete else 1
 
 

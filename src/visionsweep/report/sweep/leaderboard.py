@@ -115,23 +115,27 @@ _ROOMS = (
 )
 
 
-def description_markdown(record: SweepRecord, links: Mapping[int, str]) -> str:
+def description_markdown(
+    record: SweepRecord, links: Mapping[int, str], runs_page: str | None = None
+) -> str:
     """Return the description of a sweep's run in MLflow (`mlflow.note.content`).
 
     Who won and why, the best ten trials, the search space. Parts are shortened until they fit
     into MLflow's 8000 characters, and the text says so. `links` maps a trial's number to the URL
-    of its run.
+    of its run; `runs_page` is the URL of the table of all of them.
     """
     summary = summarize(record)
     for room in _ROOMS:
-        text = _description(summary, links, room)
+        text = _description(summary, links, room, runs_page)
         if len(text) <= MAX_DESCRIPTION:
             return text
     text = _description(summary, {}, _Room(0, 0, 0, 12))
     return text if len(text) <= MAX_DESCRIPTION else f"{text[: MAX_DESCRIPTION - 4]} ..."
 
 
-def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str:
+def _description(
+    summary: Summary, links: Mapping[int, str], room: _Room, runs_page: str | None = None
+) -> str:
     head = [won_sentence(summary, md.MARKUP), why_sentence(summary, md.MARKUP)]
     num_running = summary.record.counts().get("running", 0)
     if num_running:
@@ -139,6 +143,8 @@ def _description(summary: Summary, links: Mapping[int, str], room: _Room) -> str
         head.append(md.plain(running))
     head.append(md.plain(counts_sentence(summary)))
     parts = [line for line in head if line]
+    if runs_page is not None:
+        parts.append(md.link("All trials in a table, best first", runs_page))
     parts += _top(summary, links, room)
     parts += _comparison(summary, room)
     parts += _space(summary, room)
