@@ -34,6 +34,7 @@ from visionsweep.tracking.lifecycle import (
     Upload,
     check_tracking,
     request_best_model,
+    send_confirmed_study,
     store_to_resume,
 )
 
@@ -127,6 +128,10 @@ class RunCallback(Callback):
         if error is None or not _is_resuming(config):
             request_best_model(sweep_dir, self._sweep.tracking.register)
         self._finish(is_refused=exit_code == 1)
+        if error is None and self._sweep.tracking.enabled:
+            send_confirmed_study(
+                sweep_dir, cast(TrackingConfig, OmegaConf.to_object(self._sweep.tracking))
+            )
         self._sweep = None
 
     def _start(self, config: DictConfig, directory: Path, given: Iterable[str]) -> None:

@@ -162,6 +162,7 @@ class Setup:
         self.n_trials = keys.pop("n_trials", 8)
         self.epochs = keys.pop("epochs", None)
         self.check = keys.pop("check", dict)
+        self.look = keys.pop("look", None)
         self.requests: list[int] = []
         self.storage = InMemoryStorage()
         self.settings = sweep_settings(**keys)
@@ -191,6 +192,7 @@ class Setup:
             write=self.written.append,
             requests=self.requests,
             epochs=self.epochs,
+            look=self.look,
         )
         end = controller.run()
         self.records = controller.records()
@@ -777,6 +779,105 @@ def test_an_interrupted_trial_resumes_at_its_fold(tmp_path: Path) -> None:
     assert sweep.run().code == 0
     assert [job.key for job in sweep.engine.submitted] == ["0/fold_1", "0/fold_2"]
     assert len(sweep.records[0].fold_values) == 3
+
+
+# -- rounds: a confirmation
+
+
+def test_every_trial_runs_a_seed_before_one_runs_the_next(tmp_path: Path) -> None:
+    looks: list[tuple[int, list[int]]] = []
+
+    def look(rounds: int, numbers: Sequence[int]) -> tuple[str | None, bool]:
+        looks.append((rounds, list(numbers)))
+        return f"round {rounds}", False
+
+    sweep = Setup(tmp_path, seeds=3, n_trials=4, num_slots=1, look=look)
+    assert sweep.run().code == 0
+    keys = [job.key for job in sweep.engine.submitted]
+    assert keys == [f"{n}/seed_{seed}" for seed in range(3) for n in range(4)]
+    assert looks == [(rounds, [0, 1, 2, 3]) for rounds in (1, 2, 3)]
+    assert sweep.display.notes == ["round 1", "round 2", "round 3"]
+    assert all(len(record.seed_values) == 3 for record in sweep.records)
+
+
+def test_all_folds_of_a_seed_come_before_the_next_trial(tmp_path: Path) -> None:
+    look = lambda rounds, numbers: (None, False)  # noqa: E731
+    sweep = Setup(tmp_path, seeds=2, n_trials=2, num_slots=1, look=look, **FOLDS)
+    sweep.run()
+    keys = [job.key for job in sweep.engine.submitted]
+    assert keys == [
+        f"{n}/seed_{seed}/fold_{fold}" for seed in range(2) for n in range(2) for fold in range(3)
+    ]
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 3])
+def test_a_clear_answer_ends_the_sweep_with_the_same_seeds_for_all(
+    tmp_path: Path, num_slots: int
+) -> None:
+    def look(rounds: int, numbers: Sequence[int]) -> tuple[str | None, bool]:
+        return None, rounds == 3
+
+    def script(job: Job) -> Script:
+        yield ("report", 1, 0.0)
+        yield ("end", "completed", x_of(job) + seed_of(job))
+
+    sweep = Setup(tmp_path, script, seeds=10, n_trials=3, num_slots=num_slots, look=look)
+    end = sweep.run()
+    assert (end.code, end.reason) == (0, "the answer is clear after 3 of 10 seeds")
+    for record in sweep.records:
+        x = record.params["x"]
+        assert record.state == "complete"
+        assert record.seed_values == (x, x + 1, x + 2)
+        assert record.values == (pytest.approx(x + 1),)
+    if num_slots == 1:
+        assert len(sweep.engine.submitted) == 9
+    assert not any("resumes" in note for note in sweep.display.notes)
+    sweep.run()
+    assert sweep.engine.submitted == []  # nothing is left to do
+
+
+def test_a_confirmation_that_died_after_its_answer_finds_it_again(tmp_path: Path) -> None:
+    """The last seed of round 2 is stored, but neither the answer nor the trials' ends."""
+    answers = iter([False, False])
+
+    def undecided(rounds: int, numbers: Sequence[int]) -> tuple[str | None, bool]:
+        is_last = not next(answers) and rounds == 2
+        if is_last:
+            sweep.requests.extend([2, 2])
+        return None, False
+
+    sweep = Setup(tmp_path, seeds=5, n_trials=2, num_slots=1, look=undecided)
+    sweep.run()
+    assert sweep.states() == ["RUNNING", "RUNNING"]
+    sweep.requests = []
+    sweep.look = lambda rounds, numbers: (None, rounds == 2)
+    assert sweep.run().code == 0
+    assert sweep.engine.submitted == []
+    assert [len(record.seed_values) for record in sweep.records] == [2, 2]
+
+
+def test_a_candidate_that_fails_is_left_out_and_a_baseline_ends_the_sweep(tmp_path: Path) -> None:
+    looks: list[list[int]] = []
+
+    def look(rounds: int, numbers: Sequence[int]) -> tuple[str | None, bool]:
+        looks.append(list(numbers))
+        return None, False
+
+    def script(job: Job) -> Script:
+        yield (
+            "end",
+            *(("failed", None, "ValueError: no") if job.key == bad else ("completed", 1.0)),
+        )
+
+    bad = "1/seed_1"
+    sweep = Setup(tmp_path / "a", script, seeds=3, n_trials=3, num_slots=1, look=look)
+    assert sweep.run().code == 0
+    assert looks == [[0, 1, 2], [0, 2], [0, 2]]
+    bad = "0/seed_1"
+    sweep = Setup(tmp_path / "b", script, seeds=3, n_trials=3, num_slots=1, look=look)
+    end = sweep.run()
+    assert end.code == 1
+    assert end.reason == "the baseline failed, so there is nothing to compare with"
 
 
 # -- limits

@@ -131,6 +131,14 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # Directory of another sweep (multirun/STUDY) whose complete trials inform the sampler.
     warm_start: str | None = None
 
+    # Directory of another sweep (multirun/STUDY) whose best configurations run again, with the
+    # baseline, on `seeds` new seeds; the sweep ends as soon as the answer is clear.
+    confirm: str | None = None
+    confirm_top: int = 3  # this many of them
+    # Dotted path of a function that gets the config of a finished job and scores it on data that
+    # nothing was chosen on; called once, for the confirmed configuration.
+    evaluate: str | None = None
+
     # Reasons to end before n_trials.
     timeout_seconds: float | None = None
     max_trials_without_improvement: int | None = None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from visionsweep.cli import _hydra
+from visionsweep.cli.confirm import confirm_overrides
 from visionsweep.config.paths import PATH_KEYS
 from visionsweep.config.typed_text import quote, quote_override
 from visionsweep.errors import DataError
@@ -20,7 +21,7 @@ _INFO = ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help")
 
 
 def prepare_arguments(arguments: list[str]) -> list[str]:
-    """Return the arguments for Hydra: text quoted, `resume=DIR` replaced by that run's overrides.
+    """Return the arguments for Hydra: text quoted, `resume=DIR` and `confirm=DIR` replaced.
 
     Exits with one line if the arguments contradict each other.
     """
@@ -30,6 +31,13 @@ def prepare_arguments(arguments: list[str]) -> list[str]:
     arguments = _absolute_config_path(arguments)
     if not any(argument in _INFO for argument in arguments):
         _refuse_misplaced(arguments, is_multirun=is_multirun)
+    confirm = [a for a in arguments if a.startswith("confirm=")]
+    if confirm:
+        if not is_multirun:
+            fail(f"{confirm[-1]}: belongs to a sweep; add --multirun")
+        others = [argument for argument in arguments if argument not in confirm]
+        directory = _unquote(confirm[-1].partition("=")[2])
+        return [*confirm_overrides(directory, others), *others]
     resume = [a for a in arguments if a.lstrip("+").startswith("resume=")]
     if not resume or resume[-1] == "resume=null":
         return arguments

@@ -105,7 +105,8 @@ def hydra_targets() -> list[str]:
 
     Launchers and sweepers are installed plugins, which Hydra finds itself.
     """
-    ours = ["visionsweep.callback.RunCallback", "visionsweep.run.check"]
+    functions = [f"visionsweep.run.{name}" for name in ("check", "evaluate_test")]
+    ours = ["visionsweep.callback.RunCallback", *functions]
     return [*ours, *sorted(SAMPLERS | PRUNERS), *allowed_by_user()]
 
 

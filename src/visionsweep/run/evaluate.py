@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -65,6 +66,20 @@ def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
     return changed
 
 
+def evaluate_test(cfg: DictConfig) -> float | None:
+    """Evaluate the run of a job that has finished; for `hydra.sweeper.evaluate`.
+
+    Returns the objective's metric on the test split; None if there is none. Raises `UserError` as
+    `evaluate_trial` does.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    metric = str(cfg.objective.metric).replace("val/", "test/", 1)
+    _evaluate_run(run_dir, needs_test=False)
+    result = read_result(run_dir)
+    assert result is not None  # it was just read
+    return None if result["test"] is None else float(result["test"][metric])
+
+
 def _trial_of_link(directory: Path) -> Path:
     """Return `directory`, resolved; of the link to a sweep's best run the whole trial."""
     run_dir = directory.resolve()
@@ -83,8 +98,11 @@ def _mean_metrics(run_dirs: list[Path]) -> dict[str, float]:
     return {f"test/{name}": value for name, value in found.items()}
 
 
-def _evaluate_run(run_dir: Path) -> Config | None:
-    """Evaluate one run and return its config; None if it has its scores already."""
+def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:
+    """Evaluate one run and return its config; None if it has its scores already.
+
+    Without a test split: raises `UserError`, or returns None unless it ``needs_test``.
+    """
     if not (run_dir / CONFIG).is_file():
         problem = f"holds no run (no {CONFIG})" if run_dir.is_dir() else "does not exist"
         raise UserError(f"run: {shown(run_dir)} {problem}; expected e.g. run=outputs/NAME")
@@ -105,6 +123,8 @@ def _evaluate_run(run_dir: Path) -> Config | None:
         parts = _parts(run_dir, config)
         batches = parts.test
         tested = None if batches is None else evaluate_split(parts, batches, "test")
+        if tested is None and not needs_test:
+            return None
         if tested is None:
             raise UserError(
                 f"run: {shown(run_dir)}: {parts.dataset.name} has no test split; predict other "

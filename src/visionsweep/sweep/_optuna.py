@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,11 @@ _RUNG = "completed_rung_"  # trial attributes: what SuccessiveHalvingPruner saw 
 def trial_id(trial: FrozenTrial) -> int:
     """Return the storage's id of a trial; asking the storage costs one query per trial."""
     return trial._trial_id
+
+
+def fixed_params(trial: Trial) -> dict[str, Any]:
+    """Return the parameters that a trial was enqueued with."""
+    return dict(trial._cached_frozen_trial.system_attrs.get(FIXED_PARAMS, {}))
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:

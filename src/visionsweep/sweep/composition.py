@@ -116,6 +116,18 @@ class Composer:
                 self._fixed = self.compose(self._space.overrides(groups))
         return self._fixed
 
+    def fixed_arguments(self) -> tuple[str, ...]:
+        """Return the overrides that every job has."""
+        return self._space.fixed_arguments()
+
+    def has_defaults(self) -> bool:
+        """Return whether the app's config composes without the searched parameters."""
+        try:
+            self.compose(self._space.fixed_arguments())
+        except HydraException:
+            return False
+        return True
+
     def value_of(self, key: str | None) -> Any:
         """Return a key's value in the fixed config; None if the app has no such key."""
         return None if key is None else OmegaConf.select(self.fixed_config(), key)

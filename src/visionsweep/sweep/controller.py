@@ -40,6 +40,11 @@ from visionsweep.sweep.tally import Tally
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted
 
+# Gets the number of complete rounds and the numbers of the trials; returns a line and whether the
+# answer is clear.
+Look = Callable[[int, Sequence[int]], tuple[str | None, bool]]
+
+BASELINE = 0  # the trial of a confirmation that the others are compared with
 RESULTS_SECONDS = 1.0  # maximum age of the results on disk
 _POLL_SECONDS = 0.25
 
@@ -70,11 +75,13 @@ class Controller:
         requests: Sequence[int] = (),
         epochs: int | None = None,
         valid_from: int = 0,
+        look: Look | None = None,
     ) -> None:
         """``write`` writes the results. ``requests`` grows with each request to stop.
 
         ``epochs`` is the last step of a run. Trials before ``valid_from`` had another fixed config:
-        a repeated configuration does not take their values.
+        a repeated configuration does not take their values. With ``look`` every trial runs its
+        first seed before one runs its second, and so on, until ``look`` finds the answer clear.
         """
         self._study = study
         self._engine = engine
@@ -91,6 +98,9 @@ class Controller:
         self._queue = JobQueue(study, jobs, n_trials, settings)
         self._duplicates = Duplicates()
         self._tally = Tally(settings.directions)
+        self._look = look
+        self._num_looks = 0  # complete rounds that were looked at
+        self._deciding_round: int | None = None  # after which the answer was clear
         self._noted: set[str] = set()  # lines that are shown once
         self._stop_reason: str | None = None
         self._has_failed = False
@@ -126,6 +136,7 @@ class Controller:
                 self._prepare()
             while self._events:
                 self._handle(self._events.popleft())
+        self._complete_decided()
         for trial in self._running.values():  # after a second request to stop
             self._study.save_notes(trial.number)
 
@@ -173,6 +184,9 @@ class Controller:
             elif number < self._n_trials:
                 was_started = (self._sweep_dir / run_place(number)).exists()
                 self._queue.append(LiveTrial(number, attempt=int(was_started)))
+        if self._look is not None:
+            self._queue.draw_all()
+            self._look_at_rounds()
 
     def _reopen_failed(self) -> None:
         numbers = self._study.reopen_failed()
@@ -314,7 +328,8 @@ class Controller:
         notes.epochs = sum(notes.seed_epochs) + trial.epochs or None
         if event.state == "stopped":
             self._study.save_notes(number)
-            self._display.note(f"#{number} stopped; it resumes from its checkpoint")
+            if self._deciding_round is None:
+                self._display.note(f"#{number} stopped; it resumes from its checkpoint")
         elif event.state == "pruned":
             self._study.prune(number)
             self._ended(number)
@@ -369,9 +384,16 @@ class Controller:
             self._study.report(number, done, values[0], may_prune=True)
         if self._end_if_decided(number):
             self._ended(number)
+            if self._look is not None:
+                self._look_at_rounds()
             return
         self._study.save_notes(number)
-        if self._stop_reason is None:
+        is_round = self._look is not None and done % self._settings.folds == 0
+        if is_round:
+            self._look_at_rounds()
+        if self._stop_reason is None and is_round:
+            self._queue.append(LiveTrial(number))  # after those that are a round behind
+        elif self._stop_reason is None:
             self._submit(LiveTrial(number))
 
     def _add_run(self, number: int, value: list[float] | float) -> str | None:
@@ -410,6 +432,46 @@ class Controller:
             return False
         return True
 
+    # -- rounds: the trials of a confirmation, seed by seed
+
+    def _look_at_rounds(self) -> None:
+        """Look at each round that is complete; end the sweep once the answer is clear.
+
+        Also at those of an earlier process, which may have died before it ended the sweep.
+        """
+        assert self._look is not None
+        while self._deciding_round is None and self._num_looks < self._settings.seeds:
+            seed_values = {
+                number: self._study.notes(number).seed_values
+                for number in range(len(self._study))
+                if self._study.trial(number).state != TrialState.FAIL
+            }
+            if min(map(len, seed_values.values()), default=0) <= self._num_looks:
+                return
+            self._num_looks += 1
+            line, is_clear = self._look(self._num_looks, list(seed_values))
+            if line:
+                self._display.note(line)
+            if is_clear:
+                self._deciding_round = self._num_looks
+                if self._num_looks < self._settings.seeds:
+                    self._stop(
+                        f"the answer is clear after {self._num_looks} of "
+                        f"{self._settings.seeds} seeds"
+                    )
+
+    def _complete_decided(self) -> None:
+        """Complete the trials with the seeds that the answer was found with."""
+        rounds, folds = self._deciding_round, self._settings.folds
+        if rounds is None:
+            return
+        for number in self._study.running():
+            notes = self._study.notes(number)
+            del notes.seed_values[rounds:], notes.seed_epochs[rounds * folds :]
+            del notes.fold_values[rounds * folds :]
+            self._study.complete(number, means(notes.seed_values))
+            self._ended(number)
+
     def _fail(self, number: int, error: str, traceback: str | None) -> None:
         path = self._sweep_dir / run_place(number) / TRIAL_ERROR
         try:
@@ -420,6 +482,13 @@ class Controller:
         self._study.notes(number).error = error.splitlines()[0] if error else "unknown"
         self._study.fail(number)
         self._ended(number)
+        if self._look is not None:
+            if number == BASELINE:
+                self._stop(
+                    "the baseline failed, so there is nothing to compare with", is_failure=True
+                )
+            else:
+                self._look_at_rounds()  # it may have been the last one of its round
 
     def _ended(self, number: int) -> None:
         """Record that a trial has ended, and finish those that waited for its value."""

@@ -11,6 +11,7 @@ from visionsweep.program import program
 from visionsweep.rundir.layout import STUDY
 from visionsweep.sweep.command_line import command_of, single_run_overrides
 from visionsweep.sweep.composition import Composer
+from visionsweep.sweep.confirm import Candidates
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.stored import Stored, override_key
@@ -33,6 +34,7 @@ class Sweep:
     previous: Stored | None  # as on disk; None: a new sweep
     current: Stored  # as it will be written
     resume_overrides: list[str]  # enough to find the sweep
+    candidates: Candidates | None = None  # of a confirmation
 
     @property
     def storage_url(self) -> str:

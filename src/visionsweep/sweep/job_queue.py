@@ -57,6 +57,13 @@ class JobQueue:
         """Queue a trial as the next one."""
         self._trials.appendleft(trial)
 
+    def draw_all(self) -> None:
+        """Draw every trial that is left; those that have run least come first."""
+        while self.can_draw():
+            self._trials.append(LiveTrial(self._study.ask()))
+        runs = self._study.notes
+        self._trials = deque(sorted(self._trials, key=lambda t: runs(t.number).num_runs))
+
     def has_next(self) -> bool:
         """Return whether there is another trial."""
         return bool(self._trials) or self.can_draw()

@@ -20,6 +20,7 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep.command_line import resume_overrides
 from visionsweep.sweep.composition import Composer, as_written, resolve
+from visionsweep.sweep.confirm import check_confirm, choose, listed_space, stored_candidates
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import DEFAULT_TRIALS, SweepSettings, read_settings
@@ -70,6 +71,12 @@ def _prepare(
         settings.params, settings.default_params, task, config_loader=context.config_loader
     )
     composer = Composer(context, config, space, settings)
+    candidates = None
+    if settings.confirm is not None:
+        check_confirm(settings, space)
+        candidates = stored_candidates(previous) or choose(composer, settings)
+        space = listed_space(candidates, space)
+        composer = Composer(context, config, space, settings)
     enqueue = [
         space.check_params(item, f"hydra.sweeper.enqueue[{i}]")
         for i, item in enumerate(settings.enqueue)
@@ -80,6 +87,8 @@ def _prepare(
     # Fixed overrides count as what they make of the config, however they are written.
     search = {"space": space.fingerprint()["searched"], **settings.identity()}
     search["storage"] = _stored_url(config)
+    if candidates is not None:
+        search["confirm"] = {**candidates.as_plain(settings), "study": settings.confirm}
     written = as_written(composer.fixed_config())
     if previous is not None:  # an earlier version stored what interpolations gave
         written = written_as(previous.config, written, resolve(composer.fixed_config()))
@@ -111,7 +120,7 @@ def _prepare(
     )
     return Sweep(
         *(context, config, task_function, sweep_dir, settings, space, composer, n_trials, grid),
-        *(previous, current, resume),
+        *(previous, current, resume, candidates),
     )
 
 

@@ -18,6 +18,7 @@ from visionsweep.rundir.layout import SWEEP_LOG, run_place, runs_of_trial
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
+from visionsweep.sweep.confirmation import Confirmation
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.data_digests import check_data, digests_of
 from visionsweep.sweep.definition import Sweep
@@ -27,7 +28,7 @@ from visionsweep.sweep.engines.engine import Engine
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
 from visionsweep.sweep.patience import GaveUp
-from visionsweep.sweep.preflight import check_choices
+from visionsweep.sweep.preflight import build, check_choices
 from visionsweep.sweep.ranking import best
 from visionsweep.sweep.results import write_results
 from visionsweep.sweep.retention import remove_checkpoints
@@ -73,8 +74,14 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         if sweep.previous is not None:
             log.info(_resumed(sweep, study))
         log.info("resume with: %s", sweep.resume_command())
+        confirmation = None
+        if sweep.candidates is not None:
+            confirmation = Confirmation(sweep.sweep_dir, sweep.candidates, sweep.settings)
         with _storage_errors(sweep):
-            code = _run(sweep, study, engine, requests)
+            code = _run(sweep, study, engine, requests, confirmation)
+        if confirmation is not None and code == 0:
+            engine.close()  # its workers were told to stop
+            _conclude(sweep, study, confirmation, requests)
         _hydra.end_with(sweep.context, _LastLine(f"resume with: {sweep.resume_command()}"))
         return code
     finally:
@@ -140,7 +147,51 @@ def _warn_of_threads(sweep: Sweep, engine: Engine) -> None:
         )
 
 
-def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int]) -> int:
+def _conclude(
+    sweep: Sweep, study: SweepStudy, confirmation: Confirmation, requests: Sequence[int]
+) -> None:
+    """Write and log the answer of a confirmation whose trials have ended.
+
+    The confirmed configuration is scored on the test split, once.
+    """
+    states = [study.record(number).state for number in range(len(study))]
+    if "running" in states:
+        return  # a limit ended the sweep: it resumes
+    complete = [number for number, state in enumerate(states) if state == "complete"]
+    rounds = min(len(study.notes(number).seed_values) for number in complete)
+    answer = confirmation.answer(rounds, complete)
+    lines = confirmation.lines(answer)
+    scores: list[float] = []
+    if answer.confirmed is not None:
+        scores = _test_scores(sweep, study, answer.confirmed, requests)
+    lines += confirmation.last_lines(answer, scores)
+    confirmation.write(answer, lines, scores)
+    for line in lines:
+        log.info(line)
+
+
+def _test_scores(
+    sweep: Sweep, study: SweepStudy, number: int, requests: Sequence[int]
+) -> list[float]:
+    """Return the scores of a trial's runs on the test split; none if there is no such split."""
+    function = sweep.settings.evaluate
+    if function is None:
+        return []
+    params = study.trial(number).params
+    indices = range(study.notes(number).num_runs)
+    jobs = [sweep.composer.overrides(number, params, index) for index in indices]
+    with contextlib.closing(create_engine(sweep, sweep.sweep_dir / SWEEP_LOG)) as engine:
+        found = build(jobs, function, engine, requests)
+    return [float(found[job]) for job in jobs if found.get(job) is not None]
+
+
+def _run(
+    sweep: Sweep,
+    study: SweepStudy,
+    engine: Engine,
+    requests: Sequence[int],
+    confirmation: Confirmation | None,
+) -> int:
     settings, sweep_dir = sweep.settings, sweep.sweep_dir
     metric = sweep.composer.value_of(settings.metric_key) or "value"
     epochs = sweep.epochs()
@@ -184,6 +235,7 @@ def _run(sweep: Sweep, study: SweepStudy, engine: Engine, requests: Sequence[int
         requests=requests,
         epochs=epochs,
         valid_from=sweep.current.valid_from,
+        look=None if confirmation is None else confirmation.look,
     )
     try:
         end = controller.run()

@@ -38,6 +38,9 @@ class SweepSettings:
     folds_key: str | None
     enqueue: list[dict[str, Any]]
     warm_start: str | None
+    confirm: str | None
+    confirm_top: int
+    evaluate: str | None
     timeout_seconds: float | None
     max_trials_without_improvement: int | None
     target_value: float | None
@@ -126,7 +129,7 @@ def read_settings(node: dict[str, Any]) -> SweepSettings:
     settings = SweepSettings(**values)
     for minimum, expected, names in (
         (1, "at least 1", ("n_trials", "n_jobs", "max_trials_without_improvement")),
-        (1, "at least 1", ("seeds", "folds")),
+        (1, "at least 1", ("seeds", "folds", "confirm_top")),
         (0, "0 or more", ("retries", "keep_checkpoints")),
     ):
         for name in names:

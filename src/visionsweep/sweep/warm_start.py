@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from optuna.trial import TrialState
-
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.layout import SWEEP, WARM_START
 from visionsweep.rundir.usable import usable
-from visionsweep.sweep.definition import Sweep, study_url
-from visionsweep.sweep.storage import open_storage
-from visionsweep.sweep.stored import Stored, read_stored
-from visionsweep.text import first_line, mask_passwords
+from visionsweep.sweep.definition import Sweep
+from visionsweep.sweep.past_trials import complete_trials
+from visionsweep.sweep.stored import read_stored
+from visionsweep.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -63,31 +59,6 @@ def _read_history(
         other = read_stored(directory)
     if other is None:
         raise ConfigError(f"{_KEY}: {directory} holds no sweep (no {SWEEP}); give multirun/STUDY")
-    if other.search["direction"] != list(sweep.settings.directions):
-        raise ConfigError(f"{_KEY}: {directory} has another direction {other.search['direction']}")
-    storage = open_storage(_storage_url(sweep, other, directory), requests)
-    name = other.search["study_name"] or other.study_name
-    try:
-        study_id = storage.get_study_id_from_name(name)
-    except KeyError:
-        raise ConfigError(
-            f"{_KEY}: {directory} has lost its study '{name}'; "
-            f"restore its storage, or set {_KEY}=null"
-        ) from None
-    trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = complete_trials(directory, other, sweep.settings, _KEY, requests)
     log.info("warm start: %d complete trials of %s", len(trials), directory)
-    return [(trial.params, list(trial.values)) for trial in trials]
-
-
-def _storage_url(sweep: Sweep, other: Stored, directory: Path) -> str:
-    own, stored = sweep.settings.storage, other.search["storage"]
-    if stored is None:
-        return study_url(directory)
-    try:
-        url = str(OmegaConf.create({"url": stored}).url)
-    except OmegaConfBaseException as error:
-        raise ConfigError(
-            f"{_KEY}: {directory} is stored at {stored}: {first_line(error)}"
-        ) from error
-    # The stored one has no password.
-    return own if own is not None and mask_passwords(own) == mask_passwords(url) else url
+    return [(trial.params, trial.values) for trial in trials]

@@ -5,11 +5,13 @@ Imports no MLflow: this is the trainer's side, and the controller's of a sweep.
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from visionsweep.config.schema import TrackingConfig
 from visionsweep.errors import ConfigError
 from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.confirmation import read_confirmation
 from visionsweep.rundir.journal import Journal, read_journal
 from visionsweep.rundir.layout import BEST, BEST_TRIAL, run_directories, runs_of_trial
 from visionsweep.rundir.result import read_result
@@ -111,6 +113,21 @@ def check_tracking(tracking: TrackingConfig) -> None:
         raise ConfigError(
             f"tracking.wait_seconds: expected 0 seconds or more, got {tracking.wait_seconds}"
         )
+
+
+def send_confirmed_study(sweep_dir: Path, tracking: TrackingConfig) -> None:
+    """Bring the MLflow run of a study up to date that the sweep in `sweep_dir` has confirmed."""
+    found = read_confirmation(sweep_dir)
+    study = None if found is None else Path(found.study)
+    # A study without a record in MLflow gets none.
+    if study is None or not any(known_uris(one) for one in (study, *run_directories(study))):
+        return
+    try:
+        uri = store_to_resume(study, tracking.uri)
+    except ConfigError as error:
+        log.warning("%s: its answer is not sent to MLflow: %s", study, error)
+        return
+    Upload(study, replace(tracking, uri=uri)).finish()
 
 
 def best_run(sweep_dir: Path) -> Path | None:

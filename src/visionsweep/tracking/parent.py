@@ -20,6 +20,7 @@ from visionsweep.report.sweep.page import write_sweep_page
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
 from visionsweep.report.sweep.winner import space_rows
 from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.confirmation import read_confirmation
 from visionsweep.rundir.journal import Record
 from visionsweep.rundir.layout import (
     OPTIMIZATION_RESULTS,
@@ -159,7 +160,12 @@ class SweepParent:
             t.number: children[t.directory].run_id for t in record.trials if t.directory in children
         }
         links = {number: run_page(experiment_id, child) for number, child in runs.items()}
-        tags = {"mlflow.note.content": description_markdown(record, links, page)}
+        confirmation = read_confirmation(self._directory)
+        answer = "" if confirmation is None else "".join(f"{x}\n\n" for x in confirmation.lines)
+        tags = {"mlflow.note.content": answer + description_markdown(record, links, page)}
+        if confirmation is not None:
+            tags["confirmed"] = confirmation.confirmed or "nothing"
+            tags["confirmation"] = confirmation.lines[0]
         tags["mlflow.loggedArtifacts"] = json.dumps([{"path": TABLE, "type": "table"}])
         ranked = record.ranked()
         if ranked:

@@ -172,6 +172,11 @@ def one_choice(override: Override) -> CategoricalDistribution:
     return CategoricalDistribution([_readable(value) if is_text else _hydra.escaped(value)])
 
 
+def quoted(value: str) -> str:
+    """Return text that a job reads as `value`, which may have a meaning in the grammar."""
+    return value if meaning(value) == value else QuotedString(value, Quote.single).with_quotes()
+
+
 def elements(override: Override) -> list[Any] | None:
     """Return the values that an override lists, without quotes; None if it lists none."""
     if isinstance(override.value(), Glob):
