@@ -232,6 +232,7 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(
     values = [result["objective"]["value"] for result in results]
     best = values.index(max(values))
     assert f"best val/f1_macro {max(values):.4f}, trial {best}: " in done.stdout
+    assert "on new images expect val/f1_macro " in done.stdout
     assert f"best run: multirun/faces/{best}" in done.stdout
     stored = read_mlflow(tmp_path)
     assert {f"faces/{n}" for n in range(4)} < set(stored["runs"])

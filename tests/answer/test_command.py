@@ -79,6 +79,22 @@ def test_a_mistake_is_one_line(
 
 
 def test_damaged_predictions_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (runs / "outputs/3/predictions.npz").write_bytes(b"PK\x03\x04")
+    (runs / "outputs/run-3/predictions.npz").write_bytes(b"PK\x03\x04")
     assert main(["outputs"]) == 1
-    assert "cannot read outputs/3/predictions.npz" in capsys.readouterr().err
+    assert "cannot read outputs/run-3/predictions.npz" in capsys.readouterr().err
+
+
+def test_the_winner_of_a_sweep_is_shown_with_what_to_expect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_runs(Path("multirun/faces"), {0.1: 0.6, 0.2: 0.62}, seeds=(0,), num_images=100, prefix="")
+    assert main(["multirun/faces", "json=-"]) == 0
+    (winner,) = json.loads(capsys.readouterr().out)["winners"]
+    assert winner["trials"] == 2
+    assert winner["interval"][0] < winner["corrected"] < winner["interval"][1]
+    assert main(["multirun/faces"]) == 0
+    line = f"{winner['trial']} won its sweep: {winner['sentence']}"
+    assert line in capsys.readouterr().out.splitlines()
+    assert main(["multirun/faces/0", "multirun/faces/1", "json=-"]) == 0
+    assert json.loads(capsys.readouterr().out)["winners"] == []

@@ -16,7 +16,14 @@ NUM_CLASSES = 4
 
 
 def make_runs(
-    folder: Path, skills, seeds=(0, 1, 2), num_images=400, ids=None, groups=None, spread=0.0
+    folder: Path,
+    skills,
+    seeds=(0, 1, 2),
+    num_images=400,
+    ids=None,
+    groups=None,
+    spread=0.0,
+    prefix="run-",
 ) -> None:
     """Write one run per learning rate and seed; `skills` maps the rate to a share of hits.
 
@@ -33,7 +40,7 @@ def make_runs(
             preds = np.where(is_right, targets, (targets + 1) % NUM_CLASSES)
             val = split_of(np.eye(NUM_CLASSES, dtype=np.float32)[preds], targets, ids, groups)
             optim = {"_target_": "torch.optim.AdamW", "lr": lr}
-            place = folder / f"{len(list(folder.glob('*'))) if folder.exists() else 0}"
+            place = folder / f"{prefix}{len(list(folder.glob('*'))) if folder.exists() else 0}"
             config = {"optim": optim, "seed": seed}
             metrics = {"val/loss": 1 - share + 0.001 * seed}
             make_finished_run(place, val, config=config, result={"metrics": metrics})

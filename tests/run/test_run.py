@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from tests.conftest import Compose
 from tests.images import CLASSES, make_csv, make_folder, make_image
 from visionsweep.config.typed_text import quote
 from visionsweep.data.split_manifest import read_split
-from visionsweep.run import run
+from visionsweep.run import check, run
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import LAST, PREDICTIONS
 from visionsweep.rundir.predictions import read_predictions
@@ -68,6 +69,46 @@ def test_predictions_hold_the_groups_of_their_images(compose: Compose, tmp_path:
     with Path("train.csv").open(newline="") as stream:
         people = {row["path"]: row["person"] for row in csv.DictReader(stream)}
     assert val.groups.tolist() == [people[name] for name in val.ids.tolist()]
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_predictions_of_every_epoch_are_kept(compose: Compose, checkpoint: str) -> None:
+    """At this rate the fifth epoch is the best, so that `last` keeps another one."""
+    lr = ["optim.lr=0.03", "scheduler=none", "trainer.epochs=6", f"trainer.checkpoint={checkpoint}"]
+    value = run(compose("name=a", *SMALL, *lr))
+    result = json.loads(Path("outputs/a/result.json").read_text())
+    found = read_predictions(Path("outputs/a"))
+    assert found.epoch_preds is not None
+    scores = [
+        record["values"]["val/f1_macro"]
+        for record in read_journal(Path("outputs/a"))
+        if "val/f1_macro" in record.get("values", ())
+    ]
+    names = list(range(10))
+    for preds, score in zip(found.epoch_preds, scores, strict=True):
+        expected = f1_score(found.val.targets, preds, average="macro", labels=names)
+        assert score == pytest.approx(expected)
+    chosen = 6 if checkpoint == "last" else 1 + int(np.argmax(scores))
+    assert np.argmax(scores) != 5
+    assert (result["best_epoch"], value) == (chosen, scores[chosen - 1])
+    np.testing.assert_array_equal(found.epoch_preds[chosen - 1], found.val.logits.argmax(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "warns"),
+    [
+        (["split.val_fraction=0.1"], True),
+        (["split.val_fraction=0.1", "trainer.checkpoint=last"], False),
+        (["split.val_fraction=0.2"], False),
+    ],
+)
+def test_choosing_the_epoch_on_few_images_is_warned_of(
+    compose: Compose, caplog: pytest.LogCaptureFixture, settings: list[str], warns: bool
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        check(compose(*settings))
+    line = "180 validation images are few to choose the best epoch by"
+    assert (line in caplog.text) == warns
 
 
 def test_a_notebook_shows_the_epochs_and_where_the_run_is(

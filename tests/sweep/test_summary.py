@@ -120,3 +120,9 @@ def test_the_summary_of_several_objectives_is_the_pareto_set() -> None:
 def test_without_the_link_the_best_trial_is_named_by_its_directory(link: Path) -> None:
     link.unlink()
     assert lines_of([record(3, 0.9)])[-1].endswith("the best trial: multirun/faces/3")
+
+
+def test_what_to_expect_follows_the_best_trial() -> None:
+    lines = lines_of([record(0, 0.5)], expectation="on new images expect value 0.4")
+    assert lines[1].startswith("best value 0.5000, trial 0")
+    assert lines[2] == "on new images expect value 0.4"

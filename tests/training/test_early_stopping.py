@@ -46,3 +46,12 @@ def test_patience_counts_from_the_first_epoch_that_may_stop() -> None:
         ends.append(stopping.should_stop(epoch))
     assert ends == [False, False, False, False, True]
     assert stopping.best_epoch == 1
+
+
+def test_the_last_epoch_can_count_as_the_best() -> None:
+    stopping = EarlyStopping("maximize", 2, 0.0, keeps_last=True)
+    for epoch, value in enumerate([0.1, 0.9, 0.8], 1):
+        assert stopping.update(epoch, value)
+        assert (stopping.best_epoch, stopping.best) == (epoch, value)
+    assert not stopping.should_stop(3)
+    assert stopping.should_stop(4)  # the patience counts from the real best, epoch 2

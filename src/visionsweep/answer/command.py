@@ -10,11 +10,13 @@ from typing import Any
 
 from visionsweep.answer.compare import Comparison, Difference, compare
 from visionsweep.answer.predictions import finished_runs
-from visionsweep.answer.sentences import sentences, table
+from visionsweep.answer.selection import CorrectedWinner, corrected_winner
+from visionsweep.answer.sentences import sentences, table, winner_sentence
 from visionsweep.config.paths import shown
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command
 from visionsweep.rundir.atomic import open_output
+from visionsweep.rundir.layout import holds_sweep
 from visionsweep.streams import keep_streams
 from visionsweep.text import did_you_mean
 
@@ -57,7 +59,8 @@ def main(argv: list[str]) -> int:
         comparison = compare(
             runs, arguments.by, metric=arguments.metric, smallest=arguments.smallest
         )
-        _show(comparison, arguments.json)
+        winners = [corrected_winner(d) for d in arguments.directories if holds_sweep(d)]
+        _show(comparison, [winner for winner in winners if winner is not None], arguments.json)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -118,14 +121,16 @@ def _smallest(text: str) -> float:
     return value
 
 
-def _show(comparison: Comparison, file: Path | None) -> None:
+def _show(comparison: Comparison, winners: list[CorrectedWinner], file: Path | None) -> None:
     if file is not None:
-        text = json.dumps(as_json(comparison), indent=2, ensure_ascii=False) + "\n"
+        figures = as_json(comparison) | {"winners": [winner_json(winner) for winner in winners]}
+        text = json.dumps(figures, indent=2, ensure_ascii=False) + "\n"
         if file == Path("-"):
             sys.stdout.write(text)
             return
         _write(file, text)
     lines = [*table(comparison), "", *sentences(comparison)]
+    lines += [f"{shown(w.trial)} won its sweep: {winner_sentence(w)}" for w in winners]
     lines += [f"note: {note}" for note in comparison.notes]
     sys.stdout.write("\n".join(lines) + "\n")
 
@@ -165,6 +170,21 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "resampled": "groups" if comparison.are_groups else "images",
         "sentences": sentences(comparison),
         "notes": comparison.notes,
+    }
+
+
+def winner_json(winner: CorrectedWinner) -> dict[str, Any]:
+    """Return the winner of a sweep as plain values."""
+    return {
+        "trial": str(winner.trial),
+        "metric": winner.metric,
+        "raw": winner.raw,
+        "corrected": winner.corrected,
+        "interval": list(winner.interval),
+        "trials": winner.num_trials,
+        "images": winner.num_images,
+        "includes_epochs": winner.includes_epochs,
+        "sentence": winner_sentence(winner),
     }
 
 

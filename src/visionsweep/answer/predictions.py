@@ -40,7 +40,7 @@ class FinishedRun:
     def fold(self) -> int | None:
         """The fold that it validated on; None if it did not train one of several folds."""
         fold = self.config.get("split", {}).get("fold")
-        return fold if isinstance(fold, int) else None
+        return int(fold) if str(fold).isdigit() else None
 
     @property
     def metric(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from visionsweep.answer.compare import LEVEL, Comparison, Difference
 from visionsweep.answer.interval import Estimate
+from visionsweep.answer.selection import CorrectedWinner
 from visionsweep.text import counted, shortened
 
 MORE_SEEDS = "hydra.sweeper.seeds"
@@ -101,6 +102,19 @@ def _of_many(comparison: Comparison, scale: Scale) -> str:
     return (
         f"{text} and cannot be told from {rest}, such as {shortened(nearest.second, _WIDTH)}: "
         f"{_invisible(nearest, scale)}"
+    )
+
+
+def winner_sentence(winner: CorrectedWinner) -> str:
+    """Return how good the best of several trials is on other images than those that chose it."""
+    scale = Scale(winner.metric)
+    low, high = winner.interval
+    epochs = "" if winner.includes_epochs else "; the choice of the epoch is not in this estimate"
+    return (
+        f"on new images expect {winner.metric} {scale.text(winner.corrected)} (95 %: "
+        f"{scale.text(low)} to {scale.text(high)}): {scale.text(winner.raw)} is the best of "
+        f"{counted(winner.num_trials, 'trial')} on the {counted(winner.num_images, 'image')} that "
+        f"chose it{epochs}"
     )
 
 

@@ -59,6 +59,7 @@ class TrainerConfig:
     clip_norm: float | None = MISSING
     ema: float | None = MISSING
     swa: int | None = MISSING
+    checkpoint: Literal["best", "last"] = MISSING
     early_stopping: EarlyStoppingConfig = MISSING
     sampler: Literal["shuffled", "balanced"] = MISSING
     deterministic: bool = MISSING

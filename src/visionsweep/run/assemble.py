@@ -36,6 +36,7 @@ from visionsweep.run.checks import (
     check_objective,
     check_settings,
     mistakes,
+    validation_warning,
 )
 from visionsweep.run.hardware import compile_phases, use_hardware
 from visionsweep.run.phase import Images, Phase
@@ -135,6 +136,9 @@ def assemble(
     )
     check_data(dataset, len(train_indices), trainer.batch_size)
     check_objective(config.objective, config.metrics.absent_classes, dataset)
+    warning = validation_warning(trainer, len(val_indices))
+    if warning is not None:
+        log.warning("%s", warning)
 
     # After the data set, whose loader may draw random numbers.
     seed_everything(config.seed)

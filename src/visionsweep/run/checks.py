@@ -25,6 +25,10 @@ from visionsweep.training.reproducibility import untouched
 # macro F1 0.538 where cross-entropy has 0.729.
 MIN_IMAGES_OF_RAREST_CLASS = 5
 
+# With 200 validation images the best epoch's F1 was 0.011 too high; with 90, choosing an epoch cost
+# 0.030 [-0.020, 0.080] of F1 on a test set.
+FEW_VAL_IMAGES = 250
+
 
 def check_settings(config: Config) -> None:
     """Raise `ConfigError` for a seed or trainer setting that is out of range."""
@@ -61,6 +65,17 @@ def _check_trainer(trainer: TrainerConfig) -> None:
         )
     if min_delta < 0:
         raise ConfigError(f"trainer.early_stopping.min_delta: expected 0 or more, got {min_delta}")
+
+
+def validation_warning(trainer: TrainerConfig, num_val_images: int) -> str | None:
+    """Return a warning if the epoch is chosen on few validation images: the luckiest one wins."""
+    chooses = trainer.checkpoint == "best" and trainer.epochs > 1
+    if not chooses or num_val_images >= FEW_VAL_IMAGES:
+        return None
+    return (
+        f"{num_val_images} validation images are few to choose the best epoch by: it looks better "
+        "than it is. trainer.checkpoint=last keeps the last epoch; with trainer.swa=3 an average"
+    )
 
 
 def check_data(dataset: ImageDataset, num_train_images: int, batch_size: int) -> None:

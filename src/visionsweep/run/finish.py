@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from visionsweep.config.paths import shown
 from visionsweep.data.batches import EvalBatches
@@ -62,7 +63,7 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
     if not any("best/epoch" in record.get("values", ()) for record in journal.previous):
         summary = _summary(recorder, objective, best["metrics"]) | overall(test or {})
         journal.metrics(len(recorder.history), summary)
-    _write_predictions(run_dir, parts, val, tested)
+    _write_predictions(run_dir, parts, val, tested, recorder.epoch_preds())
     journal.artifact(PREDICTIONS)
     for name in SENT_CHECKPOINTS[context.config.tracking.checkpoints]:
         if name != LAST or not context.is_trial:  # a trial loses it below
@@ -75,8 +76,15 @@ def finish(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
     end(context, journal, "finished")
     tested_text = "" if test is None else f", test/f1_macro {test['test/f1_macro']:.4f}"
     log.info(
-        "best epoch %d: %s %.4f%s  (%.1f s)",
-        *(stopping.best_epoch, objective, stopping.best, tested_text, recorder.seconds()),
+        "%s epoch %d: %s %.4f%s  (%.1f s)",
+        *(
+            context.config.trainer.checkpoint,
+            stopping.best_epoch,
+            objective,
+            stopping.best,
+            tested_text,
+            recorder.seconds(),
+        ),
     )
     log.info("run: %s", shown(run_dir))
     if parts.dataset.test is not None and tested is None:
@@ -112,7 +120,11 @@ def overall(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _write_predictions(
-    run_dir: Path, parts: RunParts, val: Evaluation, test: Evaluation | None
+    run_dir: Path,
+    parts: RunParts,
+    val: Evaluation,
+    test: Evaluation | None,
+    epoch_preds: NDArray[np.int16] | None,
 ) -> None:
     dataset = parts.dataset
     val_predictions = split_predictions(val, dataset.train, parts.val_indices)
@@ -123,7 +135,9 @@ def _write_predictions(
     images = dataset.train.images[torch.from_numpy(parts.val_indices[mistakes])].numpy()
     write_predictions(
         run_dir,
-        Predictions(dataset.class_names, val_predictions, test_predictions, mistakes, images),
+        Predictions(
+            *(dataset.class_names, val_predictions, test_predictions, mistakes, images, epoch_preds)
+        ),
     )
 
 

@@ -30,7 +30,7 @@ _LEFT_OUT = re.compile(
 )
 _PARAMS = [
     *(f"trainer.{key}" for key in ("epochs", "batch_size", "accumulate", "precision")),
-    *("trainer.clip_norm", "trainer.ema", "trainer.swa", "trainer.sampler"),
+    *("trainer.clip_norm", "trainer.ema", "trainer.swa", "trainer.checkpoint", "trainer.sampler"),
     *("model.name", "model.pretrained", "model.freeze", "model.unfreeze_epoch"),
     *("split.val_fraction", "split.fold", "seed", "objective.metric"),
 ]

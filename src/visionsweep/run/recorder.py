@@ -9,6 +9,11 @@ import math
 import time
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
@@ -21,6 +26,7 @@ from visionsweep.training.loop import EpochResult
 from visionsweep.training.metrics import CLASS_F1_PREFIX
 
 MAX_CLASS_METRICS = 20  # MLflow's page cannot show a thousand charts
+MAX_EPOCH_PREDS = 20_000  # validation images; two bytes per image and epoch in the last checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +39,10 @@ class Recorder:
         self.history: list[dict[str, Any]] = []  # one entry per finished epoch
         # While a part is frozen, an objective that no longer improves is no reason to stop.
         frozen_epochs = parts.phases[0].last_epoch if len(parts.phases) > 1 else 0
-        self.stopping = EarlyStopping(direction, early.patience, early.min_delta, frozen_epochs)
+        keeps_last = context.config.trainer.checkpoint == "last"
+        self.stopping = EarlyStopping(
+            *(direction, early.patience, early.min_delta, frozen_epochs), keeps_last=keeps_last
+        )
         self.journal = journal
         self._run_dir = context.run_dir
         self._parts = parts
@@ -52,6 +61,7 @@ class Recorder:
                 "train_seconds": result.train_seconds,
                 "num_images": result.num_images,
                 "metrics": result.metrics,
+                **_kept_preds(result.preds),
             }
         )
         self._epoch_started = now
@@ -150,6 +160,14 @@ class Recorder:
         hidden = set(names) - {self._parts.settings.objective}
         return {name: value for name, value in metrics.items() if name not in hidden}
 
+    def epoch_preds(self) -> NDArray[np.int16] | None:
+        """Return the classes of the validation images at the end of each epoch, (E, N).
+
+        None if they are too many, or the run began with an earlier version.
+        """
+        preds = [entry["preds"] for entry in self.history if "preds" in entry]
+        return torch.stack(preds).numpy() if len(preds) == len(self.history) > 0 else None
+
     def seconds(self) -> float:
         """Return the time spent in finished epochs, over all processes of the run."""
         return math.fsum(entry["seconds"] for entry in self.history)
@@ -158,6 +176,14 @@ class Recorder:
         """Return the training speed over all finished epochs."""
         seconds = math.fsum(entry["train_seconds"] for entry in self.history)
         return sum(entry["num_images"] for entry in self.history) / seconds if seconds else None
+
+
+def _kept_preds(preds: Tensor) -> dict[str, Tensor]:
+    """Return what the history keeps of an epoch's predictions: all, or nothing if they are many.
+
+    They tell how much luck there is in the choice of the epoch; with more images there is little.
+    """
+    return {"preds": preds} if len(preds) <= MAX_EPOCH_PREDS else {}
 
 
 def _shapes(weights: Any) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Predictions:
     test: SplitPredictions | None
     mistakes: NDArray[np.int64]  # (M,) indices into `val`, see `worst_mistakes`
     mistake_images: NDArray[np.uint8]  # (M, C, H, W) as the network saw them, before augmentation
+    # (E, N) the class of each validation image at the end of each epoch; None: not kept
+    epoch_preds: NDArray[np.int16] | None = None
 
 
 def worst_mistakes(
@@ -76,6 +78,8 @@ def write_predictions(run_dir: Path, predictions: Predictions) -> None:
         "mistakes": predictions.mistakes,
         "mistake_images": predictions.mistake_images,
     }
+    if predictions.epoch_preds is not None:
+        arrays["epoch_preds"] = predictions.epoch_preds
     for name, split in (("val", predictions.val), ("test", predictions.test)):
         if split is not None:
             given = {field: value for field, value in vars(split).items() if value is not None}
@@ -100,6 +104,7 @@ def read_predictions(run_dir: Path) -> Predictions:
                 test=_split(arrays, "test") if "test_logits" in arrays else None,
                 mistakes=arrays["mistakes"],
                 mistake_images=arrays["mistake_images"],
+                epoch_preds=arrays.get("epoch_preds"),
             )
     except _NOT_OURS as error:
         raise DataError(

@@ -253,11 +253,28 @@ def _run(
         full_epochs=None if epochs is None else epochs * settings.num_runs,
         metric=metric,
         is_interrupted=end.is_interrupted,
+        expectation=_expectation(sweep_dir, settings.directions),
     ):
         log.info(line)
     if end.code == 1:
         raise UserError(failure(records, end.reason))
     return end.code
+
+
+def _expectation(sweep_dir: Path, directions: Sequence[str]) -> str | None:
+    """Return how good the best trial is on new images; None where predictions do not tell it."""
+    if len(directions) > 1:
+        return None
+    # SciPy takes a second, which the start of a sweep does not have
+    from visionsweep.answer.selection import corrected_winner
+    from visionsweep.answer.sentences import winner_sentence
+
+    try:
+        winner = corrected_winner(sweep_dir)
+    except DataError as error:  # the sweep is complete all the same
+        log.warning("%s", error)
+        return None
+    return None if winner is None else winner_sentence(winner)
 
 
 class _ThreadsOfTrials:

@@ -24,15 +24,18 @@ def summary(
     full_epochs: int | None = None,
     metric: str = "value",
     is_interrupted: bool = False,
+    expectation: str | None = None,
 ) -> list[str]:
     """Return the summary of a sweep, line by line.
 
     ``repeat_command`` repeats the best trial. ``full_epochs`` are those of a whole trial, for what
-    pruning saved; None leaves that line out.
+    pruning saved; None leaves that line out. ``expectation`` tells how good the best trial is on
+    other images than those that chose it.
     """
     trials = sorted(trials, key=lambda trial: trial.number)
     lines = [_counts_line(trials, is_interrupted)]
     lines += _best_lines(trials, directions, metric)
+    lines += [expectation] if expectation is not None else []
     lines += _saved_lines(trials, full_epochs)
     lines += _failed_lines(trials, sweep_dir)
     chosen = best(trials, directions)

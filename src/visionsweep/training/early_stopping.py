@@ -7,7 +7,8 @@ from typing import Any, Literal
 class EarlyStopping:
     """Tracks the best epoch. Improvements of up to ``min_delta`` do not reset the ``patience``.
 
-    Without patience the run never stops early.
+    Without patience the run never stops early. With ``keeps_last`` the last epoch counts as the
+    best: nothing is chosen on the validation images.
     """
 
     def __init__(
@@ -16,6 +17,8 @@ class EarlyStopping:
         patience: int | None,
         min_delta: float,
         first_epoch: int = 0,
+        *,
+        keeps_last: bool = False,
     ) -> None:
         """``first_epoch``: the patience counts from its end on; epochs are counted from 1."""
         self.patience = patience
@@ -26,13 +29,14 @@ class EarlyStopping:
         self._reference = -math.inf  # signed; moves by more than min_delta
         self._reference_epoch = 0
         self._first_epoch = first_epoch
+        self._keeps_last = keeps_last
 
     def update(self, epoch: int, value: float) -> bool:
         """Add the objective of an epoch; return whether it is the best. Ties keep the earlier."""
         signed = self._sign * value
         if signed > self._reference + self._min_delta:
             self._reference, self._reference_epoch = signed, epoch
-        if self.best is None or signed > self._sign * self.best:
+        if self._keeps_last or self.best is None or signed > self._sign * self.best:
             self.best, self.best_epoch = value, epoch
             return True
         return False

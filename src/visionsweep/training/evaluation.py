@@ -22,6 +22,7 @@ class Evaluation:
     loss: float
     matrix: Tensor  # (K, K) int64 on the CPU: rows are targets, columns predictions
     top5_accuracy: float | None  # None for five classes or fewer
+    preds: Tensor  # (N,) int16 on the CPU, in the order of the batches
     logits: (
         Tensor | None
     )  # (N, K) float32 on the CPU, in the order of the batches; None if not kept
@@ -55,6 +56,7 @@ def evaluate(
     matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=settings.device)
     statistics: Tensor | None = None
     kept: list[Tensor] = []
+    preds: list[Tensor] = []
     hits, num_finite = torch.zeros(2, dtype=torch.int64, device=settings.device)
     for batch in batches:
         with settings.autocast():
@@ -65,7 +67,8 @@ def evaluate(
         part = loss.statistics(logits, batch.targets)
         part = part.double() if settings.device.type != "mps" else part
         statistics = part if statistics is None else statistics + part
-        matrix += confusion_matrix(logits.argmax(dim=1), batch.targets, num_classes)
+        preds.append(logits.argmax(dim=1))
+        matrix += confusion_matrix(preds[-1], batch.targets, num_classes)
         if num_classes > 5:
             hits += (logits.topk(5, dim=1).indices == batch.targets[:, None]).any(dim=1).sum()
     assert statistics is not None  # an empty validation set is refused before training
@@ -82,5 +85,6 @@ def evaluate(
         loss=value,
         matrix=matrix.cpu(),
         top5_accuracy=int(hits) / num_images if num_classes > 5 else None,
+        preds=torch.cat(preds).to(torch.int16).cpu(),
         logits=torch.cat(kept) if keep_logits else None,
     )

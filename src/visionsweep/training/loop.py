@@ -37,6 +37,7 @@ class EpochResult:
     objective: float
     train_seconds: float
     num_images: int  # training images in those seconds
+    preds: Tensor  # (N,) int16 classes of the validation images, on the CPU
 
 
 # (updates, their number) -> the same updates
@@ -78,7 +79,10 @@ def fit(
         state.epoch_statistics, state.epoch_grad_norms = None, None
         objective = metrics[settings.objective]
         state.scheduler.step_evaluation(objective)
-        if on_epoch_end(EpochResult(state.epoch, metrics, objective, train_seconds, num_images)):
+        result = EpochResult(
+            state.epoch, metrics, objective, train_seconds, num_images, evaluation.preds
+        )
+        if on_epoch_end(result):
             return
 
 
