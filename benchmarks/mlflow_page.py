@@ -35,7 +35,7 @@ from mlflow import MlflowClient
 from sweep_page import make_sweep, timed
 
 from tests.browser.mlflow_ui import MlflowUi, chromium, fresh_page
-from visionsweep.report.sweep.page import write_sweep_page
+from visionsweep.report.sweep.page import write_report
 from visionsweep.report.sweep.record import SweptTrial, read_sweep
 from visionsweep.rundir.journal import Journal
 from visionsweep.rundir.layout import JOURNAL, REPORT
@@ -272,7 +272,7 @@ def main() -> None:
             figures["upload"] = upload(sweep_dir, database)
             make_bare_runs(database, arguments.trials)
         page, record = sweep_dir / REPORT, read_sweep(sweep_dir)
-        figures["report_made"] = timed(lambda: write_sweep_page(record, page))
+        figures["report_made"] = timed(lambda: write_report(sweep_dir, record))
         figures["report_megabytes"] = page.stat().st_size / 1e6
         with MlflowUi(database) as ui, chromium() as browser:
             runs = ui.runs(EXPERIMENT)

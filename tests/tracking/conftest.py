@@ -1,9 +1,9 @@
 import os
-from pathlib import Path
 
 import pytest
 
 from visionsweep.rundir.journal import Journal
+from visionsweep.rundir.layout import REPORT
 from visionsweep.rundir.lock import lock_file
 from visionsweep.tracking.ack import load_ack
 from visionsweep.tracking.uploader import prepare_environment
@@ -67,8 +67,8 @@ def read(client, uri):
 @pytest.fixture
 def plain_page(monkeypatch):
     """Replace the drawing of a sweep's page, which takes a second or more."""
-    write = lambda record, path: Path(path).write_text(f"page of {record.name}")  # noqa: E731
-    monkeypatch.setattr("visionsweep.tracking.parent.write_sweep_page", write)
+    write = lambda place, record: (place / REPORT).write_text(f"page of {record.name}")  # noqa: E731
+    monkeypatch.setattr("visionsweep.tracking.parent.write_report", write)
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_a_page_that_cannot_be_drawn_is_a_tag(sweep, uri, client, monkeypatch):
     def fail(record, path):
         raise ValueError("no colours left\nand no paper")
 
-    monkeypatch.setattr("visionsweep.tracking.parent.write_sweep_page", fail)
+    monkeypatch.setattr("visionsweep.tracking.parent.write_report", fail)
     assert main([str(sweep), "--uri", uri, "--verify"]) == 0
     run = client.get_run(load_ack(sweep, uri).run_id)
     assert run.info.status == "FINISHED"

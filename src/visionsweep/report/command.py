@@ -6,14 +6,12 @@ from pathlib import Path
 
 from visionsweep.errors import DataError, UserError
 from visionsweep.report.run.pictures import draw
-from visionsweep.report.sweep.page import write_sweep_page
-from visionsweep.report.sweep.record import read_sweep
+from visionsweep.report.sweep.page import write_report
 from visionsweep.rundir.layout import (
     BEST,
     FIGURES,
     JOURNAL,
     PREDICTIONS,
-    REPORT,
     SWEEP,
     holds_sweep,
     run_directories,
@@ -44,8 +42,7 @@ def report(directory: Path) -> None:
     Raises `DataError` if the directory holds neither, or the run has no predictions.
     """
     if (directory / SWEEP).exists() or holds_sweep(directory):
-        write_sweep_page(read_sweep(directory), directory / REPORT)
-        _say(directory / REPORT)
+        _say(write_report(directory))
         # a sweep keeps the weights of its best trials only
         finished = [run for run in run_directories(directory) if (run / PREDICTIONS).exists()]
         best = [run for run in finished if (run / BEST).exists()]

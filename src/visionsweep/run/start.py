@@ -12,6 +12,7 @@ from visionsweep.data.split_manifest import read_split, split_rows, write_split
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts
 from visionsweep.run.context import RunContext
+from visionsweep.run.copies import conflicting_copies
 from visionsweep.run.environment import environment, git_diff
 from visionsweep.run.identity import (
     describe_datasets,
@@ -21,8 +22,9 @@ from visionsweep.run.identity import (
     run_title,
 )
 from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.copies import write_copies
 from visionsweep.rundir.journal import RUN_NAME_TAG, Journal, Record, read_journal
-from visionsweep.rundir.layout import CODE_DIFF, CONFIG, ENVIRONMENT, SPLIT
+from visionsweep.rundir.layout import CODE_DIFF, CONFIG, ENVIRONMENT, SPLIT, parse_place
 from visionsweep.text import mask_passwords, masked
 
 
@@ -44,7 +46,17 @@ def write_description(context: RunContext, parts: RunParts) -> dict[str, Any]:
         )
     if context.is_resumed:
         _refuse_other_images(context, parts)
+    _write_copies(context, parts)
     return write_environment(context, parts.dataset.bad_images)
+
+
+def _write_copies(context: RunContext, parts: RunParts) -> None:
+    """Write copies with other labels or splits, once in a sweep, whose trials share their data."""
+    if context.place is not None and parse_place(context.place).number > 0:
+        return
+    copies = conflicting_copies(parts)
+    if copies is not None:
+        write_copies(context.run_dir, copies)
 
 
 def write_environment(context: RunContext, bad_images: list[str]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 CONFIG = "config.yaml"  # resolved, paths absolute
 ENVIRONMENT = "environment.json"  # command, overrides, git state, versions
 SPLIT = "split.csv"
+COPIES = "copies.npz"  # images that are like another one with another label or split, if any
 CODE_DIFF = "code.diff"  # how the code differed from its commit
 JOURNAL = "events.jsonl"  # every metric; what MLflow is filled from
 CHECKPOINTS = "checkpoints"  # holds nothing but weights
@@ -59,7 +60,7 @@ TRIAL_ERROR = "error.txt"  # in a failed trial's directory
 LEFT_BY_A_FAILED_START = frozenset(
     {
         *(HYDRA, RUN_LOG, UPLOADER_LOG, SWEEP_LOG, LOCK),
-        *(RESULT, SPLIT, CONFIG, ENVIRONMENT, CODE_DIFF),
+        *(RESULT, SPLIT, COPIES, CONFIG, ENVIRONMENT, CODE_DIFF),
     }
 )
 

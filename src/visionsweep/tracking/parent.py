@@ -16,7 +16,7 @@ from pathlib import Path
 
 from visionsweep.report.sweep.files import yaml_mapping
 from visionsweep.report.sweep.leaderboard import description_markdown, leaderboard_table
-from visionsweep.report.sweep.page import write_sweep_page
+from visionsweep.report.sweep.page import write_report
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial, read_sweep
 from visionsweep.report.sweep.winner import space_rows
 from visionsweep.rundir.atomic import write_text
@@ -182,7 +182,7 @@ class SweepParent:
     def _send_page(self, run_id: str, record: SweepRecord) -> None:
         started = time.monotonic()
         try:
-            write_sweep_page(record, self._directory / REPORT)
+            write_report(self._directory, record)
         except Exception as error:  # an error while drawing costs only the page
             log.exception("%s: cannot be drawn", self._directory / REPORT)
             reason = f"{type(error).__name__}: {first_line(error)}"

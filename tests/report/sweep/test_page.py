@@ -22,7 +22,7 @@ import pytest
 from visionsweep.report.sweep import charts, page
 from visionsweep.report.sweep.axes import focus, labels
 from visionsweep.report.sweep.charts import make_charts
-from visionsweep.report.sweep.page import sweep_page, write_sweep_page
+from visionsweep.report.sweep.page import sweep_page, write_report
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
 from visionsweep.report.sweep.winner import summarize
 from visionsweep.text import short_value
@@ -361,10 +361,11 @@ def test_the_page_of_a_sweep_that_is_over_is_always_the_same(monkeypatch):
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path):
-    write_sweep_page(SWEEPS["one"], tmp_path / "a" / "sweep.html")
-    write_sweep_page(SWEEPS["empty"], tmp_path / "a" / "sweep.html")
-    assert (tmp_path / "a" / "sweep.html").read_text(encoding="utf-8").endswith("</html>\n")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["sweep.html"]
+    (tmp_path / "a").mkdir()
+    write_report(tmp_path / "a", SWEEPS["one"])
+    path = write_report(tmp_path / "a", SWEEPS["empty"])
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    assert list((tmp_path / "a").iterdir()) == [path] == [tmp_path / "a" / "report.html"]
 
 
 # -- in a browser
@@ -501,8 +502,7 @@ def test_every_chart_is_drawn_in_a_sandboxed_frame(tmp_path):
 @needs_chromium
 @pytest.mark.slow
 def test_the_page_opens_from_disk(tmp_path):
-    path = tmp_path / "sweep.html"
-    write_sweep_page(SWEEPS["many"], path)
+    path = write_report(tmp_path, SWEEPS["many"])
     document, console = browse(path)
     assert console == []
     expected = len(charts_of("many"))

@@ -10,7 +10,7 @@ import html
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +20,18 @@ from visionsweep.errors import UserError
 from visionsweep.report.sweep.axes import objective_range, text
 from visionsweep.report.sweep.chart import Chart
 from visionsweep.report.sweep.charts import make_charts
+from visionsweep.report.sweep.findings import Findings, read_findings
 from visionsweep.report.sweep.leaderboard import LeaderboardRow, leaderboard_rows
-from visionsweep.report.sweep.record import SweepRecord
+from visionsweep.report.sweep.record import SweepRecord, read_sweep
+from visionsweep.report.sweep.sections import (
+    classes_section,
+    command_section,
+    copies_section,
+    effects_section,
+    failures_section,
+    mistakes_section,
+    suspects_section,
+)
 from visionsweep.report.sweep.winner import (
     Markup,
     Summary,
@@ -35,7 +45,7 @@ from visionsweep.report.sweep.winner import (
     won_sentence,
 )
 from visionsweep.rundir.atomic import write_text
-from visionsweep.rundir.layout import TRIALS
+from visionsweep.rundir.layout import REPORT, TRIALS
 from visionsweep.text import duration_text, short_value, shortened
 
 TEMPLATE = "page.html"
@@ -50,13 +60,23 @@ _MARKUP = Markup(
 )
 
 
-def write_sweep_page(record: SweepRecord, path: Path) -> None:
-    """Write the page of a sweep to `path`, atomically. Raises `UserError` if plotly is missing."""
-    write_text(path, sweep_page(record))
+def write_report(sweep_dir: Path, record: SweepRecord | None = None) -> Path:
+    """Write the report of a sweep into its directory, atomically, and return where it is.
+
+    ``record``: the sweep as read, if it is known already. Raises `UserError` if plotly is missing.
+    """
+    record = read_sweep(sweep_dir) if record is None else record
+    path = sweep_dir / REPORT
+    write_text(path, sweep_page(record, read_findings(sweep_dir, record)))
+    return path
 
 
-def sweep_page(record: SweepRecord) -> str:
-    """Return the page of a sweep as HTML: 2 to 3 MB, most of it plotly's code, compressed."""
+def sweep_page(record: SweepRecord, findings: Findings | None = None) -> str:
+    """Return the page of a sweep as HTML: 2 to 3 MB, most of it plotly's code, compressed.
+
+    ``findings``: what the predictions of its runs tell; without them the page has no such parts.
+    """
+    findings = findings or Findings()
     summary = summarize(record)
     charts = make_charts(summary)
     parts = {
@@ -64,7 +84,14 @@ def sweep_page(record: SweepRecord) -> str:
         "status": _status(record),
         "head": _head(summary),
         "comparison": _comparison(summary),
-        "leaderboard": _leaderboard(summary),
+        "command": command_section(findings),
+        "leaderboard": _leaderboard(summary, findings.intervals),
+        "effects": effects_section(summary),
+        "classes": classes_section(summary, findings),
+        "mistakes": mistakes_section(findings),
+        "suspects": suspects_section(findings),
+        "copies": copies_section(findings),
+        "failures": failures_section(summary),
         "charts": _frames([chart for chart in charts if chart.width != "third"]),
         "slices": _slices(summary, [chart for chart in charts if chart.width == "third"]),
         "space": _space(record),
@@ -168,33 +195,46 @@ def _comparison(summary: Summary) -> str:
     return f'<div class="half"><h3>Winner and runner-up</h3><p>{gap}</p>{table}</div>'
 
 
-def _leaderboard(summary: Summary) -> str:
+def _leaderboard(summary: Summary, intervals: Mapping[int, tuple[float, float]]) -> str:
     record = summary.record
     rows = leaderboard_rows(record, MAX_ROWS)
     if not rows:
         return ""
     keys = summary.ordered_keys()
-    names = ["rank", "trial", "state", *record.metrics, *keys, "epochs", "time", "directory"]
+    between = ["95 %"] if intervals else []
+    names = ["rank", "trial", "state", *record.metrics[:1], *between, *record.metrics[1:]]
+    names += [*keys, "epochs", "time", "directory"]
     head = "".join(
         f'<th title="{_escape(name)}"><button>{_breakable(name)}</button></th>' for name in names
     )
-    body = "\n".join(_table_row(row, _cells(row, len(record.metrics), keys)) for row in rows)
+    body = "\n".join(
+        _table_row(row, _cells(row, len(record.metrics), keys, intervals)) for row in rows
+    )
     more = len(record.trials) - len(rows)
     note = f"<p class='note'>{more} more trials are in {TRIALS}.</p>" if more else ""
     table = f'<table id="leaderboard"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
     return f'<div class="scroll">{table}</div>{note}'
 
 
-def _cells(row: LeaderboardRow, num_objectives: int, keys: Sequence[str]) -> list[tuple[str, Any]]:
+def _cells(
+    row: LeaderboardRow,
+    num_objectives: int,
+    keys: Sequence[str],
+    intervals: Mapping[int, tuple[float, float]],
+) -> list[tuple[str, Any]]:
     """Return the text of each cell, and what its column is sorted by (None: last)."""
+    values = [
+        (value_text(row, i), row.values[i] if i < len(row.values) else None)
+        for i in range(num_objectives)
+    ]
+    if intervals:
+        low, high = intervals.get(row.number, (None, None))
+        values.insert(1, ("" if low is None else f"{low:.3f} to {high:.3f}", low))
     return [
         ("" if row.rank is None else str(row.rank), row.rank),
         (f"#{row.number}", row.number),
         (_state(row), row.state),
-        *(
-            (value_text(row, i), row.values[i] if i < len(row.values) else None)
-            for i in range(num_objectives)
-        ),
+        *values,
         *(
             (short_value(row.params[k]), row.params[k]) if k in row.params else ("", "")
             for k in keys

@@ -1,0 +1,53 @@
+"""Copies of images with another label or on the other side of the split, for the report."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from visionsweep.data.dataset import ImageSet
+from visionsweep.run.copies import conflicting_copies
+from visionsweep.rundir.copies import MAX_PAIRS, read_copies, write_copies
+from visionsweep.rundir.layout import COPIES
+
+
+def parts_of(copy_of, targets, val, size=8):
+    count = len(targets)
+    images = torch.arange(count, dtype=torch.uint8)[:, None, None, None].repeat(1, 3, size, size)
+    train = ImageSet(images, torch.tensor(targets), [f"{n}.png" for n in range(count)])
+    train = ImageSet(**{**vars(train), "copy_of": copy_of})
+    dataset = SimpleNamespace(train=train, class_names=["cat", "dog"])
+    rows = np.arange(count)
+    is_val = np.isin(rows, val)
+    return SimpleNamespace(dataset=dataset, train_indices=rows[~is_val], val_indices=rows[is_val])
+
+
+def test_pairs_with_other_labels_come_first(tmp_path):
+    # 1 is 0 on the other side; 3 is 2 with another label; 5 is 4, as it should be
+    parts = parts_of([0, 0, 2, 2, 4, 4], [0, 0, 0, 1, 1, 1], val=[1])
+    write_copies(tmp_path, conflicting_copies(parts))
+    copies = read_copies(tmp_path)
+    assert copies.ids.tolist() == [["2.png", "3.png"], ["0.png", "1.png"]]
+    assert copies.classes.tolist() == [["cat", "dog"], ["cat", "cat"]]
+    assert copies.splits.tolist() == [["train", "train"], ["train", "val"]]
+    assert copies.images[:, :, 0, 0, 0].tolist() == [[2, 3], [0, 1]]
+    assert copies.num_pairs == 2
+
+
+def test_without_conflicts_there_is_nothing_to_show():
+    assert conflicting_copies(parts_of(None, [0, 1], val=[])) is None
+    assert conflicting_copies(parts_of([0, 0, 2], [1, 1, 0], val=[])) is None
+
+
+def test_many_pairs_are_counted_and_large_pictures_made_smaller():
+    count = 2 * MAX_PAIRS
+    parts = parts_of([0] * count, [0] + [1] * (count - 1), val=[], size=200)
+    copies = conflicting_copies(parts)
+    assert (len(copies.ids), copies.num_pairs) == (MAX_PAIRS, count - 1)
+    assert copies.images.shape == (MAX_PAIRS, 2, 3, 67, 67)
+
+
+def test_a_damaged_file_counts_as_none(tmp_path):
+    assert read_copies(tmp_path) is None
+    (tmp_path / COPIES).write_bytes(b"PK\x03\x04 no archive")
+    assert read_copies(tmp_path) is None
