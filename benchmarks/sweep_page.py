@@ -81,7 +81,7 @@ def make_sweep(sweep_dir: Path, num_trials: int, epochs: int) -> None:
         ]
         _write_run(sweep_dir / str(number), params, curve, start)
         if not is_pruned:
-            _write_predictions(sweep_dir / str(number), max(curve), number)
+            _write_predictions(sweep_dir / str(number), curve, number)
         free[worker] += 2.0 * last + rng.uniform(0.5, 1.5)
         trials.append(
             TrialRecord(
@@ -138,9 +138,10 @@ def _write_run(run_dir: Path, params: dict[str, Any], curve: list[float], start:
     journal.close()
 
 
-def _write_predictions(run_dir: Path, accuracy: float, number: int) -> None:
-    """Write what a finished run leaves: about `accuracy` of the images are right."""
+def _write_predictions(run_dir: Path, curve: list[float], number: int) -> None:
+    """Write what a finished run leaves; of its last epochs about the share in `curve` is right."""
     rng = np.random.default_rng(number)
+    accuracy = max(curve)
     targets = np.random.default_rng(0).integers(0, NUM_CLASSES, NUM_IMAGES)
     wrong = rng.random(NUM_IMAGES) > accuracy
     seen = np.where(wrong, rng.integers(0, NUM_CLASSES, NUM_IMAGES), targets)
@@ -151,7 +152,11 @@ def _write_predictions(run_dir: Path, accuracy: float, number: int) -> None:
     ids = np.array([f"images/{i:05d}.png" for i in range(NUM_IMAGES)])
     names = [f"class_{k}" for k in range(NUM_CLASSES)]
     val = SplitPredictions(ids, targets, logits, np.full(NUM_IMAGES, ""))
-    write_predictions(run_dir, Predictions(names, val, None, mistakes, images))
+    others = rng.integers(0, NUM_CLASSES, (len(curve), NUM_IMAGES))
+    is_right = rng.random(others.shape) < np.array(curve)[:, None]
+    epochs = np.where(is_right, targets, others).astype(np.int16)
+    epochs[-1] = logits.argmax(axis=1)
+    write_predictions(run_dir, Predictions(names, val, None, mistakes, images, epochs))
     objective = {"metric": "val/f1_macro", "direction": "maximize", "value": accuracy}
     result = {"state": "finished", "objective": objective, "epochs": 27, "best_epoch": 27}
     (run_dir / RESULT).write_text(json.dumps(result | {"metrics": {}, "test": None}))

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 
 from tests.answer.made import make_finished_run, split_of
 from tests.report.sweep.test_record import trial, write_sweep
+from visionsweep.answer.selection import corrected_winner
 from visionsweep.report.sweep.findings import MAX_PICTURES, read_findings
 from visionsweep.report.sweep.page import sweep_page, write_report
 from visionsweep.report.sweep.record import read_sweep
@@ -69,6 +70,26 @@ def test_intervals_and_classes_are_those_of_the_predictions(sweep):
     assert all(c.low < c.f1 < c.high for c in findings.classes)
     assert sum(c.support for c in findings.classes) == 400
     assert findings.classes[0].f1 == min(c.f1 for c in findings.classes)
+
+
+def test_the_answer_tells_what_to_expect_of_the_winner(sweep):
+    directory, vals = sweep
+    winner = corrected_winner(directory)
+    page = write_report(directory).read_text(encoding="utf-8")
+    head = page[page.index("<h1>") : page.index("<h2>")]
+    assert f"On new images expect val/f1_macro {100 * winner.corrected:.1f} (95 %: " in head
+    assert f"{100 * f1_of(vals[1]):.1f} is the best of 3 trials on the 400 images" in head
+    assert head.index("#1 won") < head.index("On new images")
+
+
+def test_a_sweep_that_runs_has_no_corrected_winner_yet(sweep):
+    directory, vals = sweep
+    going_on = [trial(n, values=(f1_of(val),)) for n, val in enumerate(vals)]
+    running = trial(4, "running", values=None, end=None)
+    write_sweep(directory, [*going_on, running], space={})
+    findings = read_findings(directory, read_sweep(directory))
+    assert findings.expected is None
+    assert sorted(findings.intervals) == [0, 1, 2]
 
 
 def test_the_worst_mistakes_are_the_winners_with_their_pictures(sweep):

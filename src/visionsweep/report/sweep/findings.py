@@ -17,6 +17,8 @@ from visionsweep.answer.groups import Replicate
 from visionsweep.answer.interval import estimate_mean
 from visionsweep.answer.metrics import METRICS, class_f1, count
 from visionsweep.answer.predictions import FinishedRun, finished_runs, pooled
+from visionsweep.answer.selection import corrected_winner
+from visionsweep.answer.sentences import winner_sentence
 from visionsweep.errors import DataError
 from visionsweep.report.sweep.label_errors import INSTALL, has_cleanlab, suspected_labels
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
@@ -58,6 +60,7 @@ class Picture:
 class Findings:
     """What the page shows besides the table of trials and the charts."""
 
+    expected: str | None = None  # what the winner is worth on new images, in a sentence
     intervals: dict[int, tuple[float, float]] = field(default_factory=dict)  # by trial
     num_images: int = 0  # validation images of the winner
     classes: list[ClassScore] = field(default_factory=list)  # the worst first
@@ -87,6 +90,7 @@ def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
     winner = found[ranked[0].number][0]
     suspects, note = _suspects(winner, pictures)
     return Findings(
+        expected=_expected(sweep_dir, record, ranked[0]),
         intervals=_intervals(record, {n: [r.scored for r in rs] for n, rs in found.items()}),
         num_images=len(winner.val.ids),
         classes=_classes(winner.scored),
@@ -137,6 +141,23 @@ def _seed(runs: Sequence[FinishedRun]) -> _Seed:
 def _pictures(predictions: Predictions) -> dict[str, NDArray[np.uint8]]:
     ids = predictions.val.ids[predictions.mistakes].tolist()
     return dict(zip(ids, predictions.mistake_images, strict=True))
+
+
+def _expected(sweep_dir: Path, record: SweepRecord, best: SweptTrial) -> str | None:
+    """Return the value of the winner without the luck of having been chosen; None if unknown.
+
+    Only of a sweep that is over: the whole choice is repeated on resamples, which takes seconds.
+    """
+    if "running" in record.counts():
+        return None
+    try:
+        winner = corrected_winner(sweep_dir)
+    except DataError as error:
+        log.info("the winner is not corrected: %s", error)
+        return None
+    if winner is None or winner.trial.resolve() != (sweep_dir / str(best.number)).resolve():
+        return None
+    return winner_sentence(winner)
 
 
 def _intervals(

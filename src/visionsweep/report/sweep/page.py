@@ -82,7 +82,7 @@ def sweep_page(record: SweepRecord, findings: Findings | None = None) -> str:
     parts = {
         "title": _escape(record.name),
         "status": _status(record),
-        "head": _head(summary),
+        "head": _head(summary, findings),
         "comparison": _comparison(summary),
         "command": command_section(findings),
         "leaderboard": _leaderboard(summary, findings.intervals),
@@ -169,9 +169,11 @@ def _status(record: SweepRecord) -> str:
     )
 
 
-def _head(summary: Summary) -> str:
+def _head(summary: Summary, findings: Findings) -> str:
+    expected = findings.expected or ""
     lines = [
         ("won", won_sentence(summary, _MARKUP)),
+        ("expected", _escape(expected[:1].upper() + expected[1:] + "." * bool(expected))),
         ("why", why_sentence(summary, _MARKUP)),
         ("counts", _escape(counts_sentence(summary))),
     ]
