@@ -18,7 +18,7 @@ from visionsweep.rundir.layout import SWEEP_LOG, run_place, runs_of_trial
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
-from visionsweep.sweep.confirmation import Confirmation
+from visionsweep.sweep.confirmation import Answer, Confirmation
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.data_digests import check_data, digests_of
 from visionsweep.sweep.definition import Sweep
@@ -161,9 +161,7 @@ def _conclude(
     rounds = min(len(study.notes(number).seed_values) for number in complete)
     answer = confirmation.answer(rounds, complete)
     lines = confirmation.lines(answer)
-    scores: list[float] = []
-    if answer.confirmed is not None:
-        scores = _test_scores(sweep, study, answer.confirmed, requests)
+    scores = _test_scores(sweep, study, answer, requests)
     lines += confirmation.last_lines(answer, scores)
     confirmation.write(answer, lines, scores)
     for line in lines:
@@ -171,14 +169,14 @@ def _conclude(
 
 
 def _test_scores(
-    sweep: Sweep, study: SweepStudy, number: int, requests: Sequence[int]
+    sweep: Sweep, study: SweepStudy, answer: Answer, requests: Sequence[int]
 ) -> list[float]:
-    """Return the scores of a trial's runs on the test split; none if there is no such split."""
-    function = sweep.settings.evaluate
-    if function is None:
+    """Return the scores of the confirmed runs on the test split; none if there is none."""
+    function, number = sweep.settings.evaluate, answer.confirmed
+    if function is None or number is None:
         return []
     params = study.trial(number).params
-    indices = range(study.notes(number).num_runs)
+    indices = range(answer.rounds * sweep.settings.folds)  # it may have run ahead of the others
     jobs = [sweep.composer.overrides(number, params, index) for index in indices]
     with contextlib.closing(create_engine(sweep, sweep.sweep_dir / SWEEP_LOG)) as engine:
         found = build(jobs, function, engine, requests)
