@@ -105,3 +105,10 @@ def test_only_one_module_uses_the_private_api() -> None:
     for path in source.rglob("*.py"):
         found = private.findall(path.read_text(encoding="utf-8"))
         assert not found or path.name == "_optuna.py", (path, found)
+
+
+def test_fixed_params_are_what_a_trial_was_enqueued_with() -> None:
+    study = optuna.create_study()
+    study.enqueue_trial({"x": 0.5, "y": "a"})
+    assert _optuna.fixed_params(study.ask()) == {"x": 0.5, "y": "a"}
+    assert _optuna.fixed_params(study.ask()) == {}
