@@ -32,6 +32,8 @@ no quotes beyond your shell's; a class without an image is a warning that names 
 
 `predict` answers in the same way: an unknown key with the nearest one, a missing run, a sample
 whose ids have no image (count and examples), `tta=flip` for data whose images may not be mirrored.
+`compare` too: a setting that does not differ (with those that do), runs on different data or
+classes, a directory without a finished run, an unknown metric.
 """
 
 

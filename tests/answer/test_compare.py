@@ -116,7 +116,7 @@ def test_of_many_configurations_the_best_is_compared_with_each_other(tmp_path: P
     assert found.num_comparisons == 66
     assert len(found.differences) == 11
     (sentence,) = sentences(found)
-    assert sentence.startswith("optim.lr=0.12 beats ")
+    assert sentence.startswith("this run of optim.lr=0.12 beats ")
     assert " of the 11 others (95 % for all comparisons together) and cannot be told" in sentence
     assert len(table(found)) == 1 + 12 + 1 + 1 + 11
 

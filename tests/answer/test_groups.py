@@ -117,3 +117,10 @@ def test_runs_on_different_data_are_refused(tmp_path: Path) -> None:
         make_arms(finished_runs([tmp_path / "a", tmp_path / "c"]))
     with pytest.raises(DataError, match=r"d/0 has the settings and the seed of .*a/0, but other"):
         make_arms(finished_runs([tmp_path / "a", tmp_path / "d"]))
+
+
+def test_close_values_are_told_apart(tmp_path: Path) -> None:
+    close = [{"optim": ADAMW | {"lr": lr}} for lr in (0.0036361, 0.0036362, 0.1)]
+    found = make_arms(make(tmp_path, *close))
+    names = ["optim.lr=0.00364 (1)", "optim.lr=0.00364 (2)", "optim.lr=0.1"]
+    assert [arm.name for arm in found.arms] == names

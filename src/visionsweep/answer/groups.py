@@ -94,13 +94,16 @@ def make_arms(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Arms:
         configuration = (settings[id(run)].get(key, _NOT_SET) for key in differing)
         by_configuration[(*map(_hashable, configuration), run.seed)].append(run)
     notes: list[str] = []
-    arms: dict[str, dict[PairingKey, list[Replicate]]] = defaultdict(lambda: defaultdict(list))
+    arms: dict[PairingKey, dict[PairingKey, list[Replicate]]] = {}
+    names: dict[PairingKey, str] = {}
     for members in by_configuration.values():
         values = settings[id(members[0])]
-        name = _arm_name(factors, values, groups)
+        side = tuple(_hashable(values.get(k, _NOT_SET)) for k in factors)
+        names.setdefault(side, _arm_name(factors, values, groups))
         key = (*(_hashable(values.get(k, _NOT_SET)) for k in paired_by), members[0].seed)
-        arms[name][key].append(_replicate(members, notes))
-    made = [Arm(name, cells) for name, cells in arms.items()]
+        arms.setdefault(side, defaultdict(list))[key].append(_replicate(members, notes))
+    unique = _told_apart(names)
+    made = [Arm(unique[side], cells) for side, cells in arms.items()]
     _check_same_images([replicate for arm in made for replicate in arm.replicates])
     counts = Counter(notes)
     lines = [f"{note} ({count} times)" if count > 1 else note for note, count in counts.items()]
@@ -217,6 +220,17 @@ def _arm_name(factors: Sequence[str], settings: Mapping[str, Any], groups: Itera
         return str(settings[factors[0]])
     texts = [f"{key}={short_value(settings[key])}" for key in factors if key in settings]
     return " ".join(texts) or "all runs"
+
+
+def _told_apart(names: Mapping[PairingKey, str]) -> dict[PairingKey, str]:
+    """Return names that differ: values are shown with three digits, which may be too few."""
+    counts = Counter(names.values())
+    seen = Counter[str]()
+    unique = {}
+    for side, name in names.items():
+        seen[name] += 1
+        unique[side] = name if counts[name] == 1 else f"{name} ({seen[name]})"
+    return unique
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

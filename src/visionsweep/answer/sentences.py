@@ -96,6 +96,8 @@ def _of_many(comparison: Comparison, scale: Scale) -> str:
     rest = len(comparison.differences) - len(clear)
     told = f"beats {len(clear)} of the {len(comparison.differences)} others"
     text = f"{shortened(best, _WIDTH)} {told} (95 % for all comparisons together)"
+    if not comparison.differences[0].covers_seeds:
+        text = f"this run of {text}"
     if not rest:
         return text
     nearest = next(d for d in comparison.differences if d not in clear)
@@ -137,11 +139,14 @@ def _invisible(difference: Difference, scale: Scale) -> str:
             f"{text}, and one seed hides the noise between seeds; repeat both with more seeds, "
             f"e.g. {MORE_SEEDS}=5"
         )
-    text += f" and {counted(estimate.num_seeds, 'seed')}"
+    noun = "run" if difference.num_pairs is None else "seed"
+    text += f" and {counted(estimate.num_seeds, noun)}"
+    if noun == "run":
+        text += " on each side"
     more, visible = _more_seeds(estimate, half, difference)
     if visible > 0.8 * half:
         return f"{text}; more seeds would hardly help, more validation images or folds would"
-    return f"{text}; {more} more seed{'s' if more > 1 else ''} would show {scale.size(visible)}"
+    return f"{text}; {more} more {noun}{'s' if more > 1 else ''} would show {scale.size(visible)}"
 
 
 def _more_seeds(estimate: Estimate, half: float, difference: Difference) -> tuple[int, float]:
