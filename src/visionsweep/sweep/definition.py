@@ -66,7 +66,7 @@ class Sweep:
             *single_run_overrides(self.current.hydra_overrides),
         ]
         left_out = {*settings.multirun_keys, settings.study_key, "hydra.sweep.subdir"}
-        plain = [o for o in overrides if override_key(o) not in left_out]
+        plain = [o for o in dict.fromkeys(overrides) if override_key(o) not in left_out]
         key = settings.threads_key
         if key is not None and self.composer.value_of(key) is None:
             plain.append(f"{key}={threads}")

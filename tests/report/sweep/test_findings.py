@@ -16,6 +16,7 @@ from visionsweep.answer.selection import corrected_winner
 from visionsweep.report.sweep.findings import MAX_PICTURES, read_findings
 from visionsweep.report.sweep.page import sweep_page, write_report
 from visionsweep.report.sweep.record import read_sweep
+from visionsweep.rundir.confirmation import ConfirmationRecord, write_confirmation
 from visionsweep.rundir.copies import Copies, write_copies
 from visionsweep.rundir.layout import PREDICTIONS
 from visionsweep.rundir.predictions import read_predictions, worst_mistakes, write_predictions
@@ -80,6 +81,19 @@ def test_the_answer_tells_what_to_expect_of_the_winner(sweep):
     assert f"On new images expect val/f1_macro {100 * winner.corrected:.1f} (95 %: " in head
     assert f"{100 * f1_of(vals[1]):.1f} is the best of 3 trials on the 400 images" in head
     assert head.index("#1 won") < head.index("On new images")
+
+
+def test_the_answer_of_a_confirmation_comes_first(sweep):
+    directory, _ = sweep
+    lines = ["a beats the baseline by 1.2 points", "confirmed: a"]
+    record = ConfirmationRecord(
+        *(str(directory), str(directory / "again"), 3, 10, 0.05, "a", 1, [None, 1]), lines=lines
+    )
+    write_confirmation(record)
+    page = write_report(directory).read_text(encoding="utf-8")
+    head = page[page.index("<h1>") : page.index("<h2>")]
+    places = [head.index(text) for text in ("A beats the baseline", "Confirmed: a.", "#1 won")]
+    assert places == sorted(places)
 
 
 def test_a_sweep_that_runs_has_no_corrected_winner_yet(sweep):

@@ -22,6 +22,7 @@ from visionsweep.answer.sentences import winner_sentence
 from visionsweep.errors import DataError
 from visionsweep.report.sweep.label_errors import INSTALL, has_cleanlab, suspected_labels
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
+from visionsweep.rundir.confirmation import read_confirmation
 from visionsweep.rundir.copies import Copies, read_copies
 from visionsweep.rundir.layout import PRESET, file_inside, run_directories
 from visionsweep.rundir.predictions import Predictions, SplitPredictions, worst_mistakes
@@ -60,6 +61,7 @@ class Picture:
 class Findings:
     """What the page shows besides the table of trials and the charts."""
 
+    confirmation: tuple[str, ...] = ()  # what it said, in sentences, if the sweep was confirmed
     expected: str | None = None  # what the winner is worth on new images, in a sentence
     intervals: dict[int, tuple[float, float]] = field(default_factory=dict)  # by trial
     num_images: int = 0  # validation images of the winner
@@ -79,8 +81,10 @@ def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
     found = {number: replicates for number, replicates in found.items() if replicates}
     copies = next((c for run in run_directories(sweep_dir) if (c := read_copies(run))), None)
     command = _command(sweep_dir)
+    confirmed = read_confirmation(sweep_dir)
+    confirmation = () if confirmed is None else tuple(confirmed.lines)
     if not ranked or ranked[0].number not in found:
-        return Findings(copies=copies, command=command)
+        return Findings(confirmation=confirmation, copies=copies, command=command)
     pictures = {
         image: pixels
         for replicates in reversed(found.values())  # the winner's come last and win
@@ -90,6 +94,7 @@ def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
     winner = found[ranked[0].number][0]
     suspects, note = _suspects(winner, pictures)
     return Findings(
+        confirmation=confirmation,
         expected=_expected(sweep_dir, record, ranked[0]),
         intervals=_intervals(record, {n: [r.scored for r in rs] for n, rs in found.items()}),
         num_images=len(winner.val.ids),

@@ -170,14 +170,18 @@ def _status(record: SweepRecord) -> str:
 
 
 def _head(summary: Summary, findings: Findings) -> str:
-    expected = findings.expected or ""
     lines = [
+        *(("expected", _as_sentence(line)) for line in findings.confirmation),
         ("won", won_sentence(summary, _MARKUP)),
-        ("expected", _escape(expected[:1].upper() + expected[1:] + "." * bool(expected))),
+        ("expected", _as_sentence(findings.expected or "")),
         ("why", why_sentence(summary, _MARKUP)),
         ("counts", _escape(counts_sentence(summary))),
     ]
     return "\n".join(f'<p class="{name}">{line}</p>' for name, line in lines if line)
+
+
+def _as_sentence(line: str) -> str:
+    return _escape(line[:1].upper() + line[1:] + "." * bool(line))
 
 
 def _comparison(summary: Summary) -> str:
