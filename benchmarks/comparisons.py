@@ -25,7 +25,9 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 
+from visionsweep.answer.compare import LEVEL, Difference
 from visionsweep.answer.groups import Replicate
+from visionsweep.answer.interval import Estimate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -231,12 +233,12 @@ def coverage(folder: Path, num_seeds: int, comparisons: int) -> None:
         for differs in (False, True):
             truth = true_difference(pool, "f1_macro", differs)
             found = [ask(pool, number, differs) for number in range(comparisons)]
-            holds = np.mean([low <= truth <= high for low, high in found])
+            holds = np.mean([e.interval()[0] <= truth <= e.interval()[1] for e in found])
             # without a difference every verdict is wrong; with one, that of the other sign
-            better = [low > 0 or high < 0 for low, high in found]
+            better = [difference(e).verdict == "different" for e in found]
             wrong = [
-                is_better and (not differs or (low > 0) != (truth > 0))
-                for is_better, (low, high) in zip(better, found, strict=True)
+                is_better and (not differs or (e.value > 0) != (truth > 0))
+                for is_better, e in zip(better, found, strict=True)
             ]
             print(
                 f"{name:8} {truth:15.4f} {comparisons:11} {holds:7.1%} {np.mean(better):7.1%} "
@@ -244,8 +246,13 @@ def coverage(folder: Path, num_seeds: int, comparisons: int) -> None:
             )
 
 
-def ask(pool: Pool, number: int, differs: bool) -> tuple[float, float]:
-    """Return the interval that `visionsweep compare` gives for a simulated comparison."""
+def difference(estimate: Estimate) -> Difference:
+    """Return the only difference of a comparison."""
+    return Difference("first", "second", estimate, LEVEL, estimate.num_seeds, 0, 0.0)
+
+
+def ask(pool: Pool, number: int, differs: bool) -> Estimate:
+    """Return the difference that `visionsweep compare` gives for a simulated comparison."""
     from visionsweep.answer.bootstrap import exact_scores, resampled_scores, units_of
     from visionsweep.answer.interval import estimate_mean
 
@@ -255,7 +262,7 @@ def ask(pool: Pool, number: int, differs: bool) -> tuple[float, float]:
     exact = exact_scores(runs, "f1_macro", "zero")
     resampled = resampled_scores(runs, units_of(runs), "f1_macro", "zero", seed=number)
     values, rows = exact[0::2] - exact[1::2], resampled[:, 0::2] - resampled[:, 1::2]
-    return estimate_mean(values, rows).interval()
+    return estimate_mean(values, rows)
 
 
 def winner(folder: Path, num_sweeps: int, num_trials: int) -> None:

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from tests.answer.made import make_finished_run, split_of
-from visionsweep.answer.compare import Comparison, compare
+from visionsweep.answer.compare import Comparison, Difference, compare
+from visionsweep.answer.interval import Estimate
 from visionsweep.answer.predictions import finished_runs
 from visionsweep.answer.sentences import sentences, table
 from visionsweep.errors import ConfigError
@@ -166,3 +167,16 @@ def test_an_unknown_metric_is_named(tmp_path: Path) -> None:
         ConfigError, match=r"metric: no such metric: f1_mac; did you mean f1_macro\?"
     ):
         ask(tmp_path, metric="f1_mac")
+
+
+def test_seeds_that_agree_by_chance_are_not_enough() -> None:
+    """The interval, from the seeds, excludes 0; that of the images alone does not."""
+    estimate = Estimate(0.006, 0.0, 1e-9, 2, 1, of_images_alone=0.005**2)
+    difference = Difference("a", "b", estimate, 0.95, 2, 900, 0.0)
+    assert difference.interval[0] > 0
+    assert difference.verdict == "unclear"
+    found = Comparison("val/f1_macro", ("loss",), (), [], [difference], 1, [], False)
+    assert sentences(found) == [
+        "cannot tell a from b: +0.6; the 2 seeds agree (95 %: 0.6 to 0.6), but on 900 images a "
+        "difference under 1.0 points is invisible however many seeds agree"
+    ]

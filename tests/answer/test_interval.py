@@ -84,3 +84,19 @@ def test_more_seeds_narrow_the_interval_down_to_what_the_images_leave() -> None:
     estimate = Estimate(0.01, 1e-4, 4e-4, 3, 2)
     assert estimate.half_width_with(3) == pytest.approx(estimate.half_width())
     assert estimate.half_width_with(10_000) == pytest.approx(1.96 * 0.01, rel=0.01)
+
+
+def test_seeds_that_agree_by_chance_do_not_make_the_images_certain() -> None:
+    values = np.array([0.0051, 0.0049, 0.0050])
+    estimate = estimate_mean(values, values + noise(0.02, 3, shared=False))
+    low, _ = estimate.interval()
+    assert low > 0
+    images = 0.02 / np.sqrt(3)
+    assert estimate.half_width_of_images() == pytest.approx(1.96 * images, rel=0.02)
+    assert estimate.p_value() == pytest.approx(2 * stats.norm.sf(0.005 / images), rel=0.02)
+
+
+def test_seeds_that_agree_in_every_digit_leave_the_noise_of_the_images() -> None:
+    values = np.array([0.005, 0.005])
+    estimate = estimate_mean(values, values + noise(0.02, 2, shared=False))
+    assert estimate.half_width() == pytest.approx(1.96 * 0.02 / np.sqrt(2), rel=0.02)

@@ -54,11 +54,17 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """What the interval allows to say, given the smallest difference that matters."""
+        """What can be said, given the smallest difference that matters.
+
+        The interval decides, and so does that of the images alone: two or three seeds may agree by
+        chance, and then the interval is narrower than these images allow.
+        """
         low, high = self.interval
-        if self.smallest > 0 and max(abs(low), abs(high)) < self.smallest:
+        alone = self.estimate.half_width_of_images(self.level)
+        distance = abs(self.estimate.value)
+        if self.smallest > 0 and max(abs(low), abs(high), distance + alone) < self.smallest:
             return "equivalent"
-        return "different" if low > 0 or high < 0 else "unclear"
+        return "different" if (low > 0 or high < 0) and distance > alone else "unclear"
 
     @property
     def covers_seeds(self) -> bool:

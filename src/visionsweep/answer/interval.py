@@ -8,7 +8,7 @@ this with the alternatives.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, stats
@@ -25,6 +25,8 @@ class Estimate:
     seed_variance: float  # of the value; 0 with a single seed, where it is not known
     num_seeds: int
     degrees: float  # of freedom of the seeds' variance
+    # of the value by images alone, as if these seeds were the only ones
+    of_images_alone: float = 0.0
 
     def half_width(self, level: float = 0.95) -> float:
         """Return how far the interval at `level` reaches to each side of the value."""
@@ -35,10 +37,23 @@ class Estimate:
         half = self.half_width(level)
         return self.value - half, self.value + half
 
+    def half_width_of_images(self, level: float = 0.95) -> float:
+        """Return how far the interval would reach if only the images were uncertain."""
+        return float(stats.norm.isf((1 - level) / 2)) * math.sqrt(self.of_images_alone)
+
     def p_value(self) -> float:
-        """Return the two-sided p-value of the hypothesis that the true value is 0."""
+        """Return the two-sided p-value of the hypothesis that the true value is 0.
+
+        At least the one of the images alone: two or three seeds may agree by chance.
+        """
         if self.value == 0:
             return 1.0
+        alone = 0.0
+        if self.of_images_alone > 0:
+            alone = 2 * float(stats.norm.sf(abs(self.value) / math.sqrt(self.of_images_alone)))
+        return max(self._p_value(), alone)
+
+    def _p_value(self) -> float:
         if self.image_variance + self.seed_variance == 0:
             return 0.0
         distance = abs(self.value)
@@ -59,9 +74,11 @@ class Estimate:
     def half_width_with(self, num_seeds: int, level: float = 0.95) -> float:
         """Return the half width to expect with another number of seeds."""
         per_seed = self.seed_variance * self.num_seeds
-        return Estimate(
-            self.value, self.image_variance, per_seed / num_seeds, num_seeds, num_seeds - 1
-        ).half_width(level)
+        degrees = num_seeds - 1
+        with_more = replace(
+            self, seed_variance=per_seed / num_seeds, num_seeds=num_seeds, degrees=degrees
+        )
+        return with_more.half_width(level)
 
     def _half_width(self, tail: float) -> float:
         images, seeds = self.image_variance, self.seed_variance
@@ -127,10 +144,10 @@ def _combined(
     degrees: float,
 ) -> Estimate:
     """Take from the images' variance what the variance between seeds holds already."""
-    of_images = float(image_noise.var()) if len(image_noise) else 0.0
-    if num_seeds > 1:
-        of_images = max(0.0, of_images - per_seed)
-    return Estimate(value, of_images, seed_variance, num_seeds, degrees)
+    alone = float(image_noise.var()) if len(image_noise) else 0.0
+    # seeds that agree in every digit tell nothing of their spread
+    shared = max(0.0, alone - per_seed) if seed_variance > 0 else alone
+    return Estimate(value, shared, seed_variance, num_seeds, degrees, alone)
 
 
 def _within(noise: Array) -> float:

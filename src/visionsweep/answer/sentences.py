@@ -23,7 +23,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.differences:
         return [_sentence(d, comparison, scale) for d in comparison.differences]
     (arm,) = comparison.arms
-    low, high = arm.mean.interval()
+    low, high = scale.within(arm.mean.interval())
     seeds = "" if arm.mean.num_seeds > 1 else ", of images alone: one seed says nothing of others"
     return [
         f"one configuration, nothing to compare: {comparison.metric} "
@@ -41,6 +41,11 @@ class Scale:
     def text(self, value: float, sign: str = "") -> str:
         """Return the number."""
         return f"{100 * value:{sign}.1f}" if self.is_share else f"{value:{sign}.4f}"
+
+    def within(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """Return an interval of a value without what cannot be: shares below 0 or above 1."""
+        low, high = interval
+        return (max(low, 0.0), min(high, 1.0)) if self.is_share else (low, high)
 
     def size(self, value: float) -> str:
         """Return a difference with its unit; small ones with a digit more."""
@@ -67,6 +72,14 @@ def _sentence(difference: Difference, comparison: Comparison, scale: Scale) -> s
         return (
             f"{names[0]} and {names[1]} differ by less than the {scale.size(difference.smallest)} "
             f"that matter: {scale.text(estimate.value, '+')} ({interval}; {_basis(difference)})"
+        )
+    if difference.verdict == "unclear" and (low > 0 or high < 0):
+        alone = estimate.half_width_of_images(difference.level)
+        return (
+            f"cannot tell {names[0]} from {names[1]}: {scale.text(estimate.value, '+')}; the "
+            f"{counted(estimate.num_seeds, 'seed')} agree ({interval}), but on "
+            f"{counted(difference.num_images, 'image')} a difference under {scale.size(alone)} is "
+            "invisible however many seeds agree"
         )
     if difference.verdict == "unclear":
         return (
@@ -110,7 +123,7 @@ def _of_many(comparison: Comparison, scale: Scale) -> str:
 def winner_sentence(winner: CorrectedWinner) -> str:
     """Return how good the best of several trials is on other images than those that chose it."""
     scale = Scale(winner.metric)
-    low, high = winner.interval
+    low, high = scale.within(winner.interval)
     epochs = "" if winner.includes_epochs else "; the choice of the epoch is not in this estimate"
     return (
         f"on new images expect {winner.metric} {scale.text(winner.corrected)} (95 %: "
@@ -171,7 +184,7 @@ def table(comparison: Comparison) -> list[str]:
     what = " ".join(comparison.factors) or "configuration"
     rows = [[shortened(what, _WIDTH), comparison.metric, "95 %", "seed std", "runs", "images"]]
     for arm in comparison.arms[:_ROWS]:
-        low, high = arm.mean.interval(LEVEL)
+        low, high = scale.within(arm.mean.interval(LEVEL))
         rows.append(
             [
                 shortened(arm.name, _WIDTH),
