@@ -30,7 +30,7 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from hydra_plugins.visionsweep_sweep.launcher import WorkersLauncher
 from visionsweep.config.secrets import masked_config
 from visionsweep.rundir.layout import OPTIMIZATION_RESULTS, STUDY
-from visionsweep.sweep import open_study, warm_start
+from visionsweep.sweep import open_study, past_trials
 from visionsweep.sweep.engines.engine import AttributesSet, Ended, Event, Job, Reported, Started
 from visionsweep.sweep.space.space import SearchSpace
 from visionsweep.sweep.trial import NoTrial, TrialPruned, TrialStopped, set_current_trial
@@ -113,7 +113,7 @@ class App:
         for name, text in CONF.items():
             self.write(name, text)
         if is_quick:
-            for module in (open_study, warm_start):
+            for module in (open_study, past_trials):
                 monkeypatch.setattr(module, "open_storage", self._open_storage)
             monkeypatch.setattr(SearchSpace, "probes", lambda space, is_group: [])
 
