@@ -6,17 +6,20 @@ import pytest
 
 from visionsweep.errors import ConfigError
 from visionsweep.predict.arguments import (
+    VIEW_NAMES,
     Arguments,
     DataArguments,
+    DecisionArguments,
     describe_arguments,
     parse_arguments,
 )
+from visionsweep.predict.views import VIEWS
 
 REQUIRED = ["run=outputs/a", "data.predict=new"]
 ALL = (
     "run=/a data.predict=/list.csv data.image=file data.root=/images out=/o.csv sample=/s.csv "
-    "id_column=ImageID label_column=007 labels=indices probabilities=true tta=flip "
-    "on_bad_image=skip batch_size=7 device=cuda:1"
+    "id_column=ImageID label_column=007 labels=indices probabilities=true top_k=2 decisions=auto "
+    "decisions.test_prior=uniform tta=flip on_bad_image=skip batch_size=7 device=cuda:1"
 )
 
 
@@ -37,7 +40,9 @@ def test_every_key_is_read() -> None:
         label_column="007",
         labels="indices",
         probabilities=True,
-        tta="flip",
+        top_k=2,
+        decisions=DecisionArguments("auto", "uniform"),
+        tta=["none", "flip"],
         on_bad_image="skip",
         batch_size=7,
         device="cuda:1",
@@ -89,6 +94,13 @@ def test_a_path_may_hold_any_character(name: str, monkeypatch: pytest.MonkeyPatc
         ("outputs/a", "outputs/a: expected key=value"),
         ("--verbose", "--verbose: expected key=value"),
         ("batch_size=0", "batch_size: expected at least 1, got 0"),
+        ("top_k=0", "top_k: expected at least 1, got 0"),
+        (
+            "tta=crob",
+            "tta: expected views (none, flip, crop, corners), got 'crob'; did you mean crop?",
+        ),
+        ("tta=[flip,flip]", "tta: flip is given twice"),
+        ("decisions=best", "decisions=best: Invalid value 'best', expected one of ['stored', "),
         ("batch_size=1.5", "batch_size=1.5: Value '1.5' of type 'str' could not be converted"),
         ("batch_size=null", "batch_size=null: "),
         ("probabilities=maybe", "probabilities=maybe: Value 'maybe' is not a valid bool"),
@@ -125,3 +137,22 @@ def test_help_has_one_line_per_key() -> None:
     assert usage.startswith("usage: visionsweep predict run=")
     assert [line.split()[0] for line in lines] == [text.split("=")[0] for text in ALL.split()]
     assert [line for line in lines if line.endswith("(required)")] == lines[:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "views"),
+    [
+        ("none", ["none"]),
+        ("crop", ["none", "crop"]),
+        ("[flip]", ["flip"]),
+        ("[none, flip, corners]", ["none", "flip", "corners"]),
+    ],
+)
+def test_one_view_is_added_to_the_image_and_a_list_is_all_of_them(
+    text: str, views: list[str]
+) -> None:
+    assert parse_arguments([*REQUIRED, f"tta={text}"]).tta == views
+
+
+def test_the_views_that_the_arguments_know_are_there() -> None:
+    assert tuple(VIEWS) == VIEW_NAMES

@@ -10,19 +10,20 @@ from PIL import Image
 from tests.predict.untrained_run import expected_probabilities, make_run
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.errors import ConfigError, DataError
-from visionsweep.predict.arguments import TTA, OnBadImage
-from visionsweep.predict.infer import check_runs, decoded_batches, predict
-from visionsweep.training.predictor import load_predictor
+from visionsweep.predict.arguments import OnBadImage
+from visionsweep.predict.infer import CHUNK, check_runs, decoded_batches, predict
+from visionsweep.predict.networks import load_networks
 
 NAMES = ("e.png", "a.png", "d.png", "b.png", "c.png")
 
 
 def probabilities_of(
-    folder: Path, run_dirs: list[Path], batch_size: int = 2, tta: TTA = "none"
+    folder: Path, run_dirs: list[Path], batch_size: int = 2, *tta: str
 ) -> np.ndarray:
     paths = [folder / name for name in NAMES]
-    predictors = [load_predictor(run_dir) for run_dir in run_dirs]
-    batches = predict(paths, predictors, batch_size=batch_size, tta=tta, device="cpu")
+    members, _ = load_networks(run_dirs, "cpu")
+    views = tta or ("none",)
+    batches = predict(paths, members, batch_size=batch_size, tta=views, device="cpu")
     return np.concatenate([batch.probabilities.numpy() for batch in batches])
 
 
@@ -44,7 +45,7 @@ def test_flip_is_the_mean_of_image_and_mirror_image(
     folder = write_images(tmp_path / "images", *NAMES)
     plain, mirrored = (expected_probabilities(model, x) for x in (pixels, pixels[..., ::-1]))
     assert np.abs(plain - mirrored).max() > 0.01
-    probabilities = probabilities_of(folder, [tmp_path / "run"], tta="flip")
+    probabilities = probabilities_of(folder, [tmp_path / "run"], 2, "none", "flip")
     np.testing.assert_allclose(probabilities, (plain + mirrored) / 2, atol=1e-6)
 
 
@@ -78,7 +79,7 @@ def test_unreadable_images_are_counted(
     ]
     folder = write_images(tmp_path / "images", *NAMES)
     paths = [folder / name for name in NAMES]
-    predictors = [load_predictor(tmp_path / "0"), load_predictor(tmp_path / "1")]
+    members, _ = load_networks([tmp_path / "0", tmp_path / "1"], "cpu")
     readable = [0, 2, 3]
     expected = probabilities_of(folder, [tmp_path / "0", tmp_path / "1"])
     assert len(models) == 2
@@ -88,14 +89,13 @@ def test_unreadable_images_are_counted(
     def rows(on_bad_image: OnBadImage, batch_size: int) -> tuple[np.ndarray, list[int]]:
         batches = list(
             predict(
-                *(paths, predictors),
+                *(paths, members),
                 batch_size=batch_size,
-                tta="none",
                 device="cpu",
                 on_bad_image=on_bad_image,
             )
         )
-        bad = [start * batch_size + row for start, b in enumerate(batches) for row in b.bad]
+        bad = [start * CHUNK + row for start, b in enumerate(batches) for row in b.bad]
         return np.concatenate([batch.probabilities.numpy() for batch in batches]), bad
 
     with pytest.raises(DataError, match=r"^cannot read .*/a\.png \(.*\); 2 of 5 images") as caught:
@@ -124,7 +124,8 @@ def test_decoded_batches_keep_their_places(
         decoded_batches([folder / name for name in NAMES], Preprocessing((8, 10), 3), batch_size=3)
     )
     assert [(batch.size, list(batch.bad)) for batch in batches] == [(3, [1]), (2, [])]
-    np.testing.assert_array_equal(batches[0].images.numpy(), pixels[[0, 2]])
+    np.testing.assert_array_equal(batches[0].images.numpy()[[0, 2]], pixels[[0, 2]])
+    assert not batches[0].images[1].any()
     np.testing.assert_array_equal(batches[1].images.numpy(), pixels[[3, 4]])
 
 
@@ -135,16 +136,41 @@ def test_runs_of_different_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"/a has 3 \(cat, dog, owl\), .*/b has 3 \(cat, owl, dog\)"
     ):
-        check_runs(run_dirs, [load_predictor(path) for path in run_dirs], "none")
+        check_runs(load_networks(run_dirs, "cpu")[0])
 
 
 def test_flip_must_be_allowed_by_every_run(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", flips=False)
     run_dirs = [tmp_path / "a", tmp_path / "b"]
-    predictors = [load_predictor(path) for path in run_dirs]
-    check_runs(run_dirs, predictors, "none")
+    members, _ = load_networks(run_dirs, "cpu")
+    check_runs(members)
     with pytest.raises(ConfigError, match=r"tta: flip is not allowed for .*/b: "):
-        check_runs(run_dirs, predictors, "flip")
+        check_runs(members, ["none", "flip"])
     with pytest.raises(ConfigError, match=r"on_bad_image: fill needs the class frequencies of "):
-        check_runs(run_dirs, predictors, "none", "fill")
+        check_runs(members, ["none"], "fill")
+
+
+def test_views_are_averaged(
+    tmp_path: Path, pixels: np.ndarray, write_images: Callable[..., Path]
+) -> None:
+    """Crops by Pillow: 7 of 8 rows and 9 of 10 columns, enlarged."""
+    model = make_run(tmp_path / "run")
+    folder = write_images(tmp_path / "images", *NAMES)
+
+    def window(top: int, left: int) -> np.ndarray:
+        images = (
+            Image.fromarray(image.transpose(1, 2, 0)).crop((left, top, left + 9, top + 7))
+            for image in pixels
+        )
+        enlarged = [image.resize((10, 8), Image.Resampling.BILINEAR) for image in images]
+        return expected_probabilities(
+            model, np.stack([np.asarray(e) for e in enlarged]).transpose(0, 3, 1, 2)
+        )
+
+    plain = expected_probabilities(model, pixels)
+    middle = window(0, 0)  # half of the one row and column that are left out, rounded down
+    corners = sum(window(top, left) for top in (0, 1) for left in (0, 1)) / 4
+    found = probabilities_of(folder, [tmp_path / "run"], 2, "none", "crop", "corners")
+    assert np.abs(corners - plain).max() > 0.01
+    np.testing.assert_allclose(found, (plain + middle + corners) / 3, atol=2e-3)

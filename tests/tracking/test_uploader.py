@@ -119,7 +119,7 @@ def test_an_exported_model_takes_raw_images_of_any_batch_size(make_run, tmp_path
 
     torch.manual_seed(0)
     predictor = Predictor()
-    module = types.SimpleNamespace(load_predictor=lambda run_dir, device="cpu": predictor)
+    module = types.SimpleNamespace(load_model=lambda run_dir, device="cpu": predictor)
     monkeypatch.setitem(sys.modules, "visionsweep.training.predictor", module)
     journal, run_dir = make_run("exported", state=None)
     journal.model("checkpoints/best.pt", step=2, register="größe")
@@ -151,7 +151,7 @@ def test_a_failing_export_is_named_and_holds_up_nothing(
         raise RuntimeError("no such weights")
 
     monkeypatch.setitem(
-        sys.modules, "visionsweep.training.predictor", types.SimpleNamespace(load_predictor=fail)
+        sys.modules, "visionsweep.training.predictor", types.SimpleNamespace(load_model=fail)
     )
     monkeypatch.setattr("visionsweep.tracking.sync.PAUSES", (0.0, 0.0, 0.0))
     journal, run_dir = make_run("failing", state=None)

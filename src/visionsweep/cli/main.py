@@ -13,6 +13,7 @@ _VERBS = {
     "train": ("visionsweep.cli.train", "train a model; with --multirun, search for a better one"),
     "predict": ("visionsweep.predict.command", "predict images with trained runs"),
     "evaluate": ("visionsweep.cli.evaluate", "evaluate the test split with a sweep's best run"),
+    "ensemble": ("visionsweep.cli.ensemble", "combine finished runs into one that predicts"),
     "sync": ("visionsweep.tracking.sync", "send runs that MLflow does not have yet"),
     "compare": (
         "visionsweep.answer.command",

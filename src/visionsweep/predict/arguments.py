@@ -18,12 +18,15 @@ from visionsweep.errors import ConfigError
 from visionsweep.program import command
 from visionsweep.text import did_you_mean, first_line
 
+VIEW_NAMES = ("none", "flip", "crop", "corners")  # predict/views.py, which imports torch
 Labels = Literal["names", "indices"]
-TTA = Literal["none", "flip"]
+DecisionChoice = Literal["stored", "none", "auto", "prior", "offsets"]
 OnBadImage = Literal["error", "skip", "fill", "repair"]
 
 
 def _key(default: Any, meaning: str) -> Any:
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": meaning})
     return field(default=default, metadata={"help": meaning})
 
 
@@ -37,11 +40,23 @@ class DataArguments:
 
 
 @dataclass
+class DecisionArguments:
+    """How labels follow from probabilities."""
+
+    use: DecisionChoice = _key(
+        "stored",
+        "what the ensemble has (stored), none, or fit them to the run's own predictions: prior, "
+        "offsets, or auto (where they clearly help)",
+    )
+    test_prior: str = _key("train", "class frequencies of the test: train, uniform or [0.2,0.8]")
+
+
+@dataclass
 class Arguments:
     """The arguments of `predict`. Paths that the user gave are absolute."""
 
     run: list[Path] = _key(
-        MISSING, "directory of a run, or of all its folds; [outputs/a,outputs/b] is their mean"
+        MISSING, "directory of a run, of all its folds, or of an ensemble; [A,B] is their mean"
     )
     data: DataArguments = field(default_factory=DataArguments)
     out: Path = _key(Path("submission.csv"), "CSV file to write")
@@ -50,20 +65,26 @@ class Arguments:
     label_column: str | None = _key(None, "default: label, target, ..., or the only other column")
     labels: Labels = _key("names", "what the label column holds: names or indices")
     probabilities: bool = _key(False, "true adds a column prob_CLASS for each class")
-    tta: TTA = _key("none", "flip: the mean over each image and its mirror image; or none")
+    top_k: int = _key(1, "labels per image, the best first, separated by spaces")
+    decisions: DecisionArguments = field(default_factory=DecisionArguments)
+    tta: list[str] = _key(
+        ["none"], "views to average: [none,flip,crop,corners]; tta=flip is short for [none,flip]"
+    )
     on_bad_image: OnBadImage = _key(
         "error",
         "error, skip (no row), fill (training's class frequencies) or repair (what is there)",
     )
-    batch_size: int = _key(128, "images per batch")
+    batch_size: int = _key(128, "images decoded at a time; changes no number")
     device: str = _key("auto", "auto, cpu, cuda, cuda:N or mps")
 
 
 def _fields(schema: type = Arguments, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each key, such as ``data.predict``, and its dataclass field."""
     for item in dataclasses.fields(schema):
-        if item.type is DataArguments:
-            yield from _fields(DataArguments, f"{item.name}.")
+        if item.type in (DataArguments, DecisionArguments):
+            yield from _fields(item.type, f"{item.name}.")
+        elif schema is DecisionArguments and item.name == "use":
+            yield prefix.rstrip("."), item  # decisions=auto
         else:
             yield f"{prefix}{item.name}", item
 
@@ -88,17 +109,20 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         given.add(key)
         try:
             # Not from_dotlist, which reads values as YAML: a path may hold any character.
-            OmegaConf.update(config, key, _value(key, value, fields[key].type))
-            OmegaConf.select(config, key)  # fails now if it is an interpolation of nothing
+            place = "decisions.use" if key == "decisions" else key
+            OmegaConf.update(config, place, _value(key, value, fields[key].type))
+            OmegaConf.select(config, place)  # fails now if it is an interpolation of nothing
         except OmegaConfBaseException as error:
             raise ConfigError(f"{text}: {first_line(error)}") from error
     for key in fields:
         if key in OmegaConf.missing_keys(config):
             meaning = fields[key].metadata["help"]
             raise ConfigError(f"{key}: not set; give {key}=... ({meaning})")
-    if config.batch_size < 1:
-        raise ConfigError(f"batch_size: expected at least 1, got {config.batch_size}")
+    for key in ("batch_size", "top_k"):
+        if config[key] < 1:
+            raise ConfigError(f"{key}: expected at least 1, got {config[key]}")
     arguments: Arguments = OmegaConf.to_object(config)  # type: ignore[assignment]
+    arguments.tta = _views(arguments.tta)
     return arguments
 
 
@@ -109,9 +133,10 @@ def describe_arguments() -> str:
         "",
     ]
     for key, item in _fields():
-        note = "" if item.default is None else f" (default: {str(item.default).lower()})"
-        note = " (required)" if item.default == MISSING else note
-        lines.append(f"  {key:<15}{item.metadata['help']}{note}")
+        default = "none" if key == "tta" else item.default
+        note = "" if default is None else f" (default: {str(default).lower()})"
+        note = " (required)" if default == MISSING else note
+        lines.append(f"  {key:<21}{item.metadata['help']}{note}")
     return "\n".join(lines)
 
 
@@ -124,7 +149,21 @@ def _value(key: str, text: str, kind: Any) -> Any:
         return None
     if kind == list[Path]:
         return [absolute(key, item) for item in _items(key, text)]
+    if kind == list[str]:
+        is_list = text.startswith("[")
+        return _items(key, text) if is_list or text == "none" else ["none", text]
     return absolute(key, text) if Path in options else text
+
+
+def _views(names: list[str]) -> list[str]:
+    """Return the names of views. Raises `ConfigError` for one that is unknown or repeated."""
+    for name in names:
+        if name not in VIEW_NAMES:
+            hint = did_you_mean(name, VIEW_NAMES)
+            raise ConfigError(f"tta: expected views ({', '.join(VIEW_NAMES)}), got '{name}'{hint}")
+        if names.count(name) > 1:
+            raise ConfigError(f"tta: {name} is given twice; give it once")
+    return names
 
 
 def _items(key: str, text: str) -> list[str]:

@@ -7,7 +7,6 @@ from visionsweep.errors import ConfigError, UserError
 from visionsweep.machine import wait_passively
 from visionsweep.predict.arguments import Arguments, describe_arguments, parse_arguments
 from visionsweep.rundir.atomic import is_stdout, open_output
-from visionsweep.rundir.layout import runs_of_trial
 from visionsweep.streams import keep_streams
 
 
@@ -34,12 +33,13 @@ def main(argv: Sequence[str]) -> int:
 def run_prediction(arguments: Arguments) -> str:
     """Write the submission and return a summary; first check everything that needs no model."""
     # torch takes seconds: not for --help or a wrong argument
+    from visionsweep.predict.deciding import decide_labels, with_decisions
     from visionsweep.predict.images import find_images
     from visionsweep.predict.infer import check_runs, predict
+    from visionsweep.predict.networks import load_networks
     from visionsweep.predict.submission import make_template
     from visionsweep.predict.writing import Columns, name_images, write_rows
     from visionsweep.training.devices import choose_device
-    from visionsweep.training.predictor import load_predictor
 
     _check_out(arguments)
     data, on_bad_image = arguments.data, arguments.on_bad_image
@@ -51,19 +51,20 @@ def run_prediction(arguments: Arguments) -> str:
         needs_all=needs_all,
     )
     device, _ = choose_device(arguments.device, key="device")
-    run_dirs = [part for run_dir in arguments.run for part in runs_of_trial(run_dir)]  # its folds
-    predictors = [load_predictor(run_dir, device) for run_dir in run_dirs]
-    check_runs(run_dirs, predictors, arguments.tta, on_bad_image)
-    class_names = predictors[0].class_names
+    members, lines = load_networks(arguments.run, device)
+    check_runs(members, arguments.tta, on_bad_image)
+    class_names = members[0].predictor.class_names
     columns = template.class_columns(class_names) if arguments.label_column is None else []
     has_label = not columns
     if arguments.probabilities and has_label:
         columns = [f"prob_{name}" for name in class_names]
         template.check_new_columns(columns)
     labels = class_names if arguments.labels == "names" else list(map(str, range(len(class_names))))
+    _check_top_k(arguments.top_k, labels, has_label=has_label)
+    decisions, reasons = decide_labels(arguments, class_names, has_label=has_label)
     batches = predict(
         [image.path for image in template.images],
-        predictors,
+        members,
         batch_size=arguments.batch_size,
         tta=arguments.tta,
         device=device,
@@ -74,15 +75,16 @@ def run_prediction(arguments: Arguments) -> str:
             written = write_rows(
                 stream,
                 template,
-                Columns(template.label if has_label else None, labels, columns),
-                batches,
+                Columns(template.label if has_label else None, labels, columns, arguments.top_k),
+                with_decisions(batches, decisions),
                 skip_bad=on_bad_image == "skip",
             )
     except OSError as error:
         raise UserError(
             f"out: {arguments.out} cannot be written ({error.strerror}); choose another file"
         ) from error
-    lines = [f"left out {found.left_out}"] if found.left_out else []
+    lines += reasons
+    lines += [f"left out {found.left_out}"] if found.left_out else []
     if written.bad:
         outcome = "left out" if on_bad_image == "skip" else "filled with the class frequencies"
         lines.append(name_images(written.bad, len(template.images), outcome))
@@ -90,6 +92,23 @@ def run_prediction(arguments: Arguments) -> str:
         outcome = "predicted from what could be decoded"
         lines.append(name_images(written.repaired, len(template.images), outcome))
     return "\n".join([*lines, written.summary(), f"wrote {arguments.out}"])
+
+
+def _check_top_k(top_k: int, labels: Sequence[str], *, has_label: bool) -> None:
+    if top_k == 1:
+        return
+    if not has_label:
+        raise ConfigError(
+            "top_k: the sample has one column per class and none for labels; leave top_k out, or "
+            "set label_column"
+        )
+    if top_k > len(labels):
+        raise ConfigError(f"top_k: expected at most {len(labels)}, the classes, got {top_k}")
+    spaced = [label for label in labels if any(map(str.isspace, label))]
+    if spaced:
+        raise ConfigError(
+            f"top_k: labels are separated by spaces, and '{spaced[0]}' has one; set labels=indices"
+        )
 
 
 def _check_out(arguments: Arguments) -> None:

@@ -22,6 +22,7 @@ class Columns:
     label: str | None  # the column of the labels, if there is one
     labels: Sequence[str]  # what stands there, one per class
     probabilities: Sequence[str]  # one column per class, or none
+    top_k: int = 1  # labels in the column of the labels, the most probable first
 
 
 @dataclass
@@ -71,8 +72,9 @@ def write_rows(
     new_cells = [""] * (len(header) - len(template.header))
     written, rows, names = Written(), template.rows(), (image.name for image in template.images)
     for batch in batches:
-        preds = batch.probabilities.argmax(dim=1).tolist()
-        for place, pred in enumerate(preds):
+        # of equally probable classes the first comes first
+        ranked = batch.probabilities.sort(dim=1, descending=True, stable=True).indices
+        for place, preds in enumerate(ranked[:, : columns.top_k].tolist()):
             row, name = next(rows) + new_cells, next(names)
             if place in batch.bad:
                 written.bad.append(f"{name} ({batch.bad[place]})")
@@ -80,8 +82,8 @@ def write_rows(
                     continue
             if place in batch.repaired:
                 written.repaired.append(f"{name} ({batch.repaired[place]})")
-            label = columns.labels[pred]
-            written.counts[label] += 1
+            written.counts[columns.labels[preds[0]]] += 1
+            label = " ".join(columns.labels[pred] for pred in preds)
             cells = [label] if columns.label is not None else []
             if columns.probabilities:
                 cells += [f"{value:.9g}" for value in batch.probabilities[place].tolist()]

@@ -31,6 +31,7 @@ from visionsweep.rundir.layout import (
     holds_sweep,
     runs_of_trial,
     sweep_directory,
+    trial_of_link,
 )
 from visionsweep.rundir.lock import locked
 from visionsweep.rundir.predictions import read_predictions, write_predictions
@@ -48,7 +49,7 @@ def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
     Returns what is new for MLflow: directories (of the sweep, if there is one), and where they are
     tracked. Raises `UserError` for a run that is not finished, has no test split, or other data.
     """
-    directory = _trial_of_link(directory)
+    directory = trial_of_link(directory)
     if holds_sweep(directory):
         raise UserError(
             f"run: {shown(directory)} is a sweep; expected one of its runs, e.g. "
@@ -78,15 +79,6 @@ def evaluate_test(cfg: DictConfig) -> float | None:
     result = read_result(run_dir)
     assert result is not None  # it was just read
     return None if result["test"] is None else float(result["test"][metric])
-
-
-def _trial_of_link(directory: Path) -> Path:
-    """Return `directory`, resolved; of the link to a sweep's best run the whole trial."""
-    run_dir = directory.resolve()
-    if not directory.is_symlink():
-        return run_dir
-    sweep_dir = sweep_directory(run_dir)
-    return sweep_dir / run_dir.relative_to(sweep_dir).parts[0]
 
 
 def _mean_metrics(run_dirs: list[Path]) -> dict[str, float]:
@@ -119,8 +111,8 @@ def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:
                 f"run: {shown(run_dir)} has no {BEST}; a sweep keeps the weights of its best "
                 f"trials only, and run={BEST_TRIAL} in its directory is the best"
             )
-        config = _stored_config(run_dir)
-        parts = _parts(run_dir, config)
+        config = config_of_run(run_dir)
+        parts = parts_of_run(run_dir, config)
         batches = parts.test
         tested = None if batches is None else evaluate_split(parts, batches, "test")
         if tested is None and not needs_test:
@@ -136,7 +128,8 @@ def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:
     return config
 
 
-def _stored_config(run_dir: Path) -> Config:
+def config_of_run(run_dir: Path) -> Config:
+    """Return the typed config of a run. Raises `UserError` if it is none."""
     stored = read_config(run_dir)
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), stored, {"resume": None})
@@ -148,7 +141,7 @@ def _stored_config(run_dir: Path) -> Config:
     return resolved_config(config)
 
 
-def _parts(run_dir: Path, config: Config) -> RunParts:
+def parts_of_run(run_dir: Path, config: Config) -> RunParts:
     """Return the parts of the run, with its best weights."""
     parts = assemble(config, stored_threads=read_environment(run_dir).get("threads"))
     split = split_rows(parts.dataset, parts.train_indices, parts.val_indices)

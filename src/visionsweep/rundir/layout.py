@@ -1,6 +1,6 @@
 """Every name and place in the directories of runs and sweeps. No other module spells them out.
 
-    outputs/NAME/              a run
+    outputs/NAME/              a run, or an ensemble of runs
         fold_0/  fold_1/       ... or, with split.fold=all, one run per fold
     multirun/STUDY/            a sweep
         7/                     a trial: a run
@@ -27,6 +27,8 @@ CHECKPOINTS = "checkpoints"  # holds nothing but weights
 BEST = f"{CHECKPOINTS}/best.pt"
 LAST = f"{CHECKPOINTS}/last.pt"  # what a run resumes from
 PREDICTIONS = "predictions.npz"  # of the best checkpoint
+DECISIONS = "decisions.json"  # of an ensemble: how labels follow from its probabilities
+MEMBERS = "members"  # of an ensemble: members/0, ... each with a config and a best checkpoint
 FIGURES = "figures"
 RESULT = "result.json"  # how the run ended
 TRACEBACK = "traceback.txt"
@@ -107,6 +109,15 @@ def runs_of_trial(trial_dir: Path) -> list[Path]:
     """
     seeds = _natural(trial_dir.glob(f"{_SEED}*")) or [trial_dir]
     return [run for seed in seeds for run in _natural(seed.glob(f"{_FOLD}*")) or [seed]]
+
+
+def trial_of_link(directory: Path) -> Path:
+    """Return `directory`, resolved; of the link to a sweep's best run the whole trial."""
+    run_dir = directory.resolve()
+    if not directory.is_symlink():
+        return run_dir
+    sweep_dir = sweep_directory(run_dir)
+    return sweep_dir / run_dir.relative_to(sweep_dir).parts[0]
 
 
 def run_directories(directory: Path) -> list[Path]:

@@ -24,7 +24,7 @@ CHAMPION = "champion"
 def export_model(store: Store, run_id: str, run_dir: Path, record: Record) -> None:
     """Log the model of `record["checkpoint"]` to the run, unless an earlier attempt did.
 
-    The model is a torch.export program of `load_predictor(run_dir)`, with pre-processing inside:
+    The model is a torch.export program of `load_model(run_dir)`, with pre-processing inside:
     (N, C, H, W) uint8 -> (N, K) float32. Any N works since the example has a batch of 2; a batch
     of 1 would be frozen into the program.
     """
@@ -101,11 +101,11 @@ def why_not_exported(run_dir: Path) -> str | None:
 
 
 def _load(run_dir: Path) -> Any:
-    from visionsweep.training.predictor import load_predictor  # torch, which few uploads need
+    from visionsweep.training.predictor import load_model  # torch, which few uploads need
 
     if not is_inside(run_dir, BEST):
         raise DataError(f"{BEST} lies outside of the run's directory")
-    return load_predictor(run_dir, device="cpu").eval()
+    return load_model(run_dir, device="cpu").eval()
 
 
 def _how_to_save(predictor: Any) -> dict[str, Any]:

@@ -1,5 +1,8 @@
-"""The trained network of a run, with its pre-processing inside."""
+"""The trained networks of a run or an ensemble, with their pre-processing inside."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +10,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from visionsweep.answer.members import ENSEMBLE
 from visionsweep.config.build import build
 from visionsweep.data.batches import Normalization
 from visionsweep.data.dataset import Preprocessing
 from visionsweep.data.preprocessing import from_plain
 from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.models.freezing import TRANSFER_KEYS
-from visionsweep.rundir.layout import BEST, BEST_TRIAL, CONFIG
+from visionsweep.rundir.layout import BEST, BEST_TRIAL, CONFIG, is_inside, runs_of_trial
 from visionsweep.training import checkpoint
 
 
@@ -56,6 +60,77 @@ class Predictor(nn.Module):
         """Return the probabilities of the classes."""
         logits: Tensor = self.model(images.to(torch.float32).mul(self.scale).add(self.shift))
         return logits.float().softmax(dim=1)
+
+
+class EnsemblePredictor(nn.Module):
+    """The weighted mean of several predictors' probabilities, as one module.
+
+    Raises `DataError` unless all of them read image files alike, since it takes one kind of images.
+    """
+
+    def __init__(self, members: Sequence["WeightedPredictor"]) -> None:
+        super().__init__()
+        first = members[0].predictor
+        if any(member.predictor.preprocessing != first.preprocessing for member in members):
+            raise DataError(
+                "the members of the ensemble take images of different sizes or settings, so they "
+                "are not one model; predict.py uses them together"
+            )
+        self.members = nn.ModuleList(member.predictor for member in members)
+        self.weights = [member.weight for member in members]
+        self.image_shape = first.image_shape
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, K) float32 probabilities of (N, C, H, W) uint8 images."""
+        parts = [w * member(images) for w, member in zip(self.weights, self.members, strict=True)]
+        return torch.stack(parts).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class WeightedPredictor:
+    """A network, its share of the mean, and the directory that it comes from."""
+
+    predictor: Predictor
+    weight: float
+    directory: Path
+
+
+def load_model(run_dir: Path, device: str = "cpu") -> Predictor | EnsemblePredictor:
+    """Return the network of a run, or those of an ensemble as one module."""
+    members = load_predictors(run_dir, device)
+    return members[0].predictor if len(members) == 1 else EnsemblePredictor(members).eval()
+
+
+def load_predictors(run_dir: Path, device: str = "cpu") -> list[WeightedPredictor]:
+    """Return the networks of a run, of an ensemble, or of a trial's seeds and folds.
+
+    Their weights add up to 1: those of the ensemble, else equal ones. Raises `UserError` if
+    something is missing or damaged.
+    """
+    runs = runs_of_trial(run_dir)
+    if runs != [run_dir]:
+        return [WeightedPredictor(load_predictor(run, device), 1 / len(runs), run) for run in runs]
+    node = _config(run_dir).get(ENSEMBLE)
+    if node is None:
+        return [WeightedPredictor(load_predictor(run_dir, device), 1.0, run_dir)]
+    path = run_dir / CONFIG
+    try:
+        entries = [(str(entry["directory"]), float(entry["weight"])) for entry in node["members"]]
+        total = sum(weight for _, weight in entries)
+        if not (math.isfinite(total) and total > 0 and all(weight > 0 for _, weight in entries)):
+            raise ValueError("expected weights above 0")
+        # The directory may come from a stranger.
+        for place, _ in entries:
+            if not is_inside(run_dir, f"{place}/{BEST}"):
+                raise ValueError(f"{place} lies outside of the ensemble's directory")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is not the config of an ensemble ({error}); make the ensemble again"
+        ) from error
+    return [
+        WeightedPredictor(load_predictor(run_dir / place, device), weight / total, run_dir / place)
+        for place, weight in entries
+    ]
 
 
 def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
@@ -108,6 +183,11 @@ def load_predictor(run_dir: Path, device: str = "cpu") -> Predictor:
 
 def _model_node(run_dir: Path) -> Any:
     """Return the model's config without pretrained weights: the checkpoint replaces them."""
+    return _without_pretrained(_config(run_dir).get("model"))
+
+
+def _config(run_dir: Path) -> dict[str, Any]:
+    """Return the config of a run; an empty one if the file holds something else."""
     if not run_dir.is_dir():
         several = ", or of several runs run=[A,B]" if "," in str(run_dir) else ""
         raise UserError(
@@ -125,7 +205,7 @@ def _model_node(run_dir: Path) -> Any:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
-    return _without_pretrained(config.get("model") if isinstance(config, dict) else None)
+    return config if isinstance(config, dict) else {}
 
 
 def _without_pretrained(node: Any) -> Any:
