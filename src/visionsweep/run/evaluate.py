@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from visionsweep.answer.members import ENSEMBLE
 from visionsweep.answer.objectives import metrics_of
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config, TrackingConfig
@@ -17,6 +18,7 @@ from visionsweep.data.split_manifest import read_split, split_rows
 from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
+from visionsweep.run.evaluate_ensemble import evaluate_ensemble
 from visionsweep.run.finish import evaluate_split, overall, split_predictions
 from visionsweep.run.folds import mean_prediction
 from visionsweep.rundir.description import read_config, read_environment
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
-    """Evaluate a run, or all runs of a trial with several seeds or folds.
+    """Evaluate a run, an ensemble, or all runs of a trial with several seeds or folds.
 
     Returns what is new for MLflow: directories (of the sweep, if there is one), and where they are
     tracked. Raises `UserError` for a run that is not finished, has no test split, or other data.
@@ -55,6 +57,8 @@ def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
             f"run: {shown(directory)} is a sweep; expected one of its runs, e.g. "
             f"run={shown(directory / BEST_TRIAL)}"
         )
+    if (directory / CONFIG).is_file() and ENSEMBLE in read_config(directory):
+        return evaluate_ensemble(directory)
     changed = {}
     run_dirs = runs_of_trial(directory)
     for run_dir in run_dirs:
