@@ -225,3 +225,52 @@ def test_the_validation_images_as_files_reach_the_metrics_of_training(
     # float32 rows need not sum to exactly one, which log_loss would warn of
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     assert log_loss(targets, probabilities) == pytest.approx(metrics["val/loss"], rel=1e-4)
+
+
+def test_top_k_labels_are_separated_by_spaces(
+    job: list[str], tmp_path: Path, pixels: np.ndarray
+) -> None:
+    assert main([*job, "top_k=2"]) == 0
+    probabilities = expected_probabilities(make_run(tmp_path / "run"), pixels)
+    order = np.argsort(-probabilities, axis=1)[:, :2]
+    expected = {
+        name: " ".join(CLASSES[k] for k in row) for name, row in zip(NAMES, order, strict=True)
+    }
+    _, *rows = read(tmp_path / "submission.csv")
+    assert dict(rows) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("top_k=4", "top_k: expected at most 3, the classes, got 4"),
+        ("decisions.test_prior=uniform", "decisions.test_prior=uniform: is read where decisions"),
+        ("decisions=auto", "run holds no run; expected the directory of a run"),
+    ],
+)
+def test_labels_that_cannot_be_decided(
+    argument: str,
+    message: str,
+    job: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*job, argument]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_labels_with_spaces_and_columns_of_classes_have_no_top_k(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "s.csv", [["ImageID", "owl", "cat", "dog"], *([n, 0, 0, 0] for n in NAMES)])
+    assert main([*job, "sample=s.csv", "top_k=2"]) == 1
+    assert "top_k: the sample has one column per class" in capsys.readouterr().err
+    assert main([*job, "sample=s.csv", "decisions=auto"]) == 1
+    assert "decisions=auto: is about labels, and the sample has" in capsys.readouterr().err
+    make_run(tmp_path / "run", class_names=("hot dog", "cat", "owl"))
+    assert main([*job, "top_k=2"]) == 1
+    assert "and 'hot dog' has one; set labels=indices" in capsys.readouterr().err
+    assert main([*job, "top_k=2", "labels=indices"]) == 0
