@@ -35,7 +35,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 from sweep_apps.process import run_commands
 
-from visionsweep.answer.decisions import Decisions, HeldOut, candidates, fit
+from visionsweep.answer.decisions import Decisions, HeldOut, fit
 from visionsweep.answer.stored_decisions import decide, parse_test_prior, shares
 from visionsweep.data.fashion_mnist import load_fashion_mnist
 from visionsweep.rundir.predictions import read_predictions
@@ -169,7 +169,7 @@ def folds(data: Data, seed: int, directory: Path, epochs: int) -> dict[str, floa
         add("ensemble", together)
         add("ensemble auto", together, found)
         shares_of_test = shares(test_prior, CLASSES)
-        for method in candidates(shares_of_test):
+        for method in ("offsets",) if shares_of_test is None else ("prior", "offsets"):
             add(f"ensemble {method}", together, fit(method, out_of_fold, shares_of_test))
         for fold, single in enumerate(singles):
             add("single", single)

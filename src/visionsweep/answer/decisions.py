@@ -12,7 +12,6 @@ Either looks better on the images that it was fitted on than on others, so it is
 cross-fitted, and as if these images had the class frequencies of the test.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -29,7 +28,6 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DecisionMethod = Literal["prior", "offsets"]
 
-LEVEL: Final = 0.95
 _SMALLEST: Final = float(np.finfo(np.float32).tiny)
 _STEPS: Final = np.linspace(-2, 2, 21)  # moves of an offset, in nats
 _PASSES: Final = 2  # over all classes
@@ -52,14 +50,13 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Gain:
-    """The macro F1 of decisions minus that of the plain argmax: cross-fitted, with an interval."""
+    """The macro F1 of decisions minus that of the plain argmax: cross-fitted, 95 % interval."""
 
     method: DecisionMethod
     plain: float  # macro F1 without decisions
     gain: float
     low: float
     high: float
-    level: float
 
     @property
     def is_clear(self) -> bool:
@@ -76,10 +73,13 @@ class HeldOut:
     groups: NDArray[np.str_] | None = None  # (N,)
 
 
-def candidates(prior: Floats | None) -> tuple[DecisionMethod, ...]:
-    """Return the methods that can help: if the test has the frequencies of training (None), the
-    prior stays as it is."""
-    return ("offsets",) if prior is None else ("prior", "offsets")
+def default_method(prior: Floats | None) -> DecisionMethod:
+    """Return the method that `auto` judges.
+
+    ``prior`` follows from theory and fits less, and did better wherever it applies (measured by
+    benchmarks/decisions.py). For a test with the frequencies of training (None) it changes nothing.
+    """
+    return "offsets" if prior is None else "prior"
 
 
 def fit(method: DecisionMethod, data: HeldOut, prior: Floats | None) -> Decisions:
@@ -96,71 +96,42 @@ def fit(method: DecisionMethod, data: HeldOut, prior: Floats | None) -> Decision
     return Decisions(method, temperature, tuple((offsets - offsets.mean()).tolist()))
 
 
-def judge(
-    data: HeldOut, prior: Floats | None, methods: Sequence[DecisionMethod] | None = None
-) -> list[Gain]:
-    """Return the gain of each method.
+def judge(method: DecisionMethod, data: HeldOut, prior: Floats | None) -> Gain:
+    """Return the gain of a method on images that its decisions were not fitted to.
 
     The interval is a bootstrap over the images (over whole groups) with the cross-fitted labels.
-    Each of several methods gets a wider one, so that all of them together hold with 95 %.
     """
-    methods = candidates(prior) if methods is None else methods
-    level = 1 - (1 - LEVEL) / len(methods)
     group_of = group_indices(data.groups, len(data.targets))
-    fold_of = deal_folds(data.targets, group_of)
-    plain = data.probabilities.argmax(axis=1)
-    gains = []
-    for method in methods:
 
-        def decide(
-            chosen_on: NDArray[np.bool_],
-            held_out: NDArray[np.bool_],
-            method: DecisionMethod = method,
-        ) -> Floats:
-            part = HeldOut(data.probabilities[chosen_on], data.targets[chosen_on])
-            return fit(method, part, prior).apply(data.probabilities[held_out])
+    def decide(chosen_on: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> Floats:
+        part = HeldOut(data.probabilities[chosen_on], data.targets[chosen_on])
+        return fit(method, part, prior).apply(data.probabilities[held_out])
 
-        decided = cross_fitted(decide, fold_of).argmax(axis=1)
-        gains.append(_gain(method, data, plain, decided, group_of, prior, level))
-    return gains
-
-
-def choose(data: HeldOut, prior: Floats | None) -> tuple[Decisions | None, list[Gain]]:
-    """Return the first decisions whose gain is clear, if any, and all gains.
-
-    The first, not the best: of two that help, ``prior`` has fewer choices to overfit.
-    """
-    gains = judge(data, prior)
-    clear = [gain.method for gain in gains if gain.is_clear]
-    return (fit(clear[0], data, prior) if clear else None), gains
-
-
-def _gain(
-    method: DecisionMethod,
-    data: HeldOut,
-    plain: Indices,
-    decided: Indices,
-    group_of: Indices,
-    prior: Floats | None,
-    level: float,
-) -> Gain:
+    decided = cross_fitted(decide, deal_folds(data.targets, group_of)).argmax(axis=1)
     num_classes = data.probabilities.shape[1]
+    plain = data.probabilities.argmax(axis=1)
     cells = [data.targets * num_classes + preds for preds in (plain, decided)]
 
-    def scores(weights: NDArray[np.floating] | None) -> list[float]:
+    def scores(weights: Floats | None) -> list[float]:
         matrices = (
             np.bincount(cell, weights, num_classes**2).reshape(num_classes, num_classes)
             for cell in cells
         )
         return [f1_macro(with_prior(matrix.astype(np.float64), prior)) for matrix in matrices]
 
-    def difference(weights: NDArray[np.floating] | None) -> float:
+    def difference(weights: Floats) -> float:
         one, other = scores(weights)
         return other - one
 
     before, after = scores(None)
-    low, high = difference_interval(difference, group_of, level)
-    return Gain(method, before, after - before, low, high, level)
+    low, high = difference_interval(difference, group_of)
+    return Gain(method, before, after - before, low, high)
+
+
+def choose(data: HeldOut, prior: Floats | None) -> tuple[Decisions | None, Gain]:
+    """Return the decisions of the default method, None if their gain is not clear; and the gain."""
+    gain = judge(default_method(prior), data, prior)
+    return (fit(gain.method, data, prior) if gain.is_clear else None), gain
 
 
 def _calibrate(logs: Floats, targets: Indices) -> tuple[float, Floats]:

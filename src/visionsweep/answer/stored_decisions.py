@@ -53,21 +53,18 @@ def decide(
     if wanted == "none":
         return None, []
     if wanted == "auto":
-        found, gains = choose(data, prior)
+        found, gain = choose(data, prior)
+        if found is None:
+            tried = f"of {gain.method} is not clear: {_gain_text(gain)}"
+            return None, [f"decisions=auto for {_test(test_prior)}: none, since the gain {tried}"]
+    elif wanted == "prior" and prior is None:
+        raise ConfigError(
+            "decisions=prior: changes nothing if the test has the class frequencies of training; "
+            "set decisions.test_prior=uniform or a list of shares"
+        )
     else:
-        if wanted == "prior" and prior is None:
-            raise ConfigError(
-                "decisions=prior: changes nothing if the test has the class frequencies of "
-                "training; set decisions.test_prior=uniform or a list of shares"
-            )
-        gains = judge(data, prior, [wanted])
+        gain = judge(wanted, data, prior)
         found = fit(wanted, data, prior)
-    if found is None:
-        tried = "; ".join(f"{gain.method} {_gain_text(gain)}" for gain in gains)
-        return None, [
-            f"decisions=auto for {_test(test_prior)}: none, since no gain is clear ({tried})"
-        ]
-    gain = next(gain for gain in gains if gain.method == found.method)
     stored = StoredDecisions(found, test_prior, gain)
     return stored, [stored.line]
 
@@ -148,6 +145,6 @@ def _test(test_prior: TestPrior) -> str:
 
 def _gain_text(gain: Gain) -> str:
     return (
-        f"macro F1 {gain.gain:+.4f} cross-fitted ({100 * gain.level:.3g} %: {gain.low:+.4f} to "
+        f"macro F1 {gain.gain:+.4f} cross-fitted (95 %: {gain.low:+.4f} to "
         f"{gain.high:+.4f}) over {gain.plain:.4f}"
     )
