@@ -19,6 +19,7 @@ _WORDS = dict.fromkeys(PATH_KEYS, ("null",)) | {
     **dict.fromkeys(("objective.metric", "trainer.device", "tracking.experiment"), ()),
     **dict.fromkeys(("tracking.uri", "tracking.register"), ("null",)),
     **dict.fromkeys(("hydra.sweeper.study_name", "hydra.sweeper.warm_start"), ("null",)),
+    "hydra.sweeper.confirm": ("null",),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ()),
 }
 # Text within brackets. data.label is text or a list.
