@@ -41,13 +41,18 @@ class Answer:
     @property
     def better(self) -> list[int]:
         """The candidates that are better than the baseline, the best first."""
-        return [n for n in self.comparisons if self.difference(n).interval[0] > 0]
+        return [n for n in self.comparisons if self._differs(n, sign=1)]
 
     @property
     def is_clear(self) -> bool:
         """Whether a candidate is better than the baseline, or the baseline better than all."""
-        worse = [n for n in self.comparisons if self.difference(n).interval[1] < 0]
+        worse = [n for n in self.comparisons if self._differs(n, sign=-1)]
         return bool(self.better) or (len(worse) == len(self.comparisons) and bool(worse))
+
+    def _differs(self, number: int, sign: int) -> bool:
+        """Return whether the sentence will say that the candidate is better (1) or worse (-1)."""
+        difference = self.difference(number)
+        return difference.verdict == "different" and sign * difference.estimate.value > 0
 
     @property
     def confirmed(self) -> int | None:
