@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.answer.made import make_finished_run, split_of
-from visionsweep.answer.predictions import by_trial, finished_runs, pooled
+from visionsweep.answer.predictions import FinishedRun, by_trial, finished_runs, pooled
 from visionsweep.errors import DataError
 
 TARGETS = np.array([0, 1, 2, 0])
@@ -35,6 +35,15 @@ def test_seed_fold_and_predictions_of_a_run(tmp_path: Path) -> None:
     (run,) = finished_runs([tmp_path / "a"])
     assert (run.seed, run.fold) == (3, 1)
     np.testing.assert_array_equal(run.predictions().val.logits, LOGITS)
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"objective": None}, {"objective": {"direction": "maximize"}}]
+)
+def test_a_config_of_another_program_is_named(tmp_path: Path, config: dict[str, object]) -> None:
+    run = FinishedRun(tmp_path / "a", config, {})
+    with pytest.raises(DataError, match=r"a/config\.yaml has no objective\.metric"):
+        assert run.metric
 
 
 def test_folds_are_pooled_by_id() -> None:

@@ -16,7 +16,7 @@ from visionsweep.config.paths import shown
 from visionsweep.errors import DataError
 from visionsweep.rundir.description import read_config
 from visionsweep.rundir.journal import read_journal
-from visionsweep.rundir.layout import PREDICTIONS, run_directories
+from visionsweep.rundir.layout import CONFIG, PREDICTIONS, run_directories
 from visionsweep.rundir.predictions import Predictions, SplitPredictions, read_predictions
 from visionsweep.rundir.result import read_result
 
@@ -44,8 +44,14 @@ class FinishedRun:
 
     @property
     def metric(self) -> str:
-        """The metric of its objective, such as `val/f1_macro`."""
-        return str(self.config["objective"]["metric"])
+        """The metric of its objective, such as `val/f1_macro`. Raises `DataError` without one."""
+        objective = self.config.get("objective")
+        if not isinstance(objective, Mapping) or "metric" not in objective:
+            raise DataError(
+                f"{shown(self.directory / CONFIG)} has no objective.metric; was it written by "
+                "visionsweep?"
+            )
+        return str(objective["metric"])
 
     @cached_property
     def choices(self) -> dict[str, str]:
