@@ -95,6 +95,16 @@ def test_it_says_when_it_cannot_tell_and_what_would_help(tmp_path: Path) -> None
     assert " more seeds would show " in sentence
 
 
+def test_the_interval_of_two_runs_ends_where_shares_end(tmp_path: Path) -> None:
+    """Student's t with one degree of freedom knows nothing of it."""
+    make_runs(tmp_path, {0.1: 0.5, 0.2: 0.7}, seeds=(0, 1), spread=0.3)
+    found = ask(tmp_path)
+    assert found.differences[0].estimate.half_width() > 1
+    (sentence,) = sentences(found)
+    assert "-100.0 to 100.0" in sentence
+    assert "no difference is visible with these 400 images and 2 seeds; " in sentence
+
+
 def test_a_difference_too_small_to_matter_is_no_difference(tmp_path: Path) -> None:
     make_runs(tmp_path, {0.1: 0.7, 0.2: 0.7}, num_images=4000)
     found = ask(tmp_path, smallest=0.1)

@@ -47,6 +47,11 @@ class Scale:
         low, high = interval
         return (max(low, 0.0), min(high, 1.0)) if self.is_share else (low, high)
 
+    def difference_within(self, interval: tuple[float, float]) -> tuple[float, float]:
+        """Return an interval of a difference; two shares differ by at most 1."""
+        low, high = interval
+        return (max(low, -1.0), min(high, 1.0)) if self.is_share else (low, high)
+
     def size(self, value: float) -> str:
         """Return a difference with its unit; small ones with a digit more."""
         shown = self.text(value)
@@ -56,7 +61,7 @@ class Scale:
 
 
 def _sentence(difference: Difference, comparison: Comparison, scale: Scale) -> str:
-    low, high = difference.interval
+    low, high = scale.difference_within(difference.interval)
     names = difference.first, difference.second
     estimate = difference.estimate
     if difference.verdict == "different" and high < 0:
@@ -147,15 +152,15 @@ def _invisible(difference: Difference, scale: Scale) -> str:
     half = estimate.half_width(level)
     images = counted(difference.num_images, "image")
     text = f"a difference under {scale.size(half)} is invisible with these {images}"
+    if scale.is_share and half >= 1:
+        text = f"no difference is visible with these {images}"
     if estimate.num_seeds < 2:
         return (
             f"{text}, and one seed hides the noise between seeds; repeat both with more seeds, "
             f"e.g. {MORE_SEEDS}=5"
         )
     noun = "run" if difference.num_pairs is None else "seed"
-    text += f" and {counted(estimate.num_seeds, noun)}"
-    if noun == "run":
-        text += " on each side"
+    text += f" and {counted(estimate.num_seeds, noun)}" if noun == "seed" else " and so few runs"
     more, visible = _more_seeds(estimate, half, difference)
     if visible > 0.8 * half:
         return f"{text}; more seeds would hardly help, more validation images or folds would"
@@ -200,7 +205,7 @@ def table(comparison: Comparison) -> list[str]:
         return lines
     rows = [["difference", scale.unit or "value", "95 % together", "first better", "pairs"]]
     for d in comparison.differences[:_ROWS]:
-        low, high = d.interval
+        low, high = scale.difference_within(d.interval)
         rows.append(
             [
                 f"{shortened(d.first, _WIDTH // 2)} - {shortened(d.second, _WIDTH // 2)}",
