@@ -9,7 +9,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from tests.answer.made import make_finished_run, split_of
-from visionsweep.answer.objectives import AbsentClasses, metrics_of, pooled_objectives
+from visionsweep.answer.metrics import Absent
+from visionsweep.answer.objectives import metrics_of, pooled_objectives
 from visionsweep.errors import DataError
 from visionsweep.training.metrics import classification_metrics, confusion_matrix
 
@@ -26,7 +27,7 @@ def images(count: int, seed: int, classes: int = 8) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("absent", ["zero", "skip"])
-def test_every_metric_is_that_of_a_run(absent: AbsentClasses) -> None:
+def test_every_metric_is_that_of_a_run(absent: Absent) -> None:
     logits, targets = images(200, seed=1)
     preds = torch.from_numpy(logits.argmax(axis=1))
     matrix = confusion_matrix(preds, torch.from_numpy(targets), len(NAMES))

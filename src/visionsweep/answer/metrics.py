@@ -23,6 +23,11 @@ class Counts:
     actual: Array
     predicted: Array
 
+    @classmethod
+    def of_matrix(cls, matrix: Array) -> "Counts":
+        """Return the counts of a confusion matrix (K, K), rows by target."""
+        return cls(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             self.correct + other.correct,

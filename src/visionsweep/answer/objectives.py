@@ -7,19 +7,18 @@ class per fold, it is lower and noisier). So metrics are computed once, from the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visionsweep.answer.metrics import METRICS, Absent, Counts, class_f1, score
 from visionsweep.answer.predictions import pooled
 from visionsweep.errors import DataError
 from visionsweep.rundir.description import read_config
 from visionsweep.rundir.layout import PREDICTIONS
 from visionsweep.rundir.predictions import Predictions, read_predictions
 from visionsweep.rundir.result import read_result
-
-AbsentClasses = Literal["zero", "skip"]
 
 _VAL = "val/"
 _CLASS_F1 = "f1_class/"
@@ -64,9 +63,7 @@ def pooled_objectives(run_dirs: Sequence[Path]) -> list[PooledObjective]:
     return objectives
 
 
-def pooled_metrics(
-    predictions: Sequence[Predictions], absent_classes: AbsentClasses
-) -> dict[str, float]:
+def pooled_metrics(predictions: Sequence[Predictions], absent_classes: Absent) -> dict[str, float]:
     """Return every metric of all images together, as ``val/NAME``; the loss is not one of them."""
     together = pooled([run.val for run in predictions])
     class_names = predictions[0].class_names
@@ -78,7 +75,7 @@ def metrics_of(
     logits: NDArray[np.float32],
     targets: NDArray[np.int64],
     class_names: Sequence[str],
-    absent_classes: AbsentClasses,
+    absent_classes: Absent,
 ) -> dict[str, float]:
     """Return accuracy, balanced accuracy, precision, recall and F1, with the F1 of each class.
 
@@ -87,23 +84,11 @@ def metrics_of(
     """
     num_classes = len(class_names)
     cells = np.bincount(targets * num_classes + logits.argmax(axis=1), minlength=num_classes**2)
-    counts = cells.reshape(num_classes, num_classes).astype(np.float64)
-    correct, actual, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-    scores = {
-        "precision": correct / np.maximum(predicted, 1),
-        "recall": correct / np.maximum(actual, 1),
-        "f1": 2 * correct / np.maximum(actual + predicted, 1),
-    }
-    is_counted = (actual + predicted > 0) | (absent_classes == "zero")
-    metrics = {
-        "accuracy": correct.sum() / counts.sum(),
-        "balanced_accuracy": scores["recall"][actual > 0].mean(),
-    }
-    for name, values in scores.items():
-        metrics[f"{name}_macro"] = values[is_counted].mean()
-        metrics[f"{name}_weighted"] = (values * actual).sum() / counts.sum()
-    for name, value, counted in zip(class_names, scores["f1"], is_counted, strict=True):
-        if counted:
+    counts = Counts.of_matrix(cells.reshape(num_classes, num_classes).astype(np.float64))
+    metrics = {name: score(name, counts, absent_classes) for name in METRICS}
+    f1, is_there = class_f1(counts), counts.actual + counts.predicted > 0
+    for name, value, is_present in zip(class_names, f1, is_there, strict=True):
+        if is_present or absent_classes == "zero":
             metrics[f"{_CLASS_F1}{name}"] = value
     if num_classes > 5:
         own = logits[np.arange(len(targets)), targets]

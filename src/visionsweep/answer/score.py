@@ -6,6 +6,9 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from visionsweep.answer import metrics
+from visionsweep.answer.metrics import Counts
+
 Metric = Literal["log_loss", "f1_macro", "accuracy", "balanced_accuracy"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 
@@ -30,7 +33,8 @@ def scorer(metric: Metric, probabilities: NDArray[np.floating], targets: Indices
 
     def of_matrix(weights: Floats | None) -> float:
         counts = np.bincount(cells, weights, num_classes**2).astype(np.float64)
-        return _of_matrix(metric, counts.reshape(num_classes, num_classes))
+        of_classes = Counts.of_matrix(counts.reshape(num_classes, num_classes))
+        return float(metrics.score(metric, of_classes, "zero"))
 
     return of_matrix
 
@@ -51,8 +55,7 @@ def f1_macro(matrix: Floats) -> float:
 
     A class with neither target nor prediction counts as 0.
     """
-    totals = matrix.sum(axis=0) + matrix.sum(axis=1)
-    return float((2 * matrix.diagonal() / np.where(totals > 0, totals, 1)).mean())
+    return float(metrics.score("f1_macro", Counts.of_matrix(matrix), "zero"))
 
 
 def with_prior(matrix: Floats, prior: Floats | None) -> Floats:
@@ -66,12 +69,3 @@ def with_prior(matrix: Floats, prior: Floats | None) -> Floats:
     support = matrix.sum(axis=1, keepdims=True)
     scaled: Floats = matrix * prior[:, None] / np.where(support > 0, support, 1)
     return scaled
-
-
-def _of_matrix(metric: Metric, matrix: Floats) -> float:
-    correct, support = matrix.diagonal(), matrix.sum(axis=1)
-    if metric == "f1_macro":
-        return f1_macro(matrix)
-    if metric == "accuracy":
-        return float(correct.sum() / matrix.sum())
-    return float((correct[support > 0] / support[support > 0]).mean())

@@ -20,7 +20,8 @@ from hydra.types import RunMode
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from visionsweep.answer.objectives import AbsentClasses, metrics_of, pooled_objectives
+from visionsweep.answer.metrics import Absent
+from visionsweep.answer.objectives import metrics_of, pooled_objectives
 from visionsweep.answer.predictions import pooled
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config
@@ -233,7 +234,7 @@ def _result(context: RunContext, state: str) -> dict[str, Any]:
 
 
 def _metrics(
-    predictions: Predictions, split: SplitPredictions, absent_classes: AbsentClasses, prefix: str
+    predictions: Predictions, split: SplitPredictions, absent_classes: Absent, prefix: str
 ) -> dict[str, float]:
     found = metrics_of(split.logits, split.targets, predictions.class_names, absent_classes)
     return {f"{prefix}/{name}": value for name, value in found.items()}
