@@ -99,7 +99,8 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=5, help="new ones, at most")
     parser.add_argument("--lines", type=int, default=12, help="of each step's output")
     parser.add_argument("--shuffle", action="store_true", help="permute all labels")
     arguments = parser.parse_args()
@@ -119,7 +120,11 @@ def main() -> None:
         place = best.relative_to(directory.resolve())
         bench.test_f1(f"{place}/fold_0")
         bench.test_f1(*(f"{place}/fold_{fold}" for fold in range(FOLDS)))
-        bench.step("confirm", "train", "--multirun", "confirm=multirun/photos", "tracking=none")
+        bench.step(
+            "confirm",
+            *("train", "--multirun", "confirm=multirun/photos", "tracking=none"),
+            f"hydra.sweeper.seeds={arguments.seeds}",
+        )
         bench.step("compare", "compare", "multirun/photos", "by=loss")
         bench.step("ensemble", "ensemble", "multirun/photos", "out=outputs/ensemble")
         bench.test_f1("outputs/ensemble")
