@@ -314,9 +314,11 @@ def readme_commands() -> list[str]:
 
 def _faster(command: str) -> str:
     """Return settings for what takes minutes as it stands."""
+    if "confirm=" in command:
+        return " hydra.sweeper.confirm_top=1 hydra.sweeper.seeds=3"
     if "folds=5" in command:
         return " hydra.sweeper.n_trials=3 trainer.epochs=1"
-    return " hydra.sweeper.confirm_top=1 hydra.sweeper.seeds=3" if "confirm=" in command else ""
+    return " trainer.epochs=2" if "--multirun" in command else ""
 
 
 @pytest.mark.timeout(1500)
