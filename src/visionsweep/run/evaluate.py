@@ -1,9 +1,6 @@
 """The test split of a run that did not evaluate it: the winner of a sweep, on request."""
 
-import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -19,16 +16,14 @@ from visionsweep.errors import UserError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.evaluate_ensemble import evaluate_ensemble
-from visionsweep.run.finish import evaluate_split, overall, split_predictions
+from visionsweep.run.finish import evaluate_split, split_predictions
 from visionsweep.run.folds import mean_prediction
+from visionsweep.run.scores import record_scores, show_scores
 from visionsweep.rundir.description import read_config, read_environment
-from visionsweep.rundir.journal import Journal
 from visionsweep.rundir.layout import (
     BEST,
     BEST_TRIAL,
     CONFIG,
-    PREDICTIONS,
-    RESULT,
     SPLIT,
     holds_sweep,
     runs_of_trial,
@@ -36,13 +31,10 @@ from visionsweep.rundir.layout import (
     trial_of_link,
 )
 from visionsweep.rundir.lock import locked
-from visionsweep.rundir.predictions import read_predictions, write_predictions
-from visionsweep.rundir.result import read_result, write_result
+from visionsweep.rundir.predictions import read_predictions
+from visionsweep.rundir.result import read_result
 from visionsweep.text import first_line
 from visionsweep.training import checkpoint
-from visionsweep.training.evaluation import Evaluation
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
@@ -67,7 +59,7 @@ def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
             sweep_dir = sweep_directory(run_dir)
             changed[sweep_dir if holds_sweep(sweep_dir) else run_dir] = config.tracking
     if len(run_dirs) > 1:
-        _show(directory, _mean_metrics(run_dirs), f"mean prediction of {len(run_dirs)} runs")
+        show_scores(directory, _mean_metrics(run_dirs), f"mean prediction of {len(run_dirs)} runs")
     return changed
 
 
@@ -108,7 +100,7 @@ def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:
             state = "has not ended" if result is None else result["state"]
             raise UserError(f"run: {shown(run_dir)}: expected a finished run, this one: {state}")
         if result["test"] is not None:
-            _show(run_dir, result["test"], "evaluated already")
+            show_scores(run_dir, result["test"], "evaluated already")
             return None
         if not (run_dir / BEST).is_file():
             raise UserError(
@@ -127,8 +119,11 @@ def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:
                 "images with: visionsweep predict"
             )
         metrics = tested.metrics(parts.settings, "test")
-        _record(run_dir, parts, tested, {**result, "test": metrics})
-    _show(run_dir, metrics, f"best epoch {result['best_epoch']}")
+        assert parts.dataset.test is not None
+        rows = np.arange(len(parts.dataset.test))
+        test = split_predictions(tested, parts.dataset.test, rows)
+        record_scores(run_dir, test, {**result, "test": metrics}, result["epochs"])
+    show_scores(run_dir, metrics, f"best epoch {result['best_epoch']}")
     return config
 
 
@@ -158,27 +153,3 @@ def parts_of_run(run_dir: Path, config: Config) -> RunParts:
     parts.begin_phase(len(parts.phases) - 1)  # of a head on features its backbone is the first one
     parts.state.load_inference_weights(weights)
     return parts
-
-
-def _record(run_dir: Path, parts: RunParts, tested: Evaluation, result: dict[str, Any]) -> None:
-    """Add the scores to the run. The result comes last: without it, all is done again."""
-    assert parts.dataset.test is not None
-    journal = Journal(run_dir)
-    try:
-        journal.start(run_dir.name, "", {}, {})  # resumes: the run keeps its name and experiment
-        if not any("test/loss" in record.get("values", ()) for record in journal.previous):
-            journal.metrics(result["epochs"], overall(result["test"]))
-        rows = np.arange(len(parts.dataset.test))
-        test = split_predictions(tested, parts.dataset.test, rows)
-        write_predictions(run_dir, replace(read_predictions(run_dir), test=test))
-        journal.artifact(PREDICTIONS)
-        write_result(run_dir, result)
-        journal.artifact(RESULT)
-        journal.end("finished")
-    finally:
-        journal.close()
-
-
-def _show(run_dir: Path, metrics: dict[str, float], note: str) -> None:
-    shown_metrics = ", ".join(f"{name} {value:.4f}" for name, value in overall(metrics).items())
-    log.info("%s (%s): %s", shown(run_dir), note, shown_metrics)

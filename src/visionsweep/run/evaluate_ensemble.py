@@ -1,7 +1,5 @@
 """The test split of an ensemble, on request: once, like that of a sweep's winner."""
 
-import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +17,15 @@ from visionsweep.config.schema import TrackingConfig
 from visionsweep.data.dataset import ImageSet
 from visionsweep.errors import DataError, UserError
 from visionsweep.run.assemble import load_dataset
+from visionsweep.run.scores import record_scores, show_scores
 from visionsweep.rundir.description import read_config
-from visionsweep.rundir.journal import Journal
-from visionsweep.rundir.layout import PREDICTIONS, RESULT
+from visionsweep.rundir.layout import RESULT
 from visionsweep.rundir.lock import locked
-from visionsweep.rundir.predictions import SplitPredictions, read_predictions, write_predictions
-from visionsweep.rundir.result import read_result, write_result
-from visionsweep.training.predictor import Predictor, load_predictors
+from visionsweep.rundir.predictions import SplitPredictions
+from visionsweep.rundir.result import read_result
+from visionsweep.training.predictor import Predictor, WeightedPredictor, load_predictors
 
 _BATCH = 64  # images of a forward pass
-
-log = logging.getLogger(__name__)
 
 
 def evaluate_ensemble(run_dir: Path) -> dict[Path, TrackingConfig]:
@@ -43,27 +39,28 @@ def evaluate_ensemble(run_dir: Path) -> dict[Path, TrackingConfig]:
         if result is None:
             raise UserError(f"run: {shown(run_dir)} has no {RESULT}; make the ensemble again")
         if result["test"] is not None:
-            _show(run_dir, result["test"], "evaluated already")
+            show_scores(run_dir, result["test"], "evaluated already")
             return {}
-        test = _predict(run_dir)
+        members = load_predictors(run_dir)
+        test = _predict(run_dir, members)
         metrics = scores(test, "test")
         decisions = read_decisions(run_dir, test.logits.shape[1])
         if decisions is not None:
             decided = decisions.decisions.apply(test.probabilities())
             metrics["test/f1_macro_decisions"] = score("f1_macro", decided, test.targets)
-        _record(run_dir, test, {**result, "test": metrics})
-    _show(run_dir, metrics, f"mean of {len(load_predictors(run_dir))} networks")
+        record_scores(run_dir, test, {**result, "test": metrics}, step=0)
+    show_scores(run_dir, metrics, f"mean of {len(members)} networks")
     tracking = read_config(run_dir).get("tracking")
     if not isinstance(tracking, dict) or not tracking.get("enabled"):
         return {}
     return {run_dir: OmegaConf.to_object(OmegaConf.merge(TrackingConfig, tracking))}  # type: ignore[dict-item]
 
 
-def _predict(run_dir: Path) -> SplitPredictions:
+def _predict(run_dir: Path, members: list[WeightedPredictor]) -> SplitPredictions:
     """Return the mean prediction for the test images; each member sees them in its own size."""
     total: NDArray[np.float64] | None = None
     first: ImageSet | None = None
-    for member in load_predictors(run_dir):
+    for member in members:
         node: Any = read_config(member.directory)["data"]
         test = load_dataset(node, keep=True).test
         if test is None:
@@ -93,23 +90,3 @@ def _probabilities(predictor: Predictor, test: ImageSet) -> NDArray[np.float64]:
         for start in range(0, len(test), _BATCH)
     ]
     return torch.cat(parts).double().numpy()
-
-
-def _record(run_dir: Path, test: SplitPredictions, result: dict[str, Any]) -> None:
-    """Add the scores to the run. The result comes last: without it, all is done again."""
-    journal = Journal(run_dir)
-    try:
-        journal.start(run_dir.name, "", {}, {})  # resumes: the run keeps its name and experiment
-        journal.metrics(0, result["test"])
-        write_predictions(run_dir, replace(read_predictions(run_dir), test=test))
-        journal.artifact(PREDICTIONS)
-        write_result(run_dir, result)
-        journal.artifact(RESULT)
-        journal.end("finished")
-    finally:
-        journal.close()
-
-
-def _show(run_dir: Path, metrics: dict[str, float], note: str) -> None:
-    listed = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-    log.info("%s (%s): %s", shown(run_dir), note, listed)
