@@ -13,12 +13,12 @@ from visionsweep.answer.predictions import finished_runs
 from visionsweep.answer.selection import CorrectedWinner, corrected_winner
 from visionsweep.answer.sentences import sentences, table, winner_sentence
 from visionsweep.config.paths import shown
+from visionsweep.config.verb_arguments import split_arguments
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.program import command
 from visionsweep.rundir.atomic import open_output
 from visionsweep.rundir.layout import holds_sweep
 from visionsweep.streams import keep_streams
-from visionsweep.text import did_you_mean
 
 _HELP = """\
 usage: {command} DIR [DIR ...] [by=KEY] [metric=NAME] [smallest=NUMBER] [json=FILE]
@@ -72,31 +72,14 @@ def main(argv: list[str]) -> int:
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
     """Return the arguments in `argv`. Raises `ConfigError` if one is unknown, repeated or wrong."""
-    directories: list[Path] = []
-    given: dict[str, str] = {}
-    for argument in argv:
-        key, has_value, value = argument.partition("=")
-        if not has_value or Path(argument).exists():
-            if argument.startswith("-"):
-                raise ConfigError(f"{argument}: no such flag; settings are given as KEY=VALUE")
-            directories.append(Path(argument).expanduser())
-        elif key not in _KEYS:
-            raise ConfigError(
-                f"{key}: no such key{did_you_mean(key, _KEYS)} (keys: {', '.join(_KEYS)})"
-            )
-        elif key in given:
-            raise ConfigError(f"{key}: given twice; give it once")
-        elif not value:
-            raise ConfigError(f"{key}: got nothing after '='; leave the key out for its default")
-        else:
-            given[key] = value
+    directories, given = split_arguments(argv, _KEYS)
     if not directories:
         raise ConfigError(
             "expected the directories of runs or sweeps, e.g. "
             f"{command('compare')} multirun/STUDY by=loss"
         )
     return Arguments(
-        directories,
+        [Path(directory).expanduser() for directory in directories],
         by=_keys(given.get("by", "")),
         metric=given.get("metric"),
         smallest=_smallest(given.get("smallest", "0")),

@@ -23,6 +23,7 @@ from visionsweep.answer.stored_decisions import (
 )
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import TrackingConfig
+from visionsweep.config.verb_arguments import split_arguments
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.machine import wait_passively
 from visionsweep.masking import mask_logs
@@ -107,21 +108,8 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> Request:
     """Return what `argv` asks for. Raises `ConfigError` for a mistake."""
-    values: dict[str, str] = {}
-    directories = []
-    for argument in argv:
-        key, has_value, value = argument.partition("=")
-        if key in _DEFAULTS and has_value:
-            if key in values:
-                raise ConfigError(f"{key}: given twice; give it once")
-            if not value:
-                raise ConfigError(f"{key}: got nothing after '='; leave it out for its default")
-            values[key] = value
-        elif not has_value or Path(argument).expanduser().exists():
-            directories += [Path(name).expanduser() for name in _listed(argument)]
-        else:
-            hint = did_you_mean(key, _DEFAULTS)
-            raise ConfigError(f"{key}: no such key{hint} (keys: {', '.join(_DEFAULTS)})")
+    named, values = split_arguments(argv, _DEFAULTS)
+    directories = [Path(name).expanduser() for text in named for name in _listed(text)]
     if not directories:
         raise ConfigError(
             f"ensemble: expected runs or a sweep, e.g. {command('ensemble')} multirun/STUDY "
