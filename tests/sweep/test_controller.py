@@ -608,11 +608,13 @@ def test_wilcoxon_ends_a_trial_between_seeds(tmp_path: Path) -> None:
     assert sweep.records[1].values == (pytest.approx(sum(sweep.records[1].seed_values) / jobs[1]),)
 
 
-def test_an_interrupted_trial_resumes_at_its_seed(tmp_path: Path) -> None:
-    sweep = Setup(tmp_path, seeds=3, n_trials=1, num_slots=1)
+@pytest.mark.parametrize("part", ["seed", "fold"])
+def test_an_interrupted_trial_resumes_at_its_run(tmp_path: Path, part: str) -> None:
+    parts = {"seed": {"seeds": 3}, "fold": FOLDS}[part]
+    sweep = Setup(tmp_path, n_trials=1, num_slots=1, **parts)
 
     def script(job: Job) -> Script:
-        if job.key == "0/seed_1":
+        if job.key == f"0/{part}_1":
             sweep.requests.append(2)
         yield from plain(job)
 
@@ -621,8 +623,8 @@ def test_an_interrupted_trial_resumes_at_its_seed(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     sweep.script, sweep.requests = plain, []
     assert sweep.run().code == 0
-    assert [job.key for job in sweep.engine.submitted] == ["0/seed_1", "0/seed_2"]
-    assert len(sweep.records[0].seed_values) == 3
+    assert [job.key for job in sweep.engine.submitted] == [f"0/{part}_1", f"0/{part}_2"]
+    assert len(getattr(sweep.records[0], f"{part}_values")) == 3
     assert sweep.records[0].epochs == 9
 
 
@@ -762,23 +764,6 @@ def test_wilcoxon_ends_a_trial_between_folds(tmp_path: Path) -> None:
     values = sweep.records[1].fold_values
     assert 2 < len(values) < 6
     assert sweep.records[1].values == (pytest.approx(sum(values) / len(values)),)
-
-
-def test_an_interrupted_trial_resumes_at_its_fold(tmp_path: Path) -> None:
-    sweep = Setup(tmp_path, n_trials=1, num_slots=1, **FOLDS)
-
-    def script(job: Job) -> Script:
-        if job.key == "0/fold_1":
-            sweep.requests.append(2)
-        yield from plain(job)
-
-    sweep.script = script
-    sweep.run()
-    (tmp_path / "0").mkdir()
-    sweep.script, sweep.requests = plain, []
-    assert sweep.run().code == 0
-    assert [job.key for job in sweep.engine.submitted] == ["0/fold_1", "0/fold_2"]
-    assert len(sweep.records[0].fold_values) == 3
 
 
 # -- rounds: a confirmation
