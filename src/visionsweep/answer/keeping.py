@@ -1,11 +1,15 @@
 """Members whose weights a sweep has removed: which of them an ensemble would need."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from visionsweep.answer.members import Member
+from visionsweep.answer.objectives import pooled_objectives
 from visionsweep.errors import DataError
 
 _MAX_NAMED = 3
@@ -37,7 +41,7 @@ def missed_line(members: Sequence[Member], weights: NDArray[np.float64]) -> str 
     names = ", ".join(member.name for member in missed[:_MAX_NAMED])
     more = f" and {len(missed) - _MAX_NAMED} more" if len(missed) > _MAX_NAMED else ""
     ranks = _ranks(members)
-    keep = max(ranks[members.index(member)] for member in missed)
+    keep = max(ranks[member.runs[0].trial] for member in missed)
     return (
         f"best.pt is gone of {names}{more}, which the best ensemble of all "
         f"{len(members)} would use; hydra.sweeper.keep_checkpoints={keep} would have kept "
@@ -45,19 +49,25 @@ def missed_line(members: Sequence[Member], weights: NDArray[np.float64]) -> str 
     )
 
 
-def _ranks(members: Sequence[Member]) -> list[int]:
-    """Return the rank of each member by its objective, from 1, as a sweep keeps weights by it."""
-    signs = [
-        -1 if member.runs[0].result["objective"]["direction"] == "maximize" else 1
-        for member in members
-    ]
-    costs = [sign * _value(member) for sign, member in zip(signs, members, strict=True)]
-    order = np.argsort(costs, kind="stable")
-    ranks = np.empty(len(members), dtype=np.int64)
-    ranks[order] = np.arange(1, len(members) + 1)
-    return [int(rank) for rank in ranks]
+def _ranks(members: Iterable[Member]) -> dict[Path, int]:
+    """Return the rank of each trial in its sweep, from 1, by the value that the sweep ranks by."""
+    costs: dict[Path, dict[Path, list[float]]] = {}  # per sweep and trial: that of each seed
+    for member in members:
+        trial = member.runs[0].trial
+        costs.setdefault(trial.parent, {}).setdefault(trial, []).append(_cost(member))
+    ranks: dict[Path, int] = {}
+    for of_sweep in costs.values():
+        order = sorted(of_sweep, key=lambda trial: fmean(of_sweep[trial]))
+        ranks |= {trial: rank for rank, trial in enumerate(order, start=1)}
+    return ranks
 
 
-def _value(member: Member) -> float:
-    values = [run.result["objective"]["value"] for run in member.runs]
-    return float(np.mean([np.nan if value is None else value for value in values]))
+def _cost(member: Member) -> float:
+    """Return the objective, of folds the pooled one, such that less is better."""
+    objective = member.runs[0].result["objective"]
+    value = objective["value"]
+    if member.is_folds:
+        value = pooled_objectives([run.directory for run in member.runs])[0].value
+    if value is None or math.isnan(value):
+        return math.inf  # a sweep never keeps it
+    return float(-value if objective["direction"] == "maximize" else value)
