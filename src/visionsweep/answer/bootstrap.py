@@ -41,14 +41,23 @@ def units_of(replicates: Sequence[Replicate]) -> Units:
         groups = np.full(len(replicate.ids), "") if replicate.groups is None else replicate.groups
         contents = replicate.ids.tobytes(), groups.tobytes()
         if contents not in found:
-            ids = replicate.ids.tolist()
-            images.update(ids)
-            # the prefixes keep a group apart from an image of the same name
-            keys = [f"g{g}" if g else f"i{i}" for i, g in zip(ids, groups.tolist(), strict=True)]
-            units = [numbers.setdefault(key, len(numbers)) for key in keys]
-            found[contents] = np.array(units, dtype=np.int64)
+            images.update(replicate.ids.tolist())
+            found[contents] = number_units(replicate.ids, replicate.groups, numbers)
         of_run.append(found[contents])
     return Units(list(numbers), len(images), of_run)
+
+
+def number_units(
+    ids: NDArray[np.str_], groups: NDArray[np.str_] | None, numbers: dict[str, int]
+) -> NDArray[np.int64]:
+    """Return the number (N,) of each image's unit: its group, or itself without one.
+
+    ``numbers``: those given so far, which new units are added to.
+    """
+    names = [""] * len(ids) if groups is None else groups.tolist()
+    # the prefixes keep a group apart from an image of the same name
+    keys = [f"g{g}" if g else f"i{i}" for i, g in zip(ids.tolist(), names, strict=True)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def exact_scores(replicates: Sequence[Replicate], metric: str, absent: Absent) -> Array:

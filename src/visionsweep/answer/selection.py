@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from visionsweep.answer.bootstrap import number_units
 from visionsweep.answer.metrics import METRICS, Absent, Array, Counts, count, score
 from visionsweep.answer.predictions import FinishedRun, by_trial, finished_runs
 from visionsweep.errors import DataError
@@ -110,9 +111,7 @@ def _candidate(
     """Return a run as a candidate, its number of classes, and whether it tells its epochs."""
     found = run.predictions()
     val = found.val
-    groups = [""] * len(val.ids) if val.groups is None else val.groups.tolist()
-    keys = [f"g{g}" if g else f"i{i}" for i, g in zip(val.ids.tolist(), groups, strict=True)]
-    units = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    units = number_units(val.ids, val.groups, numbers)
     final = val.logits.argmax(axis=1)
     num_classes = val.logits.shape[1]
     chooses = run.config.get("trainer", {}).get("checkpoint", "best") == "best"
