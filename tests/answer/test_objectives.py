@@ -34,7 +34,9 @@ def test_every_metric_is_that_of_a_run(absent: Absent) -> None:
     expected = classification_metrics(matrix, NAMES, absent)
     top5 = torch.from_numpy(logits).topk(5, dim=1).indices.numpy()
     expected["top5_accuracy"] = float((top5 == targets[:, None]).any(axis=1).mean())
-    assert metrics_of(logits, targets, NAMES, absent) == pytest.approx(expected, abs=1e-12)
+    found = metrics_of(split_of(logits, targets), NAMES, absent, "val")
+    named = {f"val/{name}": value for name, value in expected.items()}
+    assert found == pytest.approx(named, abs=1e-12)
 
 
 def make_folds(folder: Path, metric: str, **others: list[float]) -> list[Path]:

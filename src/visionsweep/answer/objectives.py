@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from visionsweep.answer.metrics import METRICS, Absent, Counts, class_f1, score
 from visionsweep.answer.predictions import pooled
 from visionsweep.errors import DataError
 from visionsweep.rundir.description import read_config
 from visionsweep.rundir.layout import PREDICTIONS
-from visionsweep.rundir.predictions import Predictions, read_predictions
+from visionsweep.rundir.predictions import Predictions, SplitPredictions, read_predictions
 from visionsweep.rundir.result import read_result
 
-_VAL = "val/"
 _CLASS_F1 = "f1_class/"
 _TOP5 = "top5_accuracy"
 
@@ -66,22 +64,18 @@ def pooled_objectives(run_dirs: Sequence[Path]) -> list[PooledObjective]:
 def pooled_metrics(predictions: Sequence[Predictions], absent_classes: Absent) -> dict[str, float]:
     """Return every metric of all images together, as ``val/NAME``; the loss is not one of them."""
     together = pooled([run.val for run in predictions])
-    class_names = predictions[0].class_names
-    metrics = metrics_of(together.logits, together.targets, class_names, absent_classes)
-    return {f"{_VAL}{name}": value for name, value in metrics.items()}
+    return metrics_of(together, predictions[0].class_names, absent_classes, "val")
 
 
 def metrics_of(
-    logits: NDArray[np.float32],
-    targets: NDArray[np.int64],
-    class_names: Sequence[str],
-    absent_classes: Absent,
+    split: SplitPredictions, class_names: Sequence[str], absent_classes: Absent, prefix: str
 ) -> dict[str, float]:
     """Return accuracy, balanced accuracy, precision, recall and F1, with the F1 of each class.
 
-    ``logits``: (N, K), ``targets``: (N,). The names and rules are those of
+    Each is named ``prefix/name``. The names and rules are those of
     `training.metrics.classification_metrics`, which needs torch; a test compares them.
     """
+    logits, targets = split.logits, split.targets
     num_classes = len(class_names)
     cells = np.bincount(targets * num_classes + logits.argmax(axis=1), minlength=num_classes**2)
     counts = Counts.of_matrix(cells.reshape(num_classes, num_classes).astype(np.float64))
@@ -93,7 +87,7 @@ def metrics_of(
     if num_classes > 5:
         own = logits[np.arange(len(targets)), targets]
         metrics[_TOP5] = ((logits > own[:, None]).sum(axis=1) < 5).mean()
-    return {name: float(value) for name, value in metrics.items()}
+    return {f"{prefix}/{name}": float(value) for name, value in metrics.items()}
 
 
 def _finished(run_dir: Path) -> dict[str, Any]:

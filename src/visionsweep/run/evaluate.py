@@ -82,8 +82,7 @@ def _mean_metrics(run_dirs: list[Path]) -> dict[str, float]:
     runs = [read_predictions(run_dir) for run_dir in run_dirs]
     test = mean_prediction([run.test for run in runs if run.test is not None])
     absent_classes = read_config(run_dirs[0])["metrics"]["absent_classes"]
-    found = metrics_of(test.logits, test.targets, runs[0].class_names, absent_classes)
-    return {f"test/{name}": value for name, value in found.items()}
+    return metrics_of(test, runs[0].class_names, absent_classes, "test")
 
 
 def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:

@@ -20,7 +20,6 @@ from hydra.types import RunMode
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from visionsweep.answer.metrics import Absent
 from visionsweep.answer.objectives import metrics_of, pooled_objectives
 from visionsweep.answer.predictions import pooled
 from visionsweep.config.paths import shown
@@ -140,10 +139,11 @@ def _finish(context: RunContext, objectives: list[Objective]) -> Objective:
     found = [read_predictions(fold_dir) for fold_dir in fold_dirs]
     predictions = pool_predictions(found)
     absent_classes = context.config.metrics.absent_classes
-    metrics = _metrics(predictions, predictions.val, absent_classes, "val")
+    class_names = predictions.class_names
+    metrics = metrics_of(predictions.val, class_names, absent_classes, "val")
     test = None
     if predictions.test is not None:
-        test = _metrics(predictions, predictions.test, absent_classes, "test")
+        test = metrics_of(predictions.test, class_names, absent_classes, "test")
     values = pooled_objectives(fold_dirs)
     result = _result(context, "finished") | {
         "others": {one.metric: one.value for one in values[1:]},
@@ -231,13 +231,6 @@ def _result(context: RunContext, state: str) -> dict[str, Any]:
         "fold_mean": statistics.fmean(values) if values else None,
         "fold_std": statistics.stdev(values) if len(values) > 1 else None,
     }
-
-
-def _metrics(
-    predictions: Predictions, split: SplitPredictions, absent_classes: Absent, prefix: str
-) -> dict[str, float]:
-    found = metrics_of(split.logits, split.targets, predictions.class_names, absent_classes)
-    return {f"{prefix}/{name}": value for name, value in found.items()}
 
 
 def pool_predictions(folds: list[Predictions]) -> Predictions:
