@@ -23,12 +23,12 @@ from scipy.special import log_softmax, logsumexp, softmax
 from visionsweep.answer.cross_fit import cross_fitted, deal_folds, group_indices
 from visionsweep.answer.difference import difference_interval
 from visionsweep.answer.score import f1_macro, with_prior
+from visionsweep.rundir.predictions import log_probabilities
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 DecisionMethod = Literal["prior", "offsets"]
 
-_SMALLEST: Final = float(np.finfo(np.float32).tiny)
 _STEPS: Final = np.linspace(-2, 2, 21)  # moves of an offset, in nats
 _PASSES: Final = 2  # over all classes
 
@@ -90,7 +90,7 @@ def fit(method: DecisionMethod, data: HeldOut, prior: Floats | None) -> Decision
     offsets = bias
     if prior is not None:
         counts = np.bincount(data.targets, minlength=num_classes) + 1.0  # no class has share 0
-        offsets = bias + np.log(np.maximum(prior, _SMALLEST)) - np.log(counts / counts.sum())
+        offsets = bias + log_probabilities(prior) - np.log(counts / counts.sum())
     if method == "offsets":
         offsets = _climb(logs / temperature, offsets, data.targets, prior)
     return Decisions(method, temperature, tuple((offsets - offsets.mean()).tolist()))
@@ -186,7 +186,5 @@ def _climb(logits: Floats, offsets: Floats, targets: Indices, prior: Floats | No
 
 
 def _logs(probabilities: NDArray[np.floating]) -> Floats:
-    logs: Floats = log_softmax(
-        np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST)), axis=1
-    )
+    logs: Floats = log_softmax(log_probabilities(probabilities.astype(np.float64)), axis=1)
     return logs

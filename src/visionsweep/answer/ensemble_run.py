@@ -22,8 +22,8 @@ import numpy as np
 import yaml
 
 from visionsweep.answer.ensemble import Choice, Method
-from visionsweep.answer.members import ENSEMBLE, Member, as_logits, mean_of
-from visionsweep.answer.predictions import FinishedRun
+from visionsweep.answer.members import ENSEMBLE, Member
+from visionsweep.answer.predictions import FinishedRun, as_logits, mean_of
 from visionsweep.answer.score import METRICS, Metric, score
 from visionsweep.answer.stored_decisions import StoredDecisions, write_decisions
 from visionsweep.config.paths import shown

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visionsweep.answer.predictions import FinishedRun, finished_runs, pooled
+from visionsweep.answer.predictions import FinishedRun, finished_runs, mean_of, pooled
 from visionsweep.config.paths import shown
 from visionsweep.errors import DataError
 from visionsweep.rundir.layout import BEST, runs_of_trial
@@ -138,29 +138,6 @@ def _member(group: Sequence[FinishedRun]) -> Member:
     tests = [each.test for each in predictions if each.test is not None]
     test = mean_of(tests) if len(tests) == len(predictions) else None
     return Member(name, tuple(group), names, val, test)
-
-
-def mean_of(
-    parts: Sequence[SplitPredictions], weights: Sequence[float] | None = None
-) -> SplitPredictions | None:
-    """Return the mean probabilities of several predictions for the same images, as logits.
-
-    None if the images differ. Sorted by id.
-    """
-    ordered = [pooled([part]) for part in parts]
-    first = ordered[0]
-    if not all(np.array_equal(first.ids, other.ids) for other in ordered):
-        return None
-    stacked = np.stack([part.probabilities() for part in ordered])
-    shares = np.full(len(parts), 1 / len(parts)) if weights is None else np.array(weights)
-    return as_logits(first, np.tensordot(shares, stacked, axes=1))
-
-
-def as_logits(images: SplitPredictions, probabilities: NDArray[np.floating]) -> SplitPredictions:
-    """Return predictions whose softmax is `probabilities` (N, K)."""
-    smallest = np.finfo(np.float32).tiny
-    logits = np.log(np.maximum(probabilities, smallest)).astype(np.float32)
-    return SplitPredictions(images.ids, images.targets, logits, images.groups)
 
 
 def _check_same(one: Member, other: Member) -> None:

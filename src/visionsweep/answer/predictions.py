@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visionsweep.config.paths import shown
 from visionsweep.errors import DataError
 from visionsweep.rundir.description import read_config
 from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import CONFIG, PREDICTIONS, run_directories
-from visionsweep.rundir.predictions import Predictions, SplitPredictions, read_predictions
+from visionsweep.rundir.predictions import (
+    Predictions,
+    SplitPredictions,
+    log_probabilities,
+    read_predictions,
+)
 from visionsweep.rundir.result import read_result
 
 _PART_OF_TRIAL = re.compile(r"(seed|fold)_\d+")
@@ -121,6 +127,28 @@ def pooled(parts: Sequence[SplitPredictions]) -> SplitPredictions:
         logits=np.concatenate([part.logits for part in parts])[first],
         groups=np.concatenate(known)[first] if len(known) == len(groups) else None,
     )
+
+
+def mean_of(
+    parts: Sequence[SplitPredictions], weights: Sequence[float] | None = None
+) -> SplitPredictions | None:
+    """Return the mean probabilities of several predictions for the same images, as logits.
+
+    None if the images differ. Sorted by id. ``weights``: they sum to 1; None: all alike.
+    """
+    ordered = [pooled([part]) for part in parts]
+    first = ordered[0]
+    if not all(np.array_equal(first.ids, other.ids) for other in ordered):
+        return None
+    stacked = np.stack([part.probabilities() for part in ordered])
+    shares = np.full(len(parts), 1 / len(parts)) if weights is None else np.array(weights)
+    return as_logits(first, np.tensordot(shares, stacked, axes=1))
+
+
+def as_logits(images: SplitPredictions, probabilities: NDArray[np.floating]) -> SplitPredictions:
+    """Return predictions whose softmax is `probabilities` (N, K)."""
+    logits = log_probabilities(probabilities).astype(np.float32)
+    return SplitPredictions(images.ids, images.targets, logits, images.groups)
 
 
 def _is_component(node: object) -> bool:

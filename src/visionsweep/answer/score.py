@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from visionsweep.answer import metrics
 from visionsweep.answer.metrics import Counts
+from visionsweep.rundir.predictions import log_probabilities
 
 Metric = Literal["log_loss", "f1_macro", "accuracy", "balanced_accuracy"]
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
@@ -15,8 +16,6 @@ METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Scorer = Callable[[Floats | None], float]
-
-_SMALLEST: Final = float(np.finfo(np.float32).tiny)  # a probability of 0 would cost infinity
 
 
 def scorer(metric: Metric, probabilities: NDArray[np.floating], targets: Indices) -> Scorer:
@@ -26,7 +25,7 @@ def scorer(metric: Metric, probabilities: NDArray[np.floating], targets: Indices
     """
     if metric == "log_loss":
         given = probabilities[np.arange(len(targets)), targets].astype(np.float64)
-        losses = -np.log(np.maximum(given, _SMALLEST))
+        losses = -log_probabilities(given)
         return lambda weights: float(np.average(losses, weights=weights))
     num_classes = probabilities.shape[1]
     cells = targets * num_classes + probabilities.argmax(axis=1)

@@ -1,5 +1,6 @@
 """The test split of a run that did not evaluate it: the winner of a sweep, on request."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.answer.members import ENSEMBLE
 from visionsweep.answer.objectives import metrics_of
+from visionsweep.answer.predictions import mean_of
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config, TrackingConfig
 from visionsweep.data.split_manifest import read_split, split_rows
@@ -17,7 +19,6 @@ from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.evaluate_ensemble import evaluate_ensemble
 from visionsweep.run.finish import evaluate_split, split_predictions
-from visionsweep.run.folds import mean_prediction
 from visionsweep.run.scores import record_scores, show_scores
 from visionsweep.rundir.description import read_config, read_environment
 from visionsweep.rundir.layout import (
@@ -35,6 +36,8 @@ from visionsweep.rundir.predictions import read_predictions
 from visionsweep.rundir.result import read_result
 from visionsweep.text import first_line
 from visionsweep.training import checkpoint
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
@@ -59,7 +62,7 @@ def evaluate_trial(directory: Path) -> dict[Path, TrackingConfig]:
             sweep_dir = sweep_directory(run_dir)
             changed[sweep_dir if holds_sweep(sweep_dir) else run_dir] = config.tracking
     if len(run_dirs) > 1:
-        show_scores(directory, _mean_metrics(run_dirs), f"mean prediction of {len(run_dirs)} runs")
+        _show_mean(directory, run_dirs)
     return changed
 
 
@@ -77,12 +80,20 @@ def evaluate_test(cfg: DictConfig) -> float | None:
     return None if result["test"] is None else float(result["test"][metric])
 
 
-def _mean_metrics(run_dirs: list[Path]) -> dict[str, float]:
-    """Return the metrics on the test split of the mean of all runs' probabilities."""
+def _show_mean(directory: Path, run_dirs: list[Path]) -> None:
+    """Log the scores of the mean of all runs' probabilities for the test images."""
     runs = [read_predictions(run_dir) for run_dir in run_dirs]
-    test = mean_prediction([run.test for run in runs if run.test is not None])
+    test = mean_of([run.test for run in runs if run.test is not None])
+    if test is None:
+        log.warning(
+            "%s: the data changed between the evaluations of its runs, which have different test "
+            "images, so their mean prediction has no score",
+            shown(directory),
+        )
+        return
     absent_classes = read_config(run_dirs[0])["metrics"]["absent_classes"]
-    return metrics_of(test, runs[0].class_names, absent_classes, "test")
+    metrics = metrics_of(test, runs[0].class_names, absent_classes, "test")
+    show_scores(directory, metrics, f"mean prediction of {len(run_dirs)} runs")
 
 
 def _evaluate_run(run_dir: Path, *, needs_test: bool = True) -> Config | None:

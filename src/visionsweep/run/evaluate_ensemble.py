@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from visionsweep.answer.ensemble_run import scores
-from visionsweep.answer.members import as_logits
+from visionsweep.answer.predictions import as_logits
 from visionsweep.answer.score import score
 from visionsweep.answer.stored_decisions import read_decisions
 from visionsweep.config.paths import shown

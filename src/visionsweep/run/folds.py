@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from visionsweep.answer.objectives import metrics_of, pooled_objectives
-from visionsweep.answer.predictions import pooled
+from visionsweep.answer.predictions import mean_of, pooled
 from visionsweep.config.paths import shown
 from visionsweep.config.schema import Config
 from visionsweep.data.dataset import ImageDataset
@@ -242,20 +242,8 @@ def pool_predictions(folds: list[Predictions]) -> Predictions:
     val = pooled([fold.val for fold in folds])
     mistakes, images = _worst_of_all(folds, val)
     tests = [fold.test for fold in folds if fold.test is not None]
-    test = None
-    if tests and len(tests) == len(folds):
-        test = mean_prediction(tests)
+    test = mean_of(tests) if len(tests) == len(folds) else None
     return Predictions(folds[0].class_names, val, test, mistakes, images)
-
-
-def mean_prediction(runs: list[SplitPredictions]) -> SplitPredictions:
-    """Return the mean of the probabilities of several runs for the same images, as its logarithm.
-
-    The softmax of these logits is that mean.
-    """
-    mean = np.mean([one.probabilities() for one in runs], axis=0, dtype=np.float64)
-    logits = np.log(np.maximum(mean, np.finfo(np.float32).tiny)).astype(np.float32)
-    return SplitPredictions(runs[0].ids, runs[0].targets, logits, runs[0].groups)
 
 
 def _worst_of_all(

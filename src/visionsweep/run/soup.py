@@ -16,8 +16,8 @@ from torch import Tensor
 
 from visionsweep.answer.ensemble_run import new_directory, scores
 from visionsweep.answer.keeping import with_weights
-from visionsweep.answer.members import ENSEMBLE, Member, mean_of, read_members
-from visionsweep.answer.predictions import FinishedRun
+from visionsweep.answer.members import ENSEMBLE, Member, read_members
+from visionsweep.answer.predictions import FinishedRun, mean_of
 from visionsweep.answer.score import score
 from visionsweep.config.paths import shown
 from visionsweep.errors import ConfigError, DataError

@@ -55,6 +55,15 @@ class Predictions:
     epoch_preds: NDArray[np.int16] | None = None
 
 
+def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the natural logarithm of probabilities; of 0 it is finite, as of the smallest float32.
+
+    A softmax in float32 may give 0, and one such image must not make a mean infinite.
+    """
+    logs: NDArray[np.float64] = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return logs
+
+
 def worst_mistakes(
     logits: NDArray[np.float32], targets: NDArray[np.int64], count: int = NUM_MISTAKES
 ) -> NDArray[np.int64]:
