@@ -10,7 +10,7 @@ from tests.answer.made import make_finished_run, split_of
 from visionsweep.answer.compare import Comparison, Difference, compare
 from visionsweep.answer.interval import Estimate
 from visionsweep.answer.predictions import finished_runs
-from visionsweep.answer.sentences import sentences, table
+from visionsweep.answer.sentences import Scale, sentences, table
 from visionsweep.errors import ConfigError
 
 NUM_CLASSES = 4
@@ -103,6 +103,22 @@ def test_the_interval_of_two_runs_ends_where_shares_end(tmp_path: Path) -> None:
     (sentence,) = sentences(found)
     assert "-100.0 to 100.0" in sentence
     assert "no difference is visible with these 400 images and 2 seeds; " in sentence
+
+
+def test_single_runs_in_other_settings_tell_nothing_and_one_note_says_so(tmp_path: Path) -> None:
+    """As the trials of a sweep, compared by one of the parameters."""
+    make_runs(tmp_path / "a", {0.1: 0.6, 0.2: 0.7, 0.3: 0.8}, seeds=(0,))
+    for number, run_dir in enumerate(sorted((tmp_path / "a").iterdir())):
+        path = run_dir / "config.yaml"
+        path.write_text(path.read_text() + f"other: {number}\n")
+    found = ask(tmp_path / "a", by=["optim.lr"])
+    assert all(d.num_pairs is None for d in found.differences)
+    assert sum("are not paired (like those of 2 other pairs)" in note for note in found.notes) == 1
+
+
+def test_a_bound_near_zero_has_a_digit_more() -> None:
+    assert Scale("val/f1_macro").difference(0.0004, "+") == "+0.04"
+    assert Scale("val/f1_macro").difference(-0.012) == "-1.2"
 
 
 def test_a_difference_too_small_to_matter_is_no_difference(tmp_path: Path) -> None:

@@ -122,12 +122,19 @@ def compare(
     if len(names) > _ALL_PAIRS:
         pairs = [(names[0], other) for other in names[1:]]
     level = 1 - (1 - LEVEL) / max(num_comparisons, 1)
-    notes = list(arms.notes)
+    notes, unpaired = list(arms.notes), list[str]()
     differences = [
-        _difference(by_name[a], by_name[b], sign, level, smallest, notes) for a, b in pairs
+        _difference(by_name[a], by_name[b], sign, level, smallest, notes, unpaired)
+        for a, b in pairs
     ]
     if name == "loss" and any(key.partition(".")[0] == "loss" for key in arms.factors):
         notes.append("values of different losses are different quantities: compare another metric")
+    if unpaired:
+        more = "" if len(unpaired) == 1 else f" (like those of {len(unpaired) - 1} other pairs)"
+        notes.append(
+            f"the runs of {unpaired[0]} are not paired{more}: they differ in other settings than "
+            "the one in question, so the means over all of them are compared"
+        )
     unknown = any(replicate.groups is None for arm in arms.arms for replicate in arm.replicates)
     if unknown:
         notes.append(
@@ -207,8 +214,15 @@ def _arm_result(scores: _Scores) -> ArmResult:
 
 
 def _difference(
-    first: _Scores, second: _Scores, sign: float, level: float, smallest: float, notes: list[str]
+    first: _Scores,
+    second: _Scores,
+    sign: float,
+    level: float,
+    smallest: float,
+    notes: list[str],
+    unpaired: list[str],
 ) -> Difference:
+    """Compare two sides; ``unpaired`` gets their names if other settings keep runs from pairing."""
     common = [key for key in first.exact if key in second.exact]
     same = [key for key in common if first.images[key] == second.images[key]]
     names = f"{first.arm.name} and {second.arm.name}"
@@ -237,10 +251,7 @@ def _difference(
             sides.append(sign * np.stack(list(scores.resampled.values()), axis=1))
         estimate = estimate_difference(*sides)
         if len(same) == len(common):
-            notes.append(
-                f"the runs of {names} are not paired: they differ in other settings than the one "
-                "in question, so the means over all of them are compared"
-            )
+            unpaired.append(names)
     keys = same if is_paired else list(first.exact)
     return Difference(
         first.arm.name,

@@ -52,12 +52,15 @@ class Scale:
         low, high = interval
         return (max(low, -1.0), min(high, 1.0)) if self.is_share else (low, high)
 
-    def size(self, value: float) -> str:
-        """Return a difference with its unit; small ones with a digit more."""
-        shown = self.text(value)
+    def difference(self, value: float, sign: str = "") -> str:
+        """Return a difference; a small one with a digit more, so that it does not read as 0."""
         if self.is_share and 0 < abs(value) < 0.001:
-            shown = f"{100 * value:.2f}"
-        return f"{shown} {self.unit}".strip()
+            return f"{100 * value:{sign}.2f}"
+        return self.text(value, sign)
+
+    def size(self, value: float) -> str:
+        """Return a difference with its unit."""
+        return f"{self.difference(value)} {self.unit}".strip()
 
 
 def _sentence(difference: Difference, comparison: Comparison, scale: Scale) -> str:
@@ -72,7 +75,7 @@ def _sentence(difference: Difference, comparison: Comparison, scale: Scale) -> s
         if comparison.num_comparisons > 1
         else ""
     )
-    interval = f"95 %{together}: {scale.text(low)} to {scale.text(high)}"
+    interval = f"95 %{together}: {scale.difference(low)} to {scale.difference(high)}"
     if difference.verdict == "equivalent":
         return (
             f"{names[0]} and {names[1]} differ by less than the {scale.size(difference.smallest)} "
@@ -85,6 +88,12 @@ def _sentence(difference: Difference, comparison: Comparison, scale: Scale) -> s
             f"{counted(estimate.num_seeds, 'seed')} agree ({interval}), but on "
             f"{counted(difference.num_images, 'image')} a difference under {scale.size(alone)} is "
             "invisible however many seeds agree"
+        )
+    if difference.num_pairs is None and _is_blind(difference, scale):
+        return (
+            f"cannot tell {names[0]} from {names[1]}: {scale.text(estimate.value, '+')}, but no "
+            "difference is visible with so few runs in different settings; run both with the same "
+            "settings and seeds, or confirm the sweep"
         )
     if difference.verdict == "unclear":
         return (
@@ -138,6 +147,11 @@ def winner_sentence(winner: CorrectedWinner) -> str:
     )
 
 
+def _is_blind(difference: Difference, scale: Scale) -> bool:
+    """Return whether the interval holds every difference that two shares can have."""
+    return scale.is_share and difference.estimate.half_width(difference.level) >= 1
+
+
 def _basis(difference: Difference) -> str:
     seeds = difference.estimate.num_seeds
     runs = counted(difference.num_pairs, "pair") if difference.num_pairs else "runs not paired"
@@ -152,7 +166,7 @@ def _invisible(difference: Difference, scale: Scale) -> str:
     half = estimate.half_width(level)
     images = counted(difference.num_images, "image")
     text = f"a difference under {scale.size(half)} is invisible with these {images}"
-    if scale.is_share and half >= 1:
+    if _is_blind(difference, scale):
         text = f"no difference is visible with these {images}"
     if estimate.num_seeds < 2:
         return (
@@ -210,7 +224,7 @@ def table(comparison: Comparison) -> list[str]:
             [
                 f"{shortened(d.first, _WIDTH // 2)} - {shortened(d.second, _WIDTH // 2)}",
                 scale.text(d.estimate.value, "+"),
-                f"{scale.text(low, '+')} to {scale.text(high, '+')}",
+                f"{scale.difference(low, '+')} to {scale.difference(high, '+')}",
                 percent(d.estimate.probability_positive()),
                 "-" if d.num_pairs is None else str(d.num_pairs),
             ]
