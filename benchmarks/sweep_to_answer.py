@@ -1,7 +1,8 @@
 """From a sweep to an answer, on photographs: `python benchmarks/sweep_to_answer.py DATA WEIGHTS`.
 
 DATA and WEIGHTS as in transfer.py. Training and validation images become one folder, since folds
-need them together, as links. The steps are the commands that a user types, in an empty directory:
+need them together, and the test images another, as links. The steps are the commands that a user
+types, in an empty directory:
 
 sweep      losses and learning rates of a head on cached features, 5 folds per trial
 confirm    the best three and the baseline again, with new seeds
@@ -15,6 +16,7 @@ difference.
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -31,7 +33,7 @@ FOLDS = 5
 
 
 def link_images(data: Path, folder: Path, *, shuffle: bool) -> dict[str, str]:
-    """Link training images below `folder`/train, test images flat; return the test labels."""
+    """Link the images below `folder`/train and `folder`/test; return the labels of the test."""
     test: dict[str, str] = {}
     rng = np.random.default_rng(0)
     for part, sources in (("train", ("train", "validation")), ("test", ("test",))):
@@ -41,7 +43,7 @@ def link_images(data: Path, folder: Path, *, shuffle: bool) -> dict[str, str]:
             labels = [labels[index] for index in rng.permutation(len(labels))]
         for number, (path, label) in enumerate(zip(files, labels, strict=True)):
             name = f"{number:05}{path.suffix}"
-            place = folder / part / (label if part == "train" else "") / name
+            place = folder / part / label / name
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(path.resolve())
             if part == "test":
@@ -66,9 +68,9 @@ class Bench:
     def test_f1(self, *runs: str) -> None:
         """Print the test macro F1 of the runs, averaged at prediction time."""
         run = runs[0] if len(runs) == 1 else f"[{','.join(runs)}]"
-        self._run("predict", f"run={run}", "data.predict=data/test", "out=test.csv")
+        self._run("predict", f"run={run}", "data.predict=test", "out=test.csv")
         with (self.directory / "test.csv").open(newline="") as file:
-            preds = {row["id"]: row["label"] for row in csv.DictReader(file)}
+            preds = {Path(row["id"]).name: row["label"] for row in csv.DictReader(file)}
         names = sorted(self.test)
         score = f1_score([self.test[n] for n in names], [preds[n] for n in names], average="macro")
         print(f"test f1_macro {score:.4f}: {run}", flush=True)
@@ -112,7 +114,7 @@ def main() -> None:
         bench.step(
             "sweep",
             *("train", "--multirun", "study=photos", "experiment=probe", "sweep=losses"),
-            *("data.root=data/train", f"model.pretrained={arguments.weights.resolve()}"),
+            *("data.root=data", f"model.pretrained={arguments.weights.resolve()}"),
             *(f"hydra.sweeper.folds={FOLDS}", f"hydra.sweeper.n_trials={arguments.trials}"),
             *("hydra.sweeper.keep_checkpoints=10", "tracking=none"),
         )
@@ -125,6 +127,10 @@ def main() -> None:
             *("train", "--multirun", "confirm=multirun/photos", "tracking=none"),
             f"hydra.sweeper.seeds={arguments.seeds}",
         )
+        record = json.loads((directory / "multirun/photos/confirmation.json").read_text())
+        if record["confirmed_trial"] is not None:
+            place = f"multirun/photos-confirm/{record['confirmed_trial']}/seed_0"
+            bench.test_f1(*(f"{place}/fold_{fold}" for fold in range(FOLDS)))
         bench.step("compare", "compare", "multirun/photos", "by=loss")
         bench.step("ensemble", "ensemble", "multirun/photos", "out=outputs/ensemble")
         bench.test_f1("outputs/ensemble")
