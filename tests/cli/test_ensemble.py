@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.answer.made import make_finished_run, split_of
 from tests.predict.untrained_run import MODEL, expected_probabilities, make_run
-from visionsweep.answer.ensemble_run import new_directory
+from visionsweep.answer.combined_run import new_directory
 from visionsweep.answer.members import read_members
 from visionsweep.cli.ensemble import main
 from visionsweep.errors import ConfigError

@@ -8,6 +8,7 @@ import torch
 from tests.conftest import QUICK, CommandLine
 from visionsweep.cli.ensemble import main
 from visionsweep.data.digits import load_digits
+from visionsweep.rundir.journal import read_journal
 from visionsweep.rundir.layout import BEST
 from visionsweep.rundir.predictions import read_predictions
 from visionsweep.rundir.result import read_result
@@ -51,3 +52,9 @@ def test_a_soup_is_the_mean_of_all_weights_and_statistics(
     assert result is not None
     accuracy = (expected.argmax(dim=1).numpy() == val.targets).mean()
     assert result["metrics"]["val/accuracy"] == pytest.approx(accuracy)
+    start = next(one for one in read_journal(Path("outputs/soup")) if one["type"] == "start")
+    assert start["tags"]["run_dir"] == str(tmp_path / "outputs/soup")
+    sources = [str(tmp_path / "outputs" / name) for name in ("a", "b")]
+    expected_params = {"ensemble.method": "soup", **{f"member.{run}": "0.5" for run in sources}}
+    assert start["params"] == expected_params
+    assert result["soup"] == sources

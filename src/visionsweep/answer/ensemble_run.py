@@ -7,13 +7,12 @@
                         nothing computed from it is too good
     result.json         events.jsonl         decisions.json, if it has any
 
-It is made under another name and then renamed: there is a whole ensemble, or none.
+The last line's are written as for a soup, by `combined_run`.
 """
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,30 +20,20 @@ from typing import Any
 import numpy as np
 import yaml
 
+from visionsweep.answer.combined_run import Combined, new_directory, write_records
 from visionsweep.answer.ensemble import Choice, Method
 from visionsweep.answer.members import ENSEMBLE, Member
 from visionsweep.answer.predictions import FinishedRun, as_logits, mean_of
 from visionsweep.answer.score import METRICS, Metric, score
 from visionsweep.answer.stored_decisions import StoredDecisions, write_decisions
-from visionsweep.config.paths import shown
-from visionsweep.errors import ConfigError, UserError
 from visionsweep.rundir.atomic import write_text
-from visionsweep.rundir.journal import Journal
-from visionsweep.rundir.layout import (
-    BEST,
-    CONFIG,
-    DECISIONS,
-    MEMBERS,
-    PREDICTIONS,
-    RESULT,
-)
+from visionsweep.rundir.layout import BEST, CONFIG, MEMBERS
 from visionsweep.rundir.predictions import (
     Predictions,
     SplitPredictions,
     worst_mistakes,
     write_predictions,
 )
-from visionsweep.rundir.result import write_result
 
 
 @dataclass(frozen=True)
@@ -66,32 +55,6 @@ class Ensemble:
         ]
 
 
-@contextlib.contextmanager
-def new_directory(out: Path) -> Iterator[Path]:
-    """Yield a directory that becomes `out` on success, and is removed otherwise.
-
-    Raises `ConfigError` if there is something in `out` already.
-    """
-    refuse_used(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, out)
-    except OSError as error:
-        raise UserError(
-            f"out: {shown(out)} cannot be written ({error.strerror}); choose another directory"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def refuse_used(out: Path) -> None:
-    """Raise `ConfigError` if there is something in `out` already."""
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-        raise ConfigError(f"out: {shown(out)} exists already; choose another name, or remove it")
-
-
 def write_ensemble(out: Path, ensemble: Ensemble, command: str) -> None:
     """Write the directory of an ensemble. ``command``: as typed, for the record."""
     predictions = _predictions(ensemble)
@@ -108,9 +71,7 @@ def write_ensemble(out: Path, ensemble: Ensemble, command: str) -> None:
         write_predictions(directory, predictions)
         if ensemble.decisions is not None:
             write_decisions(directory, ensemble.decisions)
-        result = _result(ensemble, predictions)
-        write_result(directory, result)
-        _write_journal(directory, ensemble, result, config, out, command)
+        write_records(directory, out, _combined(ensemble, predictions, entries), command)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -170,21 +131,18 @@ def _mistakes(members: Sequence[Member], val: SplitPredictions) -> tuple[Any, An
     return worst, images
 
 
-def _result(ensemble: Ensemble, predictions: Predictions) -> dict[str, Any]:
+def _combined(
+    ensemble: Ensemble, predictions: Predictions, entries: Sequence[dict[str, Any]]
+) -> Combined:
     choice = ensemble.choice
-    metric, direction = _objective(ensemble.metric)
-    test = None if predictions.test is None else scores(predictions.test, "test")
-    return {
-        "state": "finished",
-        "objective": {"metric": metric, "direction": direction, "value": choice.score},
-        "others": {},
-        "best_epoch": None,
-        "epochs": 0,
-        "metrics": scores(predictions.val, "val"),
-        "test": test,
-        "seconds": 0.0,
-        "images_per_second": None,
-        ENSEMBLE: {
+    return Combined(
+        kind="ensemble",
+        how={"method": ensemble.method, "metric": ensemble.metric},
+        weights={entry["run"]: entry["weight"] for entry in entries},
+        value=choice.score,
+        metrics=scores(predictions.val, "val"),
+        test=None if predictions.test is None else scores(predictions.test, "test"),
+        details={
             "cross_fitted": choice.score,
             "on_the_images_chosen_on": choice.raw_score,
             "best_member": ensemble.members[choice.best].name,
@@ -193,43 +151,11 @@ def _result(ensemble: Ensemble, predictions: Predictions) -> dict[str, Any]:
             "gain": choice.gain,
             "gain_interval": [choice.low, choice.high],
         },
-    }
+        model=CONFIG,
+    )
 
 
 def scores(split: SplitPredictions, prefix: str) -> dict[str, float]:
     """Return every metric of the predictions for a split, each named ``prefix/name``."""
     probabilities = split.probabilities()
     return {f"{prefix}/{name}": score(name, probabilities, split.targets) for name in METRICS}
-
-
-def _write_journal(
-    directory: Path,
-    ensemble: Ensemble,
-    result: dict[str, Any],
-    config: dict[str, Any],
-    out: Path,
-    command: str,
-) -> None:
-    """Write what MLflow is filled from: one run, with its model."""
-    entries = config[ENSEMBLE]["members"]
-    f1 = result["metrics"]["val/f1_macro"]
-    title = f"{f1:.3f} ensemble of {len(entries)} {out.name}"
-    params: dict[str, object] = {
-        "ensemble.method": ensemble.method,
-        "ensemble.metric": ensemble.metric,
-    }
-    params |= {f"member.{entry['run']}": f"{entry['weight']:.4g}" for entry in entries}
-    tags = {"visionsweep.kind": ENSEMBLE, "run_dir": str(out.absolute()), "command": command}
-    experiment = config.get("tracking", {}).get("experiment", "Model training")
-    values = {f"best/{k.removeprefix('val/')}": v for k, v in result["metrics"].items()}
-    journal = Journal(directory)
-    try:
-        journal.start(title, experiment, params, tags)
-        journal.metrics(0, values | (result["test"] or {}))
-        for name in (CONFIG, PREDICTIONS, DECISIONS, RESULT):
-            if (directory / name).exists():
-                journal.artifact(name)
-        journal.model(CONFIG)
-        journal.end("finished")
-    finally:
-        journal.close()

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast, get_args
 
+from visionsweep.answer.combined_run import refuse_used
 from visionsweep.answer.decisions import HeldOut
 from visionsweep.answer.ensemble import Choice, Method, choose_ensemble, choose_weights
-from visionsweep.answer.ensemble_run import Ensemble, refuse_used, write_ensemble
+from visionsweep.answer.ensemble_run import Ensemble, write_ensemble
 from visionsweep.answer.keeping import missed_line, with_weights
 from visionsweep.answer.members import Member, read_members
 from visionsweep.answer.score import METRICS, Metric, score

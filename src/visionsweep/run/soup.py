@@ -14,9 +14,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from visionsweep.answer.ensemble_run import new_directory, scores
+from visionsweep.answer.combined_run import Combined, new_directory, write_records
+from visionsweep.answer.ensemble_run import scores
 from visionsweep.answer.keeping import with_weights
-from visionsweep.answer.members import ENSEMBLE, Member, read_members
+from visionsweep.answer.members import Member, read_members
 from visionsweep.answer.predictions import FinishedRun, mean_of
 from visionsweep.answer.score import score
 from visionsweep.config.paths import shown
@@ -25,22 +26,13 @@ from visionsweep.models.freezing import TRANSFER_KEYS
 from visionsweep.run.evaluate import config_of_run, parts_of_run
 from visionsweep.run.finish import evaluate_split, split_predictions
 from visionsweep.rundir.atomic import write_text
-from visionsweep.rundir.journal import Journal
-from visionsweep.rundir.layout import (
-    BEST,
-    CONFIG,
-    ENVIRONMENT,
-    PREDICTIONS,
-    RESULT,
-    SPLIT,
-)
+from visionsweep.rundir.layout import BEST, CONFIG, ENVIRONMENT, SPLIT
 from visionsweep.rundir.predictions import (
     Predictions,
     SplitPredictions,
     worst_mistakes,
     write_predictions,
 )
-from visionsweep.rundir.result import write_result
 from visionsweep.training import checkpoint
 
 _MEMBER_MAY_DIFFER = ("class_counts",)  # of what best.pt says of its images
@@ -75,8 +67,18 @@ def write_soup(directories: Sequence[Path], out: Path, command: str) -> list[str
         write_predictions(
             directory, Predictions(parts.dataset.class_names, val, None, mistakes, images)
         )
-        write_result(directory, _result(config, runs, metrics))
-        _write_journal(directory, config, runs, metrics, {"run_dir": str(out), "command": command})
+        sources = [str(run.directory.absolute()) for run in runs]
+        combined = Combined(
+            kind="soup",
+            how={"method": "soup"},
+            weights=dict.fromkeys(sources, 1 / len(sources)),
+            value=metrics.get(config["objective"]["metric"]),
+            metrics=metrics,
+            test=None,
+            details=sources,
+            model=BEST,
+        )
+        write_records(directory, out, combined, command)
     return [f"left out: {line}" for line in found.left_out] + _lines(members, val)
 
 
@@ -151,56 +153,6 @@ def _averaged(run_dirs: Sequence[Path]) -> dict[str, Any]:
 
 def _images_taken(contents: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in contents["inference"].items() if k not in _MEMBER_MAY_DIFFER}
-
-
-def _result(
-    config: dict[str, Any], runs: Sequence[FinishedRun], metrics: dict[str, float]
-) -> dict[str, Any]:
-    objective = config["objective"]
-    return {
-        "state": "finished",
-        "objective": {
-            "metric": objective["metric"],
-            "direction": objective["direction"],
-            "value": metrics.get(objective["metric"]),
-        },
-        "others": {},
-        "best_epoch": None,
-        "epochs": 0,
-        "metrics": metrics,
-        "test": None,
-        "seconds": 0.0,
-        "images_per_second": None,
-        "soup": [str(run.directory.absolute()) for run in runs],
-    }
-
-
-def _write_journal(
-    directory: Path,
-    config: dict[str, Any],
-    runs: Sequence[FinishedRun],
-    metrics: dict[str, float],
-    tags: dict[str, str],
-) -> None:
-    params: dict[str, object] = {"ensemble.method": "soup"}
-    params |= {f"member.{number}": str(run.directory) for number, run in enumerate(runs)}
-    title = f"{metrics['val/f1_macro']:.3f} soup of {len(runs)} {config['name']}"
-    best = {
-        f"best/{name.removeprefix('val/')}": value
-        for name, value in metrics.items()
-        if "f1_class/" not in name
-    }
-    journal = Journal(directory)
-    try:
-        kind = {"visionsweep.kind": ENSEMBLE}
-        journal.start(title, config["tracking"]["experiment"], params, tags | kind)
-        journal.metrics(0, best)
-        for name in (CONFIG, ENVIRONMENT, SPLIT, PREDICTIONS, RESULT):
-            journal.artifact(name)
-        journal.model(BEST)
-        journal.end("finished")
-    finally:
-        journal.close()
 
 
 def _lines(members: Sequence[Member], val: SplitPredictions) -> list[str]:
