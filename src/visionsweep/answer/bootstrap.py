@@ -62,7 +62,8 @@ def number_units(
 
 def exact_scores(replicates: Sequence[Replicate], metric: str, absent: Absent) -> Array:
     """Return the metric of each run on its validation images, (R,)."""
-    return np.array([float(score(metric, _counts(r), absent)[0]) for r in replicates])
+    counts = [Counts.of_labels(r.preds, r.targets, len(r.class_names)) for r in replicates]
+    return np.array([float(score(metric, each, absent)) for each in counts])
 
 
 def resampled_scores(
@@ -98,10 +99,7 @@ def _scores(
     for column, (replicate, unit) in enumerate(zip(replicates, units.of_run, strict=True)):
         if gathered is None or gathered[0] != id(unit):
             gathered = id(unit), weights[:, unit]
-        scores[:, column] = score(metric, _counts(replicate, gathered[1]), absent)
+        num_classes = len(replicate.class_names)
+        counts = count(replicate.preds, replicate.targets, num_classes, gathered[1])
+        scores[:, column] = score(metric, counts, absent)
     return scores
-
-
-def _counts(replicate: Replicate, weights: Array | None = None) -> Counts:
-    weights = np.ones((1, len(replicate.ids))) if weights is None else weights
-    return count(replicate.preds, replicate.targets, len(replicate.class_names), weights)

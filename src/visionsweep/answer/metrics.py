@@ -28,6 +28,12 @@ class Counts:
         """Return the counts of a confusion matrix (K, K), rows by target."""
         return cls(matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
 
+    @classmethod
+    def of_labels(cls, preds: Labels, targets: Labels, num_classes: int) -> "Counts":
+        """Return the counts (K,) of N predictions that all count once."""
+        labels = targets[preds == targets], targets, preds
+        return cls(*(np.bincount(k, minlength=num_classes).astype(np.float64) for k in labels))
+
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             self.correct + other.correct,

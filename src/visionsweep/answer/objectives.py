@@ -76,15 +76,13 @@ def metrics_of(
     `training.metrics.classification_metrics`, which needs torch; a test compares them.
     """
     logits, targets = split.logits, split.targets
-    num_classes = len(class_names)
-    cells = np.bincount(targets * num_classes + logits.argmax(axis=1), minlength=num_classes**2)
-    counts = Counts.of_matrix(cells.reshape(num_classes, num_classes).astype(np.float64))
+    counts = Counts.of_labels(logits.argmax(axis=1), targets, len(class_names))
     metrics = {name: score(name, counts, absent_classes) for name in METRICS}
     f1, is_there = class_f1(counts), counts.actual + counts.predicted > 0
     for name, value, is_present in zip(class_names, f1, is_there, strict=True):
         if is_present or absent_classes == "zero":
             metrics[f"{_CLASS_F1}{name}"] = value
-    if num_classes > 5:
+    if len(class_names) > 5:
         own = logits[np.arange(len(targets)), targets]
         metrics[_TOP5] = ((logits > own[:, None]).sum(axis=1) < 5).mean()
     return {f"{prefix}/{name}": float(value) for name, value in metrics.items()}

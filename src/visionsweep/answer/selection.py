@@ -119,8 +119,8 @@ def _candidate(
     if not chooses or epochs is None or not isinstance(best, int):
         has_epochs = not chooses or run.result.get("epochs") == 1
         return Candidate(val.targets, final[None], units, 0), num_classes, has_epochs
-    ones = np.ones((1, len(final)))
-    scores = [score(metric, count(p, val.targets, num_classes, ones), absent)[0] for p in epochs]
+    counts = [Counts.of_labels(preds, val.targets, num_classes) for preds in epochs]
+    scores = [score(metric, each, absent) for each in counts]
     order = np.argsort(-np.array(scores), kind="stable")[:_MAX_EPOCHS]
     kept = np.unique([*order.tolist(), best - 1])  # in their own order: the first of equals wins
     chosen = int(np.flatnonzero(kept == best - 1)[0])
@@ -152,9 +152,8 @@ class Selection:
         rng = np.random.default_rng(seed)
         share = np.full(self._num_units, 1 / self._num_units)
         drawn = rng.multinomial(self._num_units, share, size=resamples).astype(np.float32)
-        chosen = [self._chosen_epochs(trial, drawn) for trial in self._trials]
-        pairs = zip(self._trials, chosen, strict=True)
-        winners = np.array([self._value(t, drawn, epochs) for t, epochs in pairs]).argmax(axis=0)
+        chosen, chosen_values = zip(*(self._choose(t, drawn) for t in self._trials), strict=True)
+        winners = np.array(chosen_values).argmax(axis=0)
         left_out = (drawn == 0).astype(np.float32)
         actual = _actual(self._trials[winner], resamples)
         real = self._value(self._trials[winner], left_out, actual)
@@ -169,28 +168,33 @@ class Selection:
         corrected = raw - float((real - repeated).mean()) - bias
         return winner, raw, corrected, float(resampled.std())
 
-    def _chosen_epochs(self, trial: Trial, weights: Array) -> Epochs:
-        """Return the epochs that are best under each weighting."""
-        return [[self._epoch_scores(run, weights).argmax(axis=1) for run in runs] for runs in trial]
+    def _choose(self, trial: Trial, weights: Array) -> tuple[Epochs, Array]:
+        """Return the epochs that are best under each weighting, and the trial's value (B,)."""
+        found = [[self._best_epochs(run, weights) for run in runs] for runs in trial]
+        value = self._mean([[counts for _, counts in of_seed] for of_seed in found])
+        return [[epochs for epochs, _ in of_seed] for of_seed in found], value
 
-    def _epoch_scores(self, run: Candidate, weights: Array) -> Array:
-        if len(run.preds) == 1:
-            return np.zeros((len(weights), 1))
+    def _best_epochs(self, run: Candidate, weights: Array) -> tuple[NDArray[np.int64], Counts]:
         gathered = weights[:, run.units]
-        columns = [
-            score(self._metric, self._count(run, preds, gathered), self._absent)
-            for preds in run.preds
-        ]
-        return np.stack(columns, axis=1)
+        counts = [self._count(run, preds, gathered) for preds in run.preds]
+        scores = [score(self._metric, each, self._absent) for each in counts]
+        best = np.array(scores).argmax(axis=0)
+        rows = np.arange(len(weights))
+        parts = zip(*((each.correct, each.actual, each.predicted) for each in counts), strict=True)
+        return best, Counts(*(np.array(part)[best, rows].astype(np.float64) for part in parts))
 
     def _value(self, trial: Trial, weights: Array, epochs: Epochs) -> Array:
-        """Return the trial's value (B,): the mean over seeds of the metric over all folds."""
-        values = []
-        for runs, rows in zip(trial, epochs, strict=True):
-            first, *rest = (
-                self._counts_at(run, weights, row) for run, row in zip(runs, rows, strict=True)
-            )
-            values.append(score(self._metric, sum(rest, first), self._absent))
+        """Return the trial's value (B,) with these epochs."""
+        return self._mean(
+            [
+                [self._counts_at(run, weights, row) for run, row in zip(runs, rows, strict=True)]
+                for runs, rows in zip(trial, epochs, strict=True)
+            ]
+        )
+
+    def _mean(self, counts: Sequence[Sequence[Counts]]) -> Array:
+        """Return the mean over seeds of the metric of all folds together, (B,)."""
+        values = [score(self._metric, sum(rest, first), self._absent) for first, *rest in counts]
         return np.asarray(np.mean(values, axis=0))
 
     def _counts_at(self, run: Candidate, weights: Array, epochs: NDArray[np.int64]) -> Counts:
