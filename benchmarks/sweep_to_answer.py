@@ -68,7 +68,7 @@ class Bench:
     def test_f1(self, *runs: str) -> None:
         """Print the test macro F1 of the runs, averaged at prediction time."""
         run = runs[0] if len(runs) == 1 else f"[{','.join(runs)}]"
-        self._run("predict", f"run={run}", "data.predict=test", "out=test.csv")
+        self._run("predict", f"run={run}", "data.predict=data/test", "out=test.csv")
         with (self.directory / "test.csv").open(newline="") as file:
             preds = {Path(row["id"]).name: row["label"] for row in csv.DictReader(file)}
         names = sorted(self.test)
