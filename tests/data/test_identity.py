@@ -194,7 +194,12 @@ def test_near_duplicates_in_test_are_warned_of(
         images(folder, 4)
     with Image.open(tmp_path / "train" / "b" / "03.png") as image:
         image.save(tmp_path / "test" / "b" / "again.jpg", quality=80)
-    load(tmp_path, near_duplicates=6)
+    dataset = load(tmp_path, near_duplicates=6)
+    assert dataset.test is not None
+    assert dataset.test.like_train is not None
+    ((twin, index),) = dataset.test.like_train.tolist()
+    assert dataset.train.ids[twin] == "train/b/03.png"
+    assert dataset.test.ids[index] == "test/b/again.jpg"
     assert "1 of 9 test images are similar (data.near_duplicates=6) to one for training" in (
         caplog.text
     )

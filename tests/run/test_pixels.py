@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import Compose
-from tests.images import make_folder
+from tests.images import make_folder, make_image
 from tests.run.test_resume import Killed, assert_same_bytes, kill_and_resume, kill_in
 from visionsweep.data.decode import decode_image
 from visionsweep.data.split_manifest import read_split
@@ -18,6 +18,8 @@ from visionsweep.run import run
 from visionsweep.run.assemble import assemble
 from visionsweep.run.description import resolved_config
 from visionsweep.run.recorder import Recorder
+from visionsweep.rundir.copies import read_copies
+from visionsweep.rundir.layout import COPIES
 from visionsweep.training.predictor import load_predictor
 
 ONE_EPOCH = [
@@ -78,3 +80,26 @@ def test_a_run_whose_copies_were_split_by_an_older_version_is_refused(compose: C
     manifest.write_text(manifest.read_text().replace(",cat/00.png\n", ",\n"))
     with pytest.raises(UserError, match=r"split\.csv: .*or its split was made by another version"):
         run(compose(*config, "resume=outputs/old"))
+
+
+def test_a_run_keeps_pictures_of_test_images_that_look_like_one_for_training(
+    compose: Compose,
+) -> None:
+    """An image saved again under another label, in other bytes. Nobody looks unless asked to."""
+    make_folder(Path("photos/train"))
+    for number, name in enumerate(("cat", "dog", "fox")):
+        Path("photos/test", name).mkdir(parents=True)
+        make_image(number, 100).save(f"photos/test/{name}/00.png")
+    twins = Path("photos/train/dog/03.png"), Path("photos/test/fox/again.png")
+    Image.open(twins[0]).save(twins[1], compress_level=1)
+    assert twins[0].read_bytes() != twins[1].read_bytes()
+    run(compose(*ONE_EPOCH, "data.near_duplicates=0", "name=near"))
+    copies = read_copies(Path("outputs/near"))
+    assert copies is not None
+    assert copies.ids.tolist() == [["train/dog/03.png", "test/fox/again.png"]]
+    assert copies.classes.tolist() == [["dog", "fox"]]
+    assert copies.splits[0, 1] == "test"
+    pixels = np.array(Image.open(twins[1])).transpose(2, 0, 1)
+    assert (copies.images == pixels).all()
+    run(compose(*ONE_EPOCH, "name=plain"))
+    assert not Path("outputs/plain", COPIES).exists()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from visionsweep.data.streamed import Images
@@ -47,6 +49,8 @@ class ImageSet:
     groups: list[str] | None = None  # images of one group stay on one side of a split
     # The index of the first copy of each image, or its own; copies stay on one side too.
     copy_of: list[int] | None = None
+    # Of test images: (P, 2) an image for training and a test image that looks like it.
+    like_train: npt.NDArray[np.int64] | None = None
     # The data's own split: the fold in which an image validates, or ALWAYS_TRAIN.
     folds: list[int] | None = None
     # factor -> the same images with so many times the pixels per side, for random crops; None if

@@ -48,10 +48,13 @@ def _similar(near: int) -> str:
     return f"similar (data.near_duplicates={near}) to"
 
 
-def check_test(train: DecodedImages, test: DecodedImages, key: str, near: int | None) -> None:
+def check_test(
+    train: DecodedImages, test: DecodedImages, key: str, near: int | None
+) -> Indices | None:
     """Raise DataError if a test file is in training or validation too; warn of similar images.
 
-    ``key``: the setting that named the files.
+    Returns pairs (P, 2) of an image for training and a similar test image, once per test image;
+    None without ``near``. ``key``: the setting that named the files.
     """
     place = {digest: index for index, digest in enumerate(train.digests)}
     twins = [(index, place[each]) for index, each in enumerate(test.digests) if each in place]
@@ -62,16 +65,18 @@ def check_test(train: DecodedImages, test: DecodedImages, key: str, near: int | 
             f"{test.paths[index]} = {train.paths[twin]}. Remove them from one of the two"
         )
     if near is None:
-        return
+        return None
     pairs = find_near_duplicates(train.images, near, test.images)
+    pairs = pairs[np.unique(pairs[:, 1], return_index=True)[1]]
     if len(pairs):
         twin, index = pairs[0]
         logger.warning(
             "%s of %s test images are %s one for training, e.g. %s = %s: test scores may be too "
             "good",
-            *(f"{len(set(pairs[:, 1].tolist())):,}", f"{len(test.paths):,}", _similar(near)),
+            *(f"{len(pairs):,}", f"{len(test.paths):,}", _similar(near)),
             *(test.paths[index], train.paths[twin]),
         )
+    return pairs
 
 
 def _first_of(digests: Sequence[str]) -> Indices:

@@ -76,8 +76,8 @@ def load_parts(
         train_set = group_copies(train_set, decoded.digests, class_names, near)
         return LoadedParts(train_set, None, decoded.preprocessing, decoded.bad)
     test_decoded = _decode(test, decoded.preprocessing, settings)
-    check_test(decoded, test_decoded, key, near)
-    test_set = _image_set(test, test_decoded, settings)
+    like_train = check_test(decoded, test_decoded, key, near)
+    test_set = replace(_image_set(test, test_decoded, settings), like_train=like_train)
     train_set = group_copies(train_set, decoded.digests, class_names, near)
     bad = decoded.bad + test_decoded.bad
     return LoadedParts(train_set, test_set, decoded.preprocessing, bad)

@@ -23,7 +23,7 @@ class Copies:
 
     ids: NDArray[np.str_]  # (P, 2)
     classes: NDArray[np.str_]  # (P, 2) names
-    splits: NDArray[np.str_]  # (P, 2) train or val
+    splits: NDArray[np.str_]  # (P, 2) train, val, test, or fold 2 if the data has folds of its own
     images: NDArray[np.uint8]  # (P, 2, C, H, W), made smaller
     num_pairs: int  # of which the first P are here
 

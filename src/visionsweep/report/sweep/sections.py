@@ -101,13 +101,14 @@ def suspects_section(findings: Findings) -> str:
 
 
 def copies_section(findings: Findings) -> str:
-    """Return images that are, or look like, one with another label or on another side."""
+    """Return images that are, or look like, one with another label or in another split."""
     copies = findings.copies
     if copies is None:
         return ""
     note = (
         f"{counted(copies.num_pairs, 'image')} identical to, or (with data.near_duplicates) "
-        "looking like, another one that has another label or is on the other side of the split."
+        "looking like, another one that has another label or is in another split (train, val, "
+        "test, or a fold that the data brings)."
     )
     if copies.num_pairs > len(copies.ids):
         note += f" Shown: {len(copies.ids)}."
