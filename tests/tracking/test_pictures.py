@@ -127,6 +127,23 @@ def test_a_sweep_is_drawn_at_its_end_where_it_kept_weights(make_run, uri, client
     assert num_behind(tmp_path / "s", uri) == 0
 
 
+def test_of_a_trial_with_seeds_and_folds_the_first_run_is_drawn(
+    make_run, uri, client, draw_with, tmp_path
+):
+    places = ["0/fold_0", "0/fold_1", "1/seed_0/fold_0", "1/seed_0/fold_1", "1/seed_1/fold_0"]
+    runs = {place: complete(make_run(f"s/{place}")[1]) for place in places}
+    complete(make_run("fold_1")[1])  # a single run of that name
+    drawn = []
+    draw_with(lambda run_dir: drawn.append(run_dir.relative_to(tmp_path).as_posix()) or [])
+    assert sync(tmp_path / "s", uri, "--verify") == 0
+    assert sorted(drawn) == ["s/0/fold_0", "s/1/seed_0/fold_0"]
+    assert num_behind(tmp_path / "s", uri) == 0
+    metrics = [client.get_run(load_ack(run, uri).run_id).data.metrics for run in runs.values()]
+    assert all(found == metrics[0] != {} for found in metrics)
+    assert sync(tmp_path / "fold_1", uri) == 0
+    assert drawn[2:] == ["fold_1"]
+
+
 def test_no_status_waits_for_a_picture(make_run, uri, client, tmp_path, draw_with):
     statuses = []
 

@@ -175,6 +175,13 @@ def sweep_directory(run_dir: Path) -> Path:
     return trial_dir.parent
 
 
+def is_first_of_trial(run_dir: Path) -> bool:
+    """Return whether a run of a sweep is the first one of its trial; a single run always is."""
+    run_dir = run_dir.resolve()
+    _, *parts = run_dir.relative_to(sweep_directory(run_dir)).parts
+    return all(part in (f"{_SEED}0", f"{_FOLD}0") for part in parts)
+
+
 def _natural(paths: Iterable[Path]) -> list[Path]:
     """Sort paths so that ``2`` comes before ``10``."""
     return sorted(paths, key=lambda path: [(len(part), part) for part in path.parts])

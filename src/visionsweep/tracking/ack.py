@@ -19,6 +19,7 @@ from visionsweep.rundir.layout import (
     UPLOADED,
     UPLOADED_LOCK,
     file_inside,
+    is_first_of_trial,
     is_inside,
     run_directories,
     sweep_directory,
@@ -165,9 +166,12 @@ def are_pictures_due(run_dir: Path, ack: Ack) -> bool:
 def picture_source(run_dir: Path) -> str | None:
     """Return which version of the predictions a run's pictures are drawn from.
 
-    None if they are not drawn: the run has not finished, or its weights are gone, as those of all
-    but the best trials of a sweep are.
+    None if they are not drawn: the run has not finished, its weights are gone, as those of all but
+    the best trials of a sweep are, or its trial has pictures of an earlier seed or fold. Pictures
+    of 25 runs took longer than a user waits for an upload.
     """
+    if not is_first_of_trial(run_dir):
+        return None
     predictions, *others = (file_inside(run_dir, name) for name in (PREDICTIONS, RESULT, BEST))
     if predictions is None or None in others or not is_inside(run_dir, FIGURES):
         return None
