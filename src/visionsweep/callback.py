@@ -21,7 +21,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from visionsweep.config.hydra_settings import check_hydra_settings, check_interpolations
-from visionsweep.config.schema import TrackingConfig, directions
+from visionsweep.config.schema import (
+    ALL_FOLDS,
+    TrackingConfig,
+    all_folds_in_a_sweep,
+    directions,
+)
 from visionsweep.config.secrets import hide_from_hydra, mask_key
 from visionsweep.config.unknown_keys import refuse_unknown_keys
 from visionsweep.errors import ConfigError, UserError
@@ -105,6 +110,8 @@ class RunCallback(Callback):
             refuse_unknown_keys(config)
             check_name("study", config.study)
             _refuse_other_direction(config)
+            if OmegaConf.select(config, "split.fold") == ALL_FOLDS:
+                raise all_folds_in_a_sweep()  # here, before workers start
             with usable(sweep_dir, "hydra.sweep.dir"):
                 config = _checked(config, sweep_dir)
                 if OmegaConf.select(config, "hydra.sweeper.dry_run"):

@@ -220,6 +220,28 @@ def test_a_fold_that_cannot_start_leaves_a_directory_that_can_be_used_again(
 
 
 @pytest.mark.slow
+def test_a_sweep_with_other_folds_than_those_of_the_data_is_one_line(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    """And the number that the line asks for is right."""
+    data = ("data=csv", f"data.path={write_folds(tmp_path, [0, 1, 2])}", "data.image_size=8")
+    quick = ("data.split_column=part", "data.label=class", "tracking=none", "trainer.epochs=1")
+    sweep = ("--multirun", "study=own", *data, *quick, "trainer.batch_size=8", "loss=f1,focal")
+    outcome = command_line(*sweep, "hydra.sweeper.folds=5", "hydra.sweeper.n_trials=1")
+    assert outcome.code == 1
+    [error] = outcome.stderr.splitlines()
+    assert error.endswith(
+        "hydra.sweeper.folds: the data has 3 folds of its own (0, 1, 2), not 5; set "
+        "hydra.sweeper.folds=3"
+    )
+    assert error.startswith("error: ")
+    assert not list((tmp_path / "multirun/own").glob("[0-9]*"))
+    outcome = command_line(*sweep, "hydra.sweeper.folds=3", "hydra.sweeper.n_trials=1")
+    assert outcome.code == 0, outcome.text
+    assert len(list((tmp_path / "multirun/own").glob("0/fold_[012]/result.json"))) == 3
+
+
+@pytest.mark.slow
 def test_a_sweep_with_folds_from_the_command_line(train: Command, tmp_path: Path) -> None:
     photos = make_folder(tmp_path / "photos/train").parent
     quick = ["tracking=none", "trainer.epochs=1", "trainer.batch_size=8", "data.image_size=8"]

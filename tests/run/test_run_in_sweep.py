@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 import visionsweep.run.train as run_module
 from tests.conftest import Compose, one_fast
 from tests.images import make_image
+from tests.run.test_folds import write_folds
 from tests.run.test_resume import TIMES, Killed, assert_same_bytes, kill_in
 from visionsweep.cli.arguments import prepare_arguments
 from visionsweep.cli.evaluate import main as evaluate_command
@@ -688,3 +689,17 @@ def test_what_cannot_be_evaluated_is_one_line(
     )
     (run_dir / "result.json").write_text('{"state": "failed", "test": null}')
     assert "expected a finished run, this one: failed" in error(f"run={run_dir}")
+
+
+def test_folds_of_a_sweep_must_be_those_that_the_data_brings(
+    job: JobRunner, tmp_path: Path
+) -> None:
+    """Found before trial 0, by `hydra.sweeper.check`."""
+    table = write_folds(tmp_path, [0, 1, 2])
+    data = ("data=csv", f"data.path={table}", "data.split_column=part", "data.label=class")
+    settings = (*data, "data.image_size=8", "sweep=default", "trainer.batch_size=8")
+    line = r"^hydra\.sweeper\.folds: the data has 3 folds of its own \(0, 1, 2\), not 5; set hydra"
+    with pytest.raises(ConfigError, match=line):
+        job(FakeTrial(), *settings, "hydra.sweeper.folds=5", function=check)
+    of_first = ("split.fold=0", "split.num_folds=3")  # as the controller composes it
+    job(FakeTrial(), *settings, *of_first, "hydra.sweeper.folds=3", function=check)

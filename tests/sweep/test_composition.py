@@ -95,6 +95,17 @@ def test_a_job_is_what_hydra_composes(
     assert described(composer.compose, overrides) == expected  # from the copy
 
 
+def test_a_sweep_with_folds_checks_the_first_one(sweep: tuple[Any, DictConfig]) -> None:
+    """Data with folds of its own cannot be split without one."""
+    loader, config = sweep
+    context: Any = SimpleNamespace(config_loader=loader)
+    settings = sweep_settings(folds=3, fold_key="split.fold", folds_key="split.num_folds")
+    folds = Composer(context, config, SearchSpace((), {}, ()), settings)
+    checked = folds.check({})
+    assert checked == ("split.fold=0", "split.num_folds=3")
+    assert set(folds.overrides(0, {}, 0)) > set(checked)
+
+
 def test_a_job_does_not_change_the_next(composer: Composer) -> None:
     first = composer.compose(["loss=focal", "loss.gamma=5"])
     first.loss.gamma = 7

@@ -12,6 +12,10 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from visionsweep.errors import ConfigError
+
+ALL_FOLDS = "all"  # as split.fold: one run per fold, one after another
+
 
 @dataclass
 class ObjectiveConfig:
@@ -34,7 +38,7 @@ class SplitConfig:
     """How the validation images are split from the training images."""
 
     val_fraction: float = MISSING
-    fold: int | str | None = MISSING  # a number, or "all"
+    fold: int | str | None = MISSING  # a number, or ALL_FOLDS
     num_folds: int = MISSING
 
 
@@ -101,6 +105,14 @@ class Config:
     name: str = MISSING
     study: str = MISSING
     resume: str | None = MISSING
+
+
+def all_folds_in_a_sweep() -> ConfigError:
+    """Return the error of `split.fold=all` in a sweep."""
+    return ConfigError(
+        f"split.fold={ALL_FOLDS}: trains the folds of a single run; in a sweep, set "
+        "hydra.sweeper.folds=5"
+    )
 
 
 def directions(direction: str, others: Mapping[str, str]) -> str | list[str]:

@@ -23,8 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from visionsweep.answer.objectives import metrics_of, pooled_objectives
 from visionsweep.answer.predictions import mean_of, pooled
 from visionsweep.config.paths import shown
-from visionsweep.config.schema import Config
-from visionsweep.data.dataset import ImageDataset
+from visionsweep.config.schema import ALL_FOLDS, Config, all_folds_in_a_sweep
 from visionsweep.data.splits import check_folds
 from visionsweep.errors import ConfigError
 from visionsweep.run.assemble import load_dataset
@@ -45,8 +44,6 @@ from visionsweep.rundir.result import Objective, objective_of, read_result, writ
 from visionsweep.sweep.trial import current_trial
 from visionsweep.text import counted, objective_text
 
-ALL = "all"
-
 log = logging.getLogger(__name__)
 
 # Trains one fold, whose config it gets, in a folder of the given directory.
@@ -55,23 +52,24 @@ TrainFold = Callable[[DictConfig, Path], Objective]
 
 def is_all_folds(cfg: DictConfig) -> bool:
     """Return whether a run is to train all folds. Raises `ConfigError` if it belongs to a sweep."""
-    if OmegaConf.select(cfg, FOLD) != ALL:
+    if OmegaConf.select(cfg, FOLD) != ALL_FOLDS:
         return False
     is_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
     if is_multirun or current_trial().number is not None:
-        raise ConfigError(
-            "split.fold=all: trains the folds of a single run; in a sweep, set "
-            "hydra.sweeper.folds=5"
-        )
+        raise all_folds_in_a_sweep()
     return True
 
 
-def check_folds_of_sweep(dataset: ImageDataset) -> None:
-    """Raise `ConfigError` if a sweep wants other folds than the data brings."""
+def check_folds_of_sweep(config: Config) -> None:
+    """Raise `ConfigError` if a sweep wants other folds than the data brings.
+
+    Before the data is split: each fold alone may exist, or none.
+    """
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return
     folds = OmegaConf.select(HydraConfig.get(), "sweeper.folds")  # type: ignore[arg-type]
     if isinstance(folds, int) and folds > 1:
+        dataset = load_dataset(config.data, keep=True)
         check_folds(dataset.train.folds, folds, "hydra.sweeper.folds")
 
 

@@ -65,13 +65,13 @@ def _run(cfg: DictConfig, folds_dir: Path | None = None) -> Objective:
             if objective is not None:
                 return objective
         try:
+            check_folds_of_sweep(context.config)
             parts = assemble(
                 context.config,
                 threads=context.trial.threads,
                 stored_threads=(context.first_start or {}).get("threads"),
                 keep_dataset=context.is_trial or folds_dir is not None,
             )
-            check_folds_of_sweep(parts.dataset)
             environment = write_description(context, parts)
         except Exception as error:
             if not context.is_resumed:  # else the result of the earlier process stands
@@ -99,8 +99,9 @@ def check(cfg: DictConfig) -> dict[str, int | str]:
     if HydraConfig.initialized():
         check_hydra_settings(HydraConfig.get())
     is_all_folds(cfg)  # refuses it in a sweep
-    parts = assemble(resolved_config(cfg), keep_dataset=True)
-    check_folds_of_sweep(parts.dataset)
+    config = resolved_config(cfg)
+    check_folds_of_sweep(config)
+    parts = assemble(config, keep_dataset=True)
     weights = parts.state.inference_weights().values()
     return {
         "checkpoint_bytes": sum(tensor.numel() * tensor.element_size() for tensor in weights),

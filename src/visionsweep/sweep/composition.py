@@ -61,10 +61,7 @@ class Composer:
         if seed is not None:
             overrides += (f"{settings.seed_key}={self._first_seed + seed}",)
         if fold is not None:
-            overrides += (
-                f"{settings.fold_key}={fold}",
-                f"{settings.folds_key}={settings.folds}",
-            )
+            overrides += self._fold_overrides(fold)
         if settings.num_runs > 1 or self.names_directories:
             overrides += (f"hydra.sweep.subdir={run_place(number, seed, fold)}",)
         return overrides
@@ -85,13 +82,17 @@ class Composer:
         return config
 
     def check(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Compose a configuration; return its overrides. Raises `ConfigError` that names them."""
+        """Compose a configuration; return its overrides, with folds those of the first one.
+
+        Raises `ConfigError` that names them.
+        """
         overrides = self._space.overrides(params)
+        checked = overrides + (self._fold_overrides(0) if self._settings.folds > 1 else ())
         try:
-            self.compose(overrides)
+            self.compose(checked)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"{shown(overrides)}: {one_line(error)}") from error
-        return overrides
+        return checked
 
     def is_group(self, key: str) -> bool:
         """Return whether an override's key names a config group."""
@@ -164,6 +165,10 @@ class Composer:
                 f"got '{key}' = {value}"
             )
         return value
+
+    def _fold_overrides(self, fold: int) -> tuple[str, ...]:
+        settings = self._settings
+        return f"{settings.fold_key}={fold}", f"{settings.folds_key}={settings.folds}"
 
     def _check_folds(self) -> None:
         settings = self._settings
