@@ -139,7 +139,7 @@ def test_a_confirmation_that_is_killed_resumes_and_ends_with_one_test_score(
     deadline = time.monotonic() + 200
     while not list(directory.glob("*/seed_1/result.json")) and time.monotonic() < deadline:
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.05)  # polls another process
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {p: p.stat().st_mtime_ns for p in directory.glob("*/seed_*/result.json")}

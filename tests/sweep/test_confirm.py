@@ -9,12 +9,14 @@ import optuna
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution
 from optuna.pruners import NopPruner
 from optuna.storages import InMemoryStorage
 
 import visionsweep.config.schema  # noqa: F401 - registers the schema
 from tests.conftest import ROOT
+from tests.sweep.apps import App
 from tests.sweep.records import RANDOM, sweep_settings
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import STUDY
@@ -165,3 +167,31 @@ def test_what_a_confirmation_cannot_have_is_refused(
     given = sweep_settings(**({"seeds": 4} | settings))
     with pytest.raises(ConfigError, match=words):
         check_confirm(given, parse_space(None, None, arguments))
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> App:
+    """An app with a finished study in the folder s; the default of x is 1."""
+    app = App(tmp_path, monkeypatch, capfd, is_quick=True)
+    assert app.sweep("x=2.0,3.0", GRID).code == 0
+    return app
+
+
+GRID = "hydra/sweeper/sampler=grid"
+CONFIRM = (GRID, "hydra.sweeper.confirm=s", "hydra.sweeper.seeds=3", "seed=8")
+
+
+def test_a_confirmation_whose_candidates_all_fail_is_one_line(app: App) -> None:
+    def task(cfg: DictConfig) -> float:
+        if cfg.x > 1:
+            raise ValueError(f"no memory for x={cfg.x:g}")
+        return 1.0
+
+    app.task = task
+    for _ in range(2):  # also when it is resumed
+        assert app.sweep(*CONFIRM, to="c").error() == (
+            "every configuration but the baseline failed, so nothing can be compared: ValueError: "
+            "no memory for x=3. When it is mended, add hydra.sweeper.rerun_failed=true to the same "
+            "command"
+        )
+    assert not (app.folder / "c/confirmation.json").exists()

@@ -865,6 +865,24 @@ def test_a_candidate_that_fails_is_left_out_and_a_baseline_ends_the_sweep(tmp_pa
     assert end.reason == "the baseline failed, so there is nothing to compare with"
 
 
+def test_without_a_candidate_left_the_baseline_runs_no_more_seeds(tmp_path: Path) -> None:
+    def script(job: Job) -> Script:
+        yield (
+            "end",
+            *(("completed", 1.0) if job.key.startswith("0/") else ("failed", None, "no memory")),
+        )
+
+    look = lambda rounds, numbers: (None, False)  # noqa: E731
+    sweep = Setup(tmp_path, script, seeds=9, n_trials=3, num_slots=1, look=look)
+    end = sweep.run()
+    assert end.code == 1
+    assert end.reason == "every configuration but the baseline failed, so nothing can be compared"
+    assert [job.key for job in sweep.engine.submitted] == ["0/seed_0", "1/seed_0", "2/seed_0"]
+    again = sweep.run()
+    assert (again.code, again.reason) == (1, end.reason)
+    assert sweep.engine.submitted == []
+
+
 # -- limits
 
 

@@ -440,11 +440,24 @@ class Controller:
         Also at those of an earlier process, which may have died before it ended the sweep.
         """
         assert self._look is not None
+        failed = [
+            number
+            for number in range(len(self._study))
+            if self._study.trial(number).state == TrialState.FAIL
+        ]
+        if BASELINE in failed:
+            reason = "the baseline failed, so there is nothing to compare with"
+            self._stop(reason, is_failure=True)
+            return
+        if len(failed) == len(self._study) - 1:
+            reason = "every configuration but the baseline failed, so nothing can be compared"
+            self._stop(reason, is_failure=True)
+            return
         while self._deciding_round is None and self._num_looks < self._settings.seeds:
             seed_values = {
                 number: self._study.notes(number).seed_values
                 for number in range(len(self._study))
-                if self._study.trial(number).state != TrialState.FAIL
+                if number not in failed
             }
             if min(map(len, seed_values.values()), default=0) <= self._num_looks:
                 return
@@ -483,12 +496,7 @@ class Controller:
         self._study.fail(number)
         self._ended(number)
         if self._look is not None:
-            if number == BASELINE:
-                self._stop(
-                    "the baseline failed, so there is nothing to compare with", is_failure=True
-                )
-            else:
-                self._look_at_rounds()  # it may have been the last one of its round
+            self._look_at_rounds()  # it may have been the last one of its round
 
     def _ended(self, number: int) -> None:
         """Record that a trial has ended, and finish those that waited for its value."""
