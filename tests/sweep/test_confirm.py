@@ -81,6 +81,16 @@ def test_the_best_distinct_configurations_and_the_defaults(tmp_path: Path) -> No
     assert candidates_of(tmp_path / "old", top=1).trials == [None, 1]
 
 
+def test_keys_of_a_zip_are_chosen_as_keys(tmp_path: Path) -> None:
+    name = "zip(optim.lr,loss)"
+    make_study(tmp_path / "old", [({name: f'[{lr}, "poly"]'}, lr) for lr in (0.01, 0.02)])
+    assert candidates_of(tmp_path / "old").params == [
+        {"loss": "cross_entropy", "optim.lr": 0.003},
+        {"loss": "poly", "optim.lr": 0.02},
+        {"loss": "poly", "optim.lr": 0.01},
+    ]
+
+
 def test_where_less_is_better(tmp_path: Path) -> None:
     make_study(tmp_path / "old", TRIALS, "minimize")
     with pytest.raises(ConfigError, match="has another direction"):

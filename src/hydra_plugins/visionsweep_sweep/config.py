@@ -107,7 +107,8 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # 0: it ends with the first failure.
     max_failure_rate: float = 0.5
     # key: right side of an override, or {space: ..., when: 'key=value[,value]'}.
-    params: dict[str, Any] | None = None
+    # zip: {key: [values], key: [values]}, keys that move together; or a list of such groups.
+    params: dict[str, Any] | None = field(default_factory=lambda: {"zip": None})
     # Like params, but ignored if the command line sweeps over anything.
     default_params: dict[str, Any] | None = None
     # null: SQLite in the sweep's directory.

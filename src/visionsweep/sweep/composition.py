@@ -153,7 +153,7 @@ class Composer:
 
     def _read_first_seed(self) -> int:
         key = self._settings.seed_key
-        if any(dimension.key == key for dimension in self._space.dimensions):
+        if key in self._space.searched_keys:
             raise ConfigError(
                 f"{key}: cannot be searched, since hydra.sweeper.seeds={self._settings.seeds} "
                 "sets it"
@@ -172,7 +172,7 @@ class Composer:
 
     def _check_folds(self) -> None:
         settings = self._settings
-        searched = [dimension.key for dimension in self._space.dimensions]
+        searched = self._space.searched_keys
         for key in (settings.fold_key, settings.folds_key):
             if key in searched or key in self._space.fixed:
                 raise ConfigError(

@@ -190,7 +190,7 @@ def check_confirm(settings: SweepSettings, space: SearchSpace) -> None:
         raise ConfigError(f"{KEY}: compares one objective, and this study has several")
     if space.dimensions:
         raise ConfigError(
-            f"{space.dimensions[0].key}: a confirmation searches nothing; give it one value"
+            f"{space.searched_keys[0]}: a confirmation searches nothing; give it one value"
         )
     if settings.seeds < MIN_ROUNDS:
         raise ConfigError(

@@ -179,7 +179,7 @@ class Controller:
                 unfinished.remove(number)  # the process died before it could store the end
             if number not in unfinished:
                 if number >= self._valid_from:
-                    self._duplicates.original_of(number, self._study.trial(number).params)
+                    self._duplicates.original_of(number, self._study.params(number))
                 self._tally.add(self._study.record(number))
             elif number < self._n_trials:
                 was_started = (self._sweep_dir / run_place(number)).exists()
@@ -260,7 +260,7 @@ class Controller:
         if self._study.trial(trial.number).state.is_finished():
             self._ended(trial.number)
             return True
-        params = self._study.trial(trial.number).params
+        params = self._study.params(trial.number)
         original = self._duplicates.original_of(trial.number, params)
         if original == trial.number or trial.attempt:
             return False
@@ -294,7 +294,7 @@ class Controller:
             trial.started = event.time
             notes = self._study.notes(trial.number)
             notes.start = notes.start or event.time
-            params = self._study.trial(trial.number).params
+            params = self._study.params(trial.number)
             self._display.started(trial.number, trial.attempt, event.slot, params)
         elif isinstance(event, Reported):
             self._report(trial, event)

@@ -49,7 +49,7 @@ class Sweep:
     def epochs(self) -> int | None:
         """Return the epochs of a whole run; None if the app has no such key or searches it."""
         key = self.settings.epochs_key
-        if any(dimension.key == key for dimension in self.space.dimensions):
+        if key in self.space.searched_keys:
             return None
         value = self.composer.value_of(key)
         return value if isinstance(value, int) else None

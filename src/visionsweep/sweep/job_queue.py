@@ -95,7 +95,7 @@ class JobQueue:
             run_place(trial.number, *self._settings.seed_and_fold(self._index(trial))),
             trial.number,
             overrides,
-            params=self._study.trial(trial.number).params,
+            params=self._study.params(trial.number),
             attempt=trial.attempt,
             config=config,
         )
@@ -104,7 +104,7 @@ class JobQueue:
         return self._study.notes(trial.number).num_runs
 
     def _overrides(self, trial: LiveTrial) -> tuple[str, ...]:
-        params = self._study.trial(trial.number).params
+        params = self._study.params(trial.number)
         return self._jobs.overrides(trial.number, params, self._index(trial))
 
     def _compose(self, overrides: tuple[str, ...]) -> Any:

@@ -1,6 +1,6 @@
 """Opens the study of a sweep: its space, history and grid, and whether they fit what is stored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -30,7 +30,10 @@ def open_study(
     """
     settings = sweep.settings
     distributions = {dimension.key: dimension.distribution for dimension in sweep.space.dimensions}
-    past = load_history(sweep, requests) if storage is None else []
+    past = [
+        (sweep.space.collapse(params), values)
+        for params, values in (load_history(sweep, requests) if storage is None else [])
+    ]
     study = SweepStudy(
         storage or open_storage(sweep.storage_url, requests),
         sweep.study_name,
@@ -39,8 +42,8 @@ def open_study(
         make_sampler=sampler_factory(settings.sampler, sweep.current.seed),
         pruner=build_pruner(settings.pruner),
         suggest=_suggest(sweep),
-        check=lambda given: sweep.space.check_params(given, "enqueued with Optuna"),
-        presets=settings.enqueue,
+        check=_check(sweep),
+        presets=[sweep.space.collapse(params) for params in settings.enqueue],
         history=past_trials(past, distributions),
     )
     _require_compatible(sweep, study, distributions)
@@ -73,6 +76,12 @@ def _suggest(sweep: Sweep) -> Callable[[Trial], None]:
             _require_no_overlap(trial)
 
     return suggest
+
+
+def _check(sweep: Sweep) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return a function that checks the parameters of a trial that was enqueued with Optuna."""
+    space = sweep.space
+    return lambda given: space.collapse(space.check_params(given, "enqueued with Optuna"))
 
 
 def _custom_search_space(dotpath: str | None) -> Callable[[Any, Trial], None] | None:

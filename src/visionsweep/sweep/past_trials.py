@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from visionsweep.errors import ConfigError
 from visionsweep.rundir.layout import STUDY
 from visionsweep.sweep.settings import SweepSettings
+from visionsweep.sweep.space.zip_names import expand
 from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import Stored
 from visionsweep.text import first_line, mask_passwords, sqlite_url
@@ -47,7 +48,7 @@ def complete_trials(
             f"restore its storage, or set {key}=null"
         ) from None
     trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-    return [PastTrial(trial.number, trial.params, list(trial.values)) for trial in trials]
+    return [PastTrial(trial.number, expand(trial.params), list(trial.values)) for trial in trials]
 
 
 def _storage_url(own: str | None, other: Stored, directory: Path, key: str) -> str:

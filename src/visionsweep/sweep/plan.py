@@ -52,7 +52,7 @@ def _first_configurations(sweep: Sweep) -> list[str]:
     else:
         title += " (later ones depend on results)"
         study = open_study(sweep, optuna.storages.InMemoryStorage())
-        points = [study.trial(study.ask()).params for _ in range(count)]
+        points = [study.params(study.ask()) for _ in range(count)]
     overrides = [shown(sweep.space.overrides(point)) for point in points]
     return [f"{title}:", *(f"  #{i}  {line}" for i, line in enumerate(overrides))]
 

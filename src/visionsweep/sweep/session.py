@@ -175,7 +175,7 @@ def _test_scores(
     function, number = sweep.settings.evaluate, answer.confirmed
     if function is None or number is None:
         return []
-    params = study.trial(number).params
+    params = study.params(number)
     indices = range(answer.rounds * sweep.settings.folds)  # it may have run ahead of the others
     jobs = [sweep.composer.overrides(number, params, index) for index in indices]
     with contextlib.closing(create_engine(sweep, sweep.sweep_dir / SWEEP_LOG)) as engine:

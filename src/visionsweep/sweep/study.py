@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep._optuna import FIXED_PARAMS, contains, reopen, trial_id
 from visionsweep.sweep.samplers import MakeSampler
+from visionsweep.sweep.space.zip_names import expand
 from visionsweep.sweep.storage import PatientStorage, open_study_id
 from visionsweep.sweep.trial_record import TrialRecord
 
@@ -178,6 +179,10 @@ class SweepStudy:
         """Return the trial as Optuna sees it; do not change it."""
         return self._memory.get_trial(self._mirror_id(number))
 
+    def params(self, number: int) -> dict[str, Any]:
+        """Return the parameters of a trial, those of a zip by its keys."""
+        return expand(self.trial(number).params)
+
     def trials(self) -> list[FrozenTrial]:
         """Return every trial of the sweep, by number; do not change them."""
         return self.mirror.get_trials(deepcopy=False)[len(self._history) :]
@@ -197,7 +202,7 @@ class SweepStudy:
             number=number,
             state=_STATES[trial.state],  # type: ignore[arg-type]
             values=None if trial.values is None else tuple(trial.values),
-            params=trial.params,
+            params=expand(trial.params),
             start=notes.start,
             end=notes.end,
             epochs=notes.epochs,

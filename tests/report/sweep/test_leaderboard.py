@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from visionsweep.report.sweep.charts import make_charts
 from visionsweep.report.sweep.importances import importances, num_best, num_judged
 from visionsweep.report.sweep.leaderboard import (
     description_markdown,
@@ -17,6 +18,7 @@ from visionsweep.report.sweep.leaderboard import (
     leaderboard_table,
 )
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
+from visionsweep.report.sweep.winner import summarize
 from visionsweep.text import short_value
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True, "step": None}
@@ -96,6 +98,59 @@ def direct_importances(trials, direction, best, keys):
 def quiet():
     """Optuna says for each study that it was created."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+# -- parameters that move together
+
+ZIPPED = {
+    "size": {"choices": [16, 16, 32, 64], "with": ["optim.lr"]},
+    "optim.lr": {"choices": [0.1, 0.2, 0.2, 0.1], "with": ["size"]},
+    "wd": {"type": "float", "low": 0.0, "high": 1.0, "log": False, "step": None},
+}
+
+
+def zipped_trials(count=200):
+    """Return trials of which only (16, 0.2) and (64, 0.1) are good: no key alone says so."""
+    rng = random.Random(0)
+    rows = list(zip(*(ZIPPED[key]["choices"] for key in ("size", "optim.lr")), strict=True))
+    found = []
+    for number in range(count):
+        row = rows[number % 4]
+        value = 0.9 - 0.2 * (row not in [(16, 0.2), (64, 0.1)]) + rng.gauss(0, 0.001)
+        params = dict(zip(("size", "optim.lr"), row, strict=True)) | {"wd": rng.random()}
+        found.append(trial(number, value=value, params=params))
+    return found
+
+
+def test_parameters_that_move_together_are_judged_as_one():
+    trials = zipped_trials()
+    found = importances(sweep(*trials, space=ZIPPED))
+    position = optuna.distributions.CategoricalDistribution(
+        ["16/0.1", "16/0.2", "32/0.2", "64/0.1"]
+    )
+    study = optuna.create_study(direction="maximize")
+    for t in trials:
+        params = {"both": f"{t.params['size']}/{t.params['optim.lr']}", "wd": t.params["wd"]}
+        known = {"both": position, "wd": optuna.distributions.FloatDistribution(0.0, 1.0)}
+        study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=known, value=t.values[0])
+        )
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=19.5 / 200)
+    wanted = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    total = sum(wanted.values())
+    assert found == pytest.approx({"size": wanted["both"] / total, "wd": wanted["wd"] / total})
+
+
+def test_the_page_says_which_parameters_move_together():
+    record = sweep(*zipped_trials(), space=ZIPPED)
+    text = description_markdown(record, {})
+    assert "`size` with optim.lr mattered most" in text
+    assert "16 | 16 | 32 | 64 (with optim.lr)" in text.replace("\\", "")
+    charts = make_charts(summarize(record))
+    [note] = [chart.note for chart in charts if chart.id == "importances"]
+    assert "size stands for optim.lr too, which move with it." in note
+    assert "Not judged" not in note
+    assert {"size", "optim.lr", "wd"} <= {chart.title for chart in charts}
 
 
 # -- rows and table

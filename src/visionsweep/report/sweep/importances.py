@@ -13,6 +13,7 @@ came first in all with pruned trials, and in 11 without.
 
 import math
 
+from visionsweep.report.sweep.linked import merged
 from visionsweep.report.sweep.optuna_study import (
     make_distributions,
     make_study,
@@ -33,10 +34,12 @@ def importances(record: SweepRecord) -> dict[str, float]:
     if no parameter varied. Trials that took another's value count once. A conditional parameter is
     judged among the trials that have it, weighed by how often the best ones do. It is left out if
     fewer than half of the best trials, and fewer than 5, have it: Optuna gives such a parameter
-    nearly the whole importance for a single good trial.
+    nearly the whole importance for a single good trial. Parameters that move together are judged
+    as one, under the name of the first.
     """
     import optuna
 
+    record = merged(record)
     complete, pruned = _judged(record)
     if len(complete) < MIN_TRIALS or len({trial.value for trial in complete}) == 1:
         return {}

@@ -14,6 +14,7 @@ from visionsweep.report.sweep.chart import (
     plain,
 )
 from visionsweep.report.sweep.importances import num_best, num_judged
+from visionsweep.report.sweep.linked import followers
 from visionsweep.report.sweep.optuna_study import make_study
 from visionsweep.report.sweep.values import share_text
 from visionsweep.text import shortened
@@ -49,7 +50,12 @@ def importances(sweep: ChartedSweep) -> Chart | None:
     record = sweep.summary.record
     note = f"How far the best {num_best(record)} trials differ from all {num_judged(record)}"
     note += " (PED-ANOVA)."
-    others = [shortened(key, 32) for key in record.space if key not in sweep.summary.shares]
+    linked = followers(record.space)
+    for first in filter(linked.__contains__, sweep.summary.shares):
+        names = ", ".join(shortened(key, 32) for key in linked[first])
+        note += f" {shortened(first, 32)} stands for {names} too, which move with it."
+    judged = {*sweep.summary.shares, *(key for moved in linked.values() for key in moved)}
+    others = [shortened(key, 32) for key in record.space if key not in judged]
     if others:
         more = f" and {len(others) - 4} more" if len(others) > 4 else ""
         note += f" Not judged, as few of the best have them: {', '.join(others[:4])}{more}."

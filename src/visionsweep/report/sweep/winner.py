@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionsweep.report.sweep.importances import MIN_TRIALS, importances
+from visionsweep.report.sweep.linked import followers
 from visionsweep.report.sweep.record import SweepRecord, SweptTrial
 from visionsweep.report.sweep.values import describe, share_text
 from visionsweep.text import counted, duration_text, objective_text, short_value, shortened
@@ -114,10 +115,16 @@ def why_sentence(summary: Summary, markup: Markup) -> str:
             return markup.plain(f"Too few trials to tell which parameter mattered ({have}).")
         return markup.plain("No parameter tells the best trials from the others.")
     (first, share), *others = shares.items()
-    text = markup.code(_name(first))
+    linked = followers(record.space)
+
+    def name(key: str) -> str:
+        moved = ", ".join(map(_name, linked.get(key, ())))
+        return markup.code(_name(key)) + (markup.plain(f" with {moved}") if moved else "")
+
+    text = name(first)
     text += markup.plain(f" mattered most: {share_text(share)} of the importance")
     named = [
-        f"{markup.code(_name(key))}{markup.plain(f' ({share_text(other)})')}"
+        f"{name(key)}{markup.plain(f' ({share_text(other)})')}"
         for key, other in others[:2]
         if other >= 0.05
     ]
@@ -193,9 +200,11 @@ def differences(summary: Summary) -> list[tuple[str, str, str]]:
 
 
 def space_rows(space: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return each parameter with its distribution and conditions."""
+    """Return each parameter with its distribution, what moves with it, and its conditions."""
     rows = []
     for key, distribution in space.items():
+        moved = ", ".join(map(str, distribution.get("with") or ()))
         when = " and ".join(map(str, distribution.get("when") or ()))
-        rows.append((key, describe(distribution) + (f" (when {when})" if when else "")))
+        more = (f" (with {moved})" if moved else "") + (f" (when {when})" if when else "")
+        rows.append((key, describe(distribution) + more))
     return rows

@@ -8,6 +8,7 @@ from visionsweep.errors import ConfigError
 from visionsweep.sweep.space import grammar
 from visionsweep.sweep.space.dimensions import Condition, Dimension, convert, values
 from visionsweep.sweep.space.grid import restrict
+from visionsweep.sweep.space.zips import choices_with
 from visionsweep.text import did_you_mean
 
 
@@ -52,17 +53,19 @@ def resolve(
     `insisted` are swept on the command line: a fixed parent that rules one out is an error.
     """
     waiting = {dimension.key: dimension for dimension in searched}
-    _check_parents(waiting, clauses, [*waiting, *fixed])
-    placed: dict[str, Dimension] = {}
+    _check_parents(waiting, clauses, [*(key for d in searched for key in d.keys), *fixed])
+    ready: list[Dimension] = []
+    placed: dict[str, Dimension] = {}  # by each key that it sets
     while waiting:
         key = _next_ready(waiting, clauses)
         when = _decide(key, clauses.get(key, ()), placed, fixed, replaced)
         dimension = waiting.pop(key)
         if isinstance(when, tuple):
-            placed[key] = replace(dimension, when=when)
+            ready.append(replace(dimension, when=when))
+            placed |= dict.fromkeys(dimension.keys, ready[-1])
         elif key in insisted:
             raise ConfigError(f"{key}: swept, but active only when {when}; remove one of them")
-    ordered = tuple(placed.values())
+    ordered = tuple(ready)
     for dimension in ordered:
         if restrict(ordered, {dimension.key: None}) is None:
             raise ConfigError(
@@ -85,10 +88,11 @@ def _check_parents(
                 )
 
 
-def _next_ready(waiting: Mapping[str, Any], clauses: Mapping[str, Sequence[Clause]]) -> str:
+def _next_ready(waiting: Mapping[str, Dimension], clauses: Mapping[str, Sequence[Clause]]) -> str:
     """Return the first key whose parents are all placed."""
+    open_keys = {key for dimension in waiting.values() for key in dimension.keys}
     for key in waiting:
-        if not any(clause.key in waiting for clause in clauses.get(key, ())):
+        if not any(clause.key in open_keys for clause in clauses.get(key, ())):
             return key
     raise ConfigError(f"{', '.join(waiting)}: when: the conditions depend on each other")
 
@@ -126,6 +130,11 @@ def _condition(key: str, clause: Clause, parent: Dimension) -> Condition:
             "a condition needs a parameter with choices"
         )
     try:
+        if parent.is_zip:
+            chosen = [
+                c for value in clause.meanings for c in choices_with(parent, {clause.key: value})
+            ]
+            return Condition(parent.key, tuple(dict.fromkeys(chosen)), clause.text)
         named = tuple(str(convert(parent.distribution, value)) for value in clause.meanings)
     except ValueError as error:
         raise ConfigError(

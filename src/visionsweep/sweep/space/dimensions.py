@@ -13,7 +13,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from visionsweep.sweep.space import grammar
+from visionsweep.sweep.space import grammar, zip_names
 from visionsweep.text import did_you_mean
 
 MAX_CHOICES = 20  # of a range with more values, only the ends are tried before trial 0
@@ -23,8 +23,9 @@ MAX_CHOICES = 20  # of a range with more values, only the ends are tried before 
 class Condition:
     """Holds if the value of `key`, as text, is one of `values`."""
 
-    key: str
+    key: str  # a dimension's
     values: tuple[str, ...]
+    text: str | None = None  # as it is shown; None: `key=value,value`
 
     def holds(self, params: Mapping[str, Any]) -> bool:
         """Return whether `params` has `key` with one of the values."""
@@ -42,17 +43,27 @@ class Condition:
         )
 
     def __str__(self) -> str:
-        return f"{self.key}={','.join(self.values)}"
+        return self.text or f"{self.key}={','.join(self.values)}"
 
 
 @dataclass(frozen=True)
 class Dimension:
     """A searched parameter: drawn from `distribution` if all conditions hold."""
 
-    key: str
+    key: str  # of the config, or the name of a zip
     distribution: BaseDistribution
     when: tuple[Condition, ...] = ()
     warning: str | None = field(default=None, compare=False)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the config that it sets: several for a zip."""
+        return zip_names.keys_of(self.key)
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it sets several keys."""
+        return zip_names.is_zip(self.key)
 
     def is_active(self, params: Mapping[str, Any]) -> bool:
         """Return whether all conditions hold for the active `params` of earlier dimensions."""

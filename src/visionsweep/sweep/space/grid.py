@@ -72,7 +72,7 @@ def probes(
     `is_group` gets a dimension's key as it is written, including `+` and `@package`.
     """
     found = _pairwise(
-        dimensions, [dimension for dimension in dimensions if is_group(dimension.key)]
+        dimensions, [dimension for dimension in dimensions if any(map(is_group, dimension.keys))]
     )
     if not found:
         found = [first(dimensions)]
@@ -139,7 +139,7 @@ def _pairwise(dimensions: Sequence[Dimension], groups: Sequence[Dimension]) -> l
 
 def num_pairs(dimensions: Sequence[Dimension], is_group: Callable[[str], bool]) -> int:
     """Return the number of pairs of choices of two config groups."""
-    groups = [len(choices(d.distribution)) for d in dimensions if is_group(d.key)]
+    groups = [len(choices(d.distribution)) for d in dimensions if any(map(is_group, d.keys))]
     return sum(left * right for left, right in combinations(groups, 2))
 
 

@@ -5,7 +5,7 @@ Hydra's override grammar and hydra-optuna-sweeper's distributions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import (
@@ -16,13 +16,14 @@ from optuna.distributions import (
 )
 
 from visionsweep.errors import ConfigError
-from visionsweep.sweep.space import conditions, dimensions, grammar, grid
+from visionsweep.sweep.space import conditions, dimensions, grammar, grid, zip_groups, zips
+from visionsweep.sweep.space.collected import Collected, read_given, split_when
 from visionsweep.sweep.space.dimensions import Dimension
+from visionsweep.sweep.space.zip_names import expand
 from visionsweep.text import did_you_mean
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
-    from hydra.core.override_parser.types import Override
     from optuna.trial import Trial
 
 
@@ -34,6 +35,11 @@ class SearchSpace:
     fixed: dict[str, str]  # key -> right side of its override
     fixed_overrides: tuple[str, ...]  # verbatim; deletions
 
+    @property
+    def searched_keys(self) -> tuple[str, ...]:
+        """The keys of the config that a trial may set."""
+        return tuple(key for dimension in self.dimensions for key in dimension.keys)
+
     def suggest(self, trial: "Trial") -> dict[str, Any]:
         """Draw the parameters of `trial`, those of the active dimensions, in order."""
         params: dict[str, Any] = {}
@@ -42,8 +48,16 @@ class SearchSpace:
                 params[dimension.key] = _draw(trial, dimension.key, dimension.distribution)
         return params
 
+    def collapse(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return parameters as Optuna knows them: a zip instead of its keys."""
+        for dimension in self.dimensions:
+            if dimension.is_zip:
+                params = zips.collapse(dimension, params)
+        return dict(params)
+
     def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `params` without inactive ones, in the space's order; foreign keys come last."""
+        """Return `params`, collapsed, without inactive ones, in the space's order; others last."""
+        params = self.collapse(params)
         kept: dict[str, Any] = {}
         for dimension in self.dimensions:
             if dimension.key in params and dimension.is_active(kept):
@@ -53,7 +67,7 @@ class SearchSpace:
 
     def overrides(self, params: Mapping[str, Any]) -> tuple[str, ...]:
         """Return a job's overrides: active `params`, then the fixed ones."""
-        chosen = {**self.active(params), **self.fixed}
+        chosen = {**expand(self.active(params)), **self.fixed}
         return tuple(f"{key}={value}" for key, value in chosen.items()) + self.fixed_overrides
 
     def fixed_arguments(self) -> tuple[str, ...]:
@@ -62,22 +76,29 @@ class SearchSpace:
 
     def first(self) -> dict[str, Any]:
         """Return the configuration of first choices."""
-        return grid.first(self.dimensions)
+        return expand(grid.first(self.dimensions))
 
     def check_params(self, params: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return given parameters, perhaps not all, in the space's order and types.
 
-        Leaves out parameters that are fixed to the given value. Raises `ConfigError` that begins
-        with `where` for unknown keys, values outside their range or choices, and parameters that
-        are inactive with the given ones.
+        A key of a zip brings the others. Leaves out parameters that are fixed to the given value.
+        Raises `ConfigError` that begins with `where` for unknown keys, values outside their range
+        or choices, and parameters that are inactive with the given ones.
         """
         given = grammar.plain(params, where)
+        for dimension in self.dimensions:
+            if dimension.is_zip:
+                try:
+                    given = zips.require_position(dimension, given)
+                except ValueError as error:
+                    raise ConfigError(f"{where}: {error}") from error
         known = {dimension.key for dimension in self.dimensions}
         for key, value in given.items():
             if key in known:
                 continue
             if key not in self.fixed:
-                raise ConfigError(f"{where}: {key} is not searched{did_you_mean(key, known)}")
+                hint = did_you_mean(key, self.searched_keys)
+                raise ConfigError(f"{where}: {key} is not searched{hint}")
             try:
                 dimensions.convert(CategoricalDistribution([self.fixed[key]]), value)
             except ValueError:
@@ -100,10 +121,10 @@ class SearchSpace:
                 found[dimension.key] = dimensions.convert(dimension.distribution, value)
             except ValueError as error:
                 raise ConfigError(f"{where}: {dimension.key}={value}: {error}") from error
-        return found
+        return expand(found)
 
     def grid(self) -> list[dict[str, Any]]:
-        """Return the distinct active configurations; see `grid.grid`."""
+        """Return the distinct active configurations, collapsed; see `grid.grid`."""
         return grid.grid(self.dimensions)
 
     def size(self) -> int | None:
@@ -111,7 +132,7 @@ class SearchSpace:
         return grid.size(self.dimensions)
 
     def probes(self, is_group: Callable[[str], bool]) -> list[dict[str, Any]]:
-        """Return few configurations with each choice; see `grid.probes`."""
+        """Return few configurations with each choice, collapsed; see `grid.probes`."""
         return grid.probes(self.dimensions, is_group)
 
     def num_pairs(self, is_group: Callable[[str], bool]) -> int:
@@ -119,17 +140,19 @@ class SearchSpace:
         return grid.num_pairs(self.dimensions, is_group)
 
     def describe(self) -> list[str]:
-        """Return one line per dimension."""
-        width = max((len(dimension.key) for dimension in self.dimensions), default=0)
-        return [f"{dimension.key:<{width}}   {dimension}" for dimension in self.dimensions]
+        """Return one line per key."""
+        width = max(map(len, self.searched_keys), default=0)
+        rows = [row for dimension in self.dimensions for row in zips.describe(dimension).items()]
+        return [f"{key:<{width}}   {text}" for key, text in rows]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return the space as plain YAML, equal for equal spaces."""
         searched = {}
         for dimension in self.dimensions:
-            searched[dimension.key] = dimensions.fingerprint(dimension.distribution)
-            if dimension.when:
-                searched[dimension.key]["when"] = [str(condition) for condition in dimension.when]
+            for key, described in zips.fingerprint(dimension).items():
+                searched[key] = described
+                if dimension.when:
+                    described["when"] = [str(condition) for condition in dimension.when]
         return {
             "searched": searched,
             "fixed": dict(self.fixed),
@@ -146,24 +169,24 @@ def parse_space(
     """Return the search space. Raises `ConfigError` with Hydra's reason for a bad override.
 
     `params` replace `default_params`, which are dropped if any argument sweeps. An argument with a
-    plain value fixes its dimension; a sweep replaces the dimension but keeps its condition.
-    `glob(...)` over a config group needs `config_loader`.
+    plain value fixes its dimension, or takes its key out of a zip; a sweep replaces the dimension
+    but keeps its condition. `glob(...)` over a config group needs `config_loader`.
     """
     parsed = [grammar.parse(argument, config_loader) for argument in arguments]
-    given = (
-        {}
-        if any(o.is_sweep_override() for o in parsed)
-        else grammar.plain(default_params, "hydra.sweeper.default_params")
-    )
-    given |= grammar.plain(params, "hydra.sweeper.params")
-    collected = _Collected()
+    is_swept = any(o.is_sweep_override() for o in parsed)
+    given, groups = read_given({} if is_swept else default_params, params)
+    collected = Collected()
     for key, value in given.items():
-        space, clauses = _split(key, value)
+        if key == zip_groups.KEY and groups:
+            for group in groups:
+                collected.add_zip(group, config_loader)
+            continue
+        space, clauses = split_when(key, value)
         # `~key:` is a deletion without a value; `~key=null` deletes only a null.
         text = key if key.startswith("~") and space is None else f"{key}={grammar.text_of(space)}"
         collected.add(grammar.parse(text, config_loader), clauses)
     for override in parsed:
-        collected.add(override)
+        collected.add(override, is_argument=True)
     insisted = frozenset(
         override.get_key_element() for override in parsed if override.is_sweep_override()
     )
@@ -181,55 +204,6 @@ def parse_space(
 def warnings_of(space: SearchSpace) -> list[str]:
     """Return warnings about dimensions that are legal but probably mistakes."""
     return [dimension.warning for dimension in space.dimensions if dimension.warning]
-
-
-@dataclass
-class _Collected:
-    """The overrides so far; later ones replace earlier ones."""
-
-    # including those that were fixed later
-    searched: dict[str, Dimension] = field(default_factory=dict)
-    fixed: dict[str, str] = field(default_factory=dict)
-    verbatim: list[str] = field(default_factory=list)
-    clauses: dict[str, tuple[conditions.Clause, ...]] = field(default_factory=dict)
-
-    def add(self, override: "Override", clauses: tuple[conditions.Clause, ...] = ()) -> None:
-        key = override.get_key_element()
-        # Verbatim: upstream would replace the list by the elements of extend_list(...).
-        if override.is_delete() or override.is_list_extend():
-            assert override.input_line is not None
-            if clauses:
-                raise ConfigError(
-                    f"{override.input_line}: deletions and list extensions take no `when`"
-                )
-            self.verbatim.append(override.input_line)
-            return
-        found = grammar.distribution_of(override)
-        if isinstance(found, str) and clauses:
-            found = grammar.one_choice(override)
-        if isinstance(found, str):
-            self.fixed[key] = found
-            return
-        # Upstream keeps an earlier plain value and silently drops the later sweep.
-        self.fixed.pop(key, None)
-        self.searched[key] = Dimension(key, found, warning=grammar.warning_of(override, found))
-        if clauses:
-            self.clauses[key] = clauses
-
-
-def _split(key: str, value: Any) -> tuple[Any, tuple[conditions.Clause, ...]]:
-    """Return the space and the conditions of a value of `params`."""
-    if not isinstance(value, Mapping):
-        return value, ()
-    extra = [str(name) for name in value if name not in ("space", "when")]
-    if extra or "space" not in value:
-        raise ConfigError(
-            f"{key}: expected {{space: ..., when: 'key=value'}}, "
-            f"got the keys {', '.join(map(str, value)) or 'none'}"
-        )
-    if isinstance(value["space"], Mapping):
-        raise ConfigError(f"{key}: space: expected an override's right side, got a mapping")
-    return value["space"], conditions.read_when(key, value["when"]) if "when" in value else ()
 
 
 def _draw(trial: "Trial", key: str, distribution: BaseDistribution) -> Any:
