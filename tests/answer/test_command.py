@@ -44,6 +44,18 @@ def test_json_on_the_standard_output_comes_alone(
     assert json.loads(capsys.readouterr().out)["metric"] == "val/f1_macro"
 
 
+def test_directories_may_stand_in_one_list(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = runs / "outputs/lr=0.1"
+    (runs / "outputs/run-0").rename(odd)
+    names = sorted(str(path.relative_to(runs)) for path in (runs / "outputs").iterdir())
+    assert main([*names, "by=optim.lr"]) == 0
+    apart = capsys.readouterr().out
+    assert main([f"[{', '.join(names)}]", "by=optim.lr"]) == 0
+    assert capsys.readouterr().out == apart
+    assert main(["[outputs/run-1,outputs/nope]"]) == 1
+    assert "error: outputs/nope does not exist" in capsys.readouterr().err
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "smallest=0.005" in capsys.readouterr().out

@@ -23,9 +23,9 @@ from visionsweep.streams import keep_streams
 _HELP = """\
 usage: {command} DIR [DIR ...] [by=KEY] [metric=NAME] [smallest=NUMBER] [json=FILE]
 
-Compare finished runs: any runs, sweeps or folders of runs. What differs between them, seed and fold
-aside, makes the configurations; they are paired by seed, fold and image. Prints a table, and one
-sentence per question. Nothing is trained; the predictions of the runs are enough.
+Compare finished runs: any runs, sweeps or folders of runs, as A B or [A,B]. What differs between
+them, seed and fold aside, makes the configurations; they are paired by seed, fold and image. Prints
+a table, and one sentence per question. Nothing is trained; the predictions of the runs are enough.
 
   by=loss           the question: a config group, a key such as optim.lr, or several: loss,optim
                     (default: everything that differs)
@@ -79,7 +79,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             f"{command('compare')} multirun/STUDY by=loss"
         )
     return Arguments(
-        [Path(directory).expanduser() for directory in directories],
+        directories,
         by=_keys(given.get("by", "")),
         metric=given.get("metric"),
         smallest=_smallest(given.get("smallest", "0")),

@@ -109,8 +109,7 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: Sequence[str]) -> Request:
     """Return what `argv` asks for. Raises `ConfigError` for a mistake."""
-    named, values = split_arguments(argv, _DEFAULTS)
-    directories = [Path(name).expanduser() for text in named for name in _listed(text)]
+    directories, values = split_arguments(argv, _DEFAULTS)
     if not directories:
         raise ConfigError(
             f"ensemble: expected runs or a sweep, e.g. {command('ensemble')} multirun/STUDY "
@@ -153,13 +152,6 @@ def _request(directories: list[Path], values: dict[str, str], given: set[str]) -
         cast(Wanted, values["decisions"]),
         test_prior,
     )
-
-
-def _listed(argument: str) -> list[str]:
-    """Return the items of `[A,B]`, or the argument itself."""
-    if argument.startswith("[") and argument.endswith("]") and not Path(argument).exists():
-        return [item.strip() for item in argument[1:-1].split(",") if item.strip()]
-    return [argument]
 
 
 def make_ensemble(request: Request, typed: str) -> list[str]:

@@ -7,20 +7,22 @@ from visionsweep.errors import ConfigError
 from visionsweep.text import did_you_mean
 
 
-def split_arguments(argv: Sequence[str], keys: Collection[str]) -> tuple[list[str], dict[str, str]]:
+def split_arguments(
+    argv: Sequence[str], keys: Collection[str]
+) -> tuple[list[Path], dict[str, str]]:
     """Return the directories and the settings in `argv`.
 
-    A directory may have a `=` in its name if it exists. Raises `ConfigError` if a setting is
-    unknown, repeated or empty.
+    `[A,B]` is several directories. One may have a `=` in its name if it exists. Raises
+    `ConfigError` if a setting is unknown, repeated or empty.
     """
-    directories: list[str] = []
+    directories: list[Path] = []
     given: dict[str, str] = {}
     for argument in argv:
         key, has_value, value = argument.partition("=")
-        if not has_value or Path(argument).expanduser().exists():
+        if not has_value or _is_list(argument) or Path(argument).expanduser().exists():
             if argument.startswith("-"):
                 raise ConfigError(f"{argument}: no such flag; settings are given as KEY=VALUE")
-            directories.append(argument)
+            directories += [Path(name).expanduser() for name in _listed(argument)]
         elif key not in keys:
             raise ConfigError(
                 f"{key}: no such key{did_you_mean(key, keys)} (keys: {', '.join(keys)})"
@@ -32,3 +34,14 @@ def split_arguments(argv: Sequence[str], keys: Collection[str]) -> tuple[list[st
         else:
             given[key] = value
     return directories, given
+
+
+def _is_list(argument: str) -> bool:
+    return argument.startswith("[") and argument.endswith("]") and not Path(argument).exists()
+
+
+def _listed(argument: str) -> list[str]:
+    """Return the items of `[A,B]`, or the argument itself."""
+    if not _is_list(argument):
+        return [argument]
+    return [item.strip() for item in argument[1:-1].split(",") if item.strip()]
