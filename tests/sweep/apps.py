@@ -266,11 +266,11 @@ class InlineEngine:
         config = job.config or self._loader.load_sweep_config(self._config, list(job.overrides))
         if job.check is not None:
             try:
-                check = hydra.utils.get_method(job.check)
+                check = hydra.utils.get_method(job.check.function)
             except ImportError as error:
                 line = "; ".join(str(error).splitlines())
-                return {"state": "failed", "error": f"hydra.sweeper.check={job.check}: {line}"}
-            return {"state": "completed", "value": check(config)}
+                return {"state": "failed", "error": f"{job.check}: {line}"}
+            return {"state": "completed", "value": check(config) if job.check.is_called else None}
         with read_write(config.hydra.job), open_dict(config.hydra.job):
             config.hydra.job.id, config.hydra.job.num = job.key, job.number
         HydraConfig.instance().set_config(config)

@@ -28,6 +28,8 @@ from visionsweep.sweep.stored import Stored
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.text import sqlite_url
 
+GRID = "hydra/sweeper/sampler=grid"
+GRID_SAMPLER = {"_target_": "optuna.samplers.GridSampler"}
 Trials = list[tuple[dict[str, Any], float]]
 
 # The defaults: cross_entropy, lr 0.003.
@@ -163,6 +165,7 @@ def test_the_space_holds_the_candidates_and_nothing_between_them() -> None:
     ("settings", "arguments", "words"),
     [
         ({"direction": ["maximize", "minimize"]}, [], "compares one objective"),
+        ({"sampler": RANDOM}, [], r"hydra\.sweeper\.confirm: .* needs hydra/sweeper/sampler=grid"),
         ({}, ["optim.lr=0.1,0.2"], r"optim\.lr: a confirmation searches nothing"),
         (
             {"seeds": 2},
@@ -174,7 +177,7 @@ def test_the_space_holds_the_candidates_and_nothing_between_them() -> None:
 def test_what_a_confirmation_cannot_have_is_refused(
     settings: dict[str, Any], arguments: list[str], words: str
 ) -> None:
-    given = sweep_settings(**({"seeds": 4} | settings))
+    given = sweep_settings(**({"seeds": 4, "sampler": GRID_SAMPLER} | settings))
     with pytest.raises(ConfigError, match=words):
         check_confirm(given, parse_space(None, None, arguments))
 
@@ -187,8 +190,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return app
 
 
-GRID = "hydra/sweeper/sampler=grid"
-CONFIRM = (GRID, "hydra.sweeper.confirm=s", "hydra.sweeper.seeds=3", "seed=8")
+CONFIRM = (GRID, "hydra.sweeper.confirm=s", "hydra.sweeper.seeds=3")
 
 
 def test_a_confirmation_whose_candidates_all_fail_is_one_line(app: App) -> None:
@@ -199,9 +201,39 @@ def test_a_confirmation_whose_candidates_all_fail_is_one_line(app: App) -> None:
 
     app.task = task
     for _ in range(2):  # also when it is resumed
-        assert app.sweep(*CONFIRM, to="c").error() == (
+        assert app.sweep(*CONFIRM, "seed=8", to="c").error() == (
             "every configuration but the baseline failed, so nothing can be compared: ValueError: "
             "no memory for x=3. When it is mended, add hydra.sweeper.rerun_failed=true to the same "
             "command"
         )
     assert not (app.folder / "c/confirmation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("study_seeds", "seed", "line"),
+    [
+        (1, 7, "seed: the seeds 7 to 9 must be new, but the study s used 7; set seed=8"),
+        (1, 5, "seed: the seeds 5 to 7 must be new, but the study s used 7; set seed=8"),
+        (2, 8, "seed: the seeds 8 to 10 must be new, but the study s used 7 to 8; set seed=9"),
+    ],
+)
+def test_seeds_that_the_study_used_are_refused(
+    app: App, study_seeds: int, seed: int, line: str
+) -> None:
+    stored = app.folder / "s/sweep.yaml"
+    stored.write_text(stored.read_text().replace("seeds: 1\n", f"seeds: {study_seeds}\n"))
+    assert app.sweep(*CONFIRM, f"seed={seed}", to="c").error() == line
+    assert not (app.folder / "c/sweep.yaml").exists()
+
+
+def test_seeds_before_those_of_the_study_are_new_too(app: App) -> None:
+    app.task = lambda cfg: 1 / 0
+    assert "the baseline failed" in app.sweep(*CONFIRM, "seed=4", to="c").error()
+    assert app.configs[0]["seed"] == 4
+
+
+def test_a_wrong_function_of_the_test_split_is_found_before_anything_runs(app: App) -> None:
+    evaluate = f"hydra.sweeper.evaluate={__name__}.evaluat"
+    line = app.sweep(*CONFIRM, "seed=8", evaluate, to="c").error()
+    assert line.startswith(f"{evaluate}: ")
+    assert app.configs == []

@@ -1,7 +1,6 @@
 """`confirm=multirun/STUDY`: the overrides of the sweep that confirms a study."""
 
 from pathlib import Path
-from typing import Any
 
 from visionsweep.config.typed_text import quote
 from visionsweep.errors import UserError
@@ -9,7 +8,7 @@ from visionsweep.program import command, fail
 from visionsweep.rundir.layout import SWEEP
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep.command_line import single_run_overrides
-from visionsweep.sweep.stored import Stored, override_key, read_stored
+from visionsweep.sweep.stored import Stored, override_key, read_stored, used_seeds
 from visionsweep.text import is_masked
 
 _SUFFIX = "-confirm"
@@ -77,14 +76,7 @@ def _read(directory: Path, shown: str) -> Stored:
 
 def _new_seed(study: Stored, seed_key: str) -> int:
     """Return the first seed above all that the study used."""
-    first: Any = study.config
-    for name in seed_key.split("."):
-        first = first.get(name) if isinstance(first, dict) else None
-    searched = study.search["space"].get(seed_key, {})
-    used = [seed for seed in searched.get("choices", ()) if isinstance(seed, int)]
-    used += [searched["high"]] if "high" in searched else []
-    if isinstance(first, int):
-        used.append(first + study.search["seeds"] - 1)
+    used = used_seeds(study)
     if not used:
         fail(f"confirm: the study's {seed_key} is no number, so no new one can follow it")
-    return int(max(used)) + 1
+    return max(last for _, last in used) + 1

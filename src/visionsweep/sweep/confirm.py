@@ -23,7 +23,7 @@ from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space import grammar
 from visionsweep.sweep.space.dimensions import Dimension
 from visionsweep.sweep.space.space import SearchSpace
-from visionsweep.sweep.stored import Stored, read_stored
+from visionsweep.sweep.stored import Stored, read_stored, used_seeds
 
 KEY = "hydra.sweeper.confirm"
 MIN_ROUNDS = 3  # before the first look: two seeds say next to nothing of the spread between seeds
@@ -65,6 +65,7 @@ def choose(composer: Composer, settings: SweepSettings, requests: Sequence[int] 
         study = read_stored(directory)
     if study is None:
         raise ConfigError(f"{KEY}: {directory} holds no sweep (no {SWEEP}); give multirun/STUDY")
+    _require_new_seeds(study, composer, settings)
     trials = [
         trial
         for trial in complete_trials(directory, study, settings, KEY, requests)
@@ -103,6 +104,25 @@ def choose(composer: Composer, settings: SweepSettings, requests: Sequence[int] 
         [number, *(n for n, _ in others)],
         [baseline, *(params for _, params in others)],
     )
+
+
+def _require_new_seeds(study: Stored, composer: Composer, settings: SweepSettings) -> None:
+    """Raise `ConfigError` if a run would repeat a seed of the study, which was chosen by it."""
+    key, used = settings.seed_key, used_seeds(study)
+    first = composer.value_of(key)
+    if not isinstance(first, int) or study.search["seed_key"] != key:
+        return
+    last = first + settings.seeds - 1
+    if any(low <= last and first <= high for low, high in used):
+        raise ConfigError(
+            f"{key}: the seeds {first} to {last} must be new, but the study {settings.confirm} "
+            f"used {', '.join(_range_text(*pair) for pair in used)}; set {key}="
+            f"{max(high for _, high in used) + 1}"
+        )
+
+
+def _range_text(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _baseline(composer: Composer, keys: Sequence[str]) -> dict[str, Any] | None:
@@ -186,6 +206,11 @@ def listed_space(candidates: Candidates, fixed: SearchSpace) -> ListedSpace:
 
 def check_confirm(settings: SweepSettings, space: SearchSpace) -> None:
     """Raise `ConfigError` for settings that a confirmation cannot have."""
+    if not settings.is_grid:
+        raise ConfigError(
+            f"{KEY}: runs every configuration, which needs hydra/sweeper/sampler=grid; use "
+            "confirm=multirun/STUDY, which sets this and more"
+        )
     if len(settings.directions) > 1:
         raise ConfigError(f"{KEY}: compares one objective, and this study has several")
     if space.dimensions:

@@ -11,7 +11,7 @@ from typing import Any
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.composition import shown
 from visionsweep.sweep.definition import Sweep
-from visionsweep.sweep.engines.engine import Engine
+from visionsweep.sweep.engines.engine import Check, Engine
 from visionsweep.sweep.preflight import Overrides, build
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def check_data(sweep: Sweep, engine: Engine, num_trials: int, requests: Sequence
     if check is None or not stored:
         return sweep
     jobs = [tuple(item["overrides"]) for item in stored]
-    results = build(jobs, check, engine, requests)
+    results = build(jobs, Check(check), engine, requests)
     now = [
         {**item, "digest": _digest(results.get(job))}
         for item, job in zip(stored, jobs, strict=True)

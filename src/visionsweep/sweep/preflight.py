@@ -9,8 +9,7 @@ from typing import Any
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.composition import shown
 from visionsweep.sweep.definition import Sweep
-from visionsweep.sweep.engines.engine import RETRIED, Ended, Engine, Job, Reported
-from visionsweep.sweep.engines.job import CHECK_KEY
+from visionsweep.sweep.engines.engine import RETRIED, Check, Ended, Engine, Job, Reported
 from visionsweep.sweep.space.grid import MAX_PAIRS, SAMPLED_PAIRS
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ def check_choices(
     `ConfigError` with the overrides of the first one that fails.
     """
     candidates = sweep.space.probes(sweep.composer.is_group)
-    check = sweep.settings.check
+    check, evaluate = sweep.settings.check, sweep.settings.evaluate
     num_pairs = sweep.space.num_pairs(sweep.composer.is_group)
     if num_pairs > MAX_PAIRS:
         log.info(
@@ -47,11 +46,14 @@ def check_choices(
             return {}
         probes.append(sweep.composer.check(params))
         progress.show(len(probes))
-    return {} if check is None else build(probes, check, engine, requests)
+    if evaluate is not None:  # it is called when all has been trained
+        loaded = Check(evaluate, "hydra.sweeper.evaluate", is_called=False)
+        build(probes[:1], loaded, engine, requests)
+    return {} if check is None else build(probes, Check(check), engine, requests)
 
 
 def build(
-    probes: Sequence[Overrides], check: str, engine: Engine, requests: Sequence[int]
+    probes: Sequence[Overrides], check: Check, engine: Engine, requests: Sequence[int]
 ) -> dict[Overrides, Any]:
     """Have the workers check each configuration; return what the checks returned."""
     probes = list(dict.fromkeys(probes))
@@ -76,7 +78,7 @@ def build(
                     waiting.append(jobs[job.key])
                 else:
                     error = str(event.error)
-                    is_of_check = error.startswith(CHECK_KEY)  # no choice is to blame
+                    is_of_check = error.startswith(str(check))  # no choice is to blame
                     raise ConfigError(error if is_of_check else f"{shown(job.overrides)}: {error}")
     return results
 

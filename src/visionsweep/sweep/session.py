@@ -24,7 +24,7 @@ from visionsweep.sweep.data_digests import check_data, digests_of
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.directory_names import DirectoryNames
 from visionsweep.sweep.display import make_display
-from visionsweep.sweep.engines.engine import Engine
+from visionsweep.sweep.engines.engine import Check, Engine
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
 from visionsweep.sweep.patience import GaveUp
@@ -179,7 +179,7 @@ def _test_scores(
     indices = range(answer.rounds * sweep.settings.folds)  # it may have run ahead of the others
     jobs = [sweep.composer.overrides(number, params, index) for index in indices]
     with contextlib.closing(create_engine(sweep, sweep.sweep_dir / SWEEP_LOG)) as engine:
-        found = build(jobs, function, engine, requests)
+        found = build(jobs, Check(function, "hydra.sweeper.evaluate"), engine, requests)
     return [float(found[job]) for job in jobs if found.get(job) is not None]
 
 

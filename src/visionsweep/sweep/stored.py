@@ -60,6 +60,24 @@ def read_stored(sweep_dir: Path) -> Stored | None:
         ) from error
 
 
+def used_seeds(stored: Stored) -> list[tuple[int, int]]:
+    """Return the seeds that the runs of a sweep had: the first and the last of each range.
+
+    Empty if they are not known.
+    """
+    key, count = stored.search["seed_key"], stored.search["seeds"]
+    searched = stored.search["space"].get(key, {})
+    if "high" in searched:
+        return [(int(searched["low"]), int(searched["high"]))]
+    firsts = searched.get("choices")
+    if firsts is None:
+        value: Any = stored.config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        firsts = [value]
+    return [(first, first + count - 1) for first in firsts if isinstance(first, int)]
+
+
 def typed_overrides(config: DictConfig) -> tuple[list[str], list[str]]:
     """Return Hydra's and the app's overrides as typed: an interpolation may hold a password."""
     given: Any = OmegaConf.to_container(config.hydra.overrides, resolve=False)

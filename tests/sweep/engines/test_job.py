@@ -9,7 +9,7 @@ import pytest
 
 from tests.sweep.engines import worker_app
 from tests.sweep.engines.driver import DEADLINE, Driver
-from visionsweep.sweep.engines.engine import AttributesSet, Ended, Reported, Started
+from visionsweep.sweep.engines.engine import AttributesSet, Check, Ended, Reported, Started
 from visionsweep.sweep.objective import objectives
 
 CHECK = "tests.sweep.engines.worker_app.check"
@@ -52,13 +52,21 @@ def test_a_composed_config_is_used_as_it_is(driver: Driver) -> None:
 
 def test_a_check_calls_its_function_and_writes_nothing(driver: Driver) -> None:
     before = driver.log("..", "multirun/sweep.log")
-    ended = driver.run("value", check=CHECK)
+    ended = driver.run("value", check=Check(CHECK))
     value = {"keys": ["do", "file", "x"], "number": driver._count}
     assert (ended.state, ended.value) == ("completed", value)
     assert not (driver.sweep_dir / ended.key).exists()
     # What is printed outside of a job's run goes to the sweep's log.
     after = driver.log("..", "multirun/sweep.log")
     assert after.removeprefix(before) == "from the check\nlogged by it\n"
+
+
+def test_a_function_for_later_is_only_imported(driver: Driver) -> None:
+    before = driver.log("..", "multirun/sweep.log")
+    assert driver.run("value", check=Check(CHECK, is_called=False)).value is None
+    assert driver.log("..", "multirun/sweep.log") == before
+    ended = driver.run("value", check=Check(f"{CHECK}k", "hydra.sweeper.evaluate", is_called=False))
+    assert str(ended.error).startswith(f"hydra.sweeper.evaluate={CHECK}k: ")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_a_check_calls_its_function_and_writes_nothing(driver: Driver) -> None:
 def test_bad_overrides_and_checks_fail_with_one_line(
     driver: Driver, override: str, check: str | None, error: str
 ) -> None:
-    ended = driver.run("value", override, check=check)
+    ended = driver.run("value", override, check=check and Check(check))
     assert ended.state == "failed"
     assert ended.error is not None
     assert error in ended.error

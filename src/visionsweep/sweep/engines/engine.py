@@ -22,6 +22,19 @@ RETRIED = ("out_of_memory", "lost")  # states that say nothing about the configu
 
 
 @dataclass(frozen=True)
+class Check:
+    """A function that workers call with a config."""
+
+    function: str  # its dotted name
+    key: str = "hydra.sweeper.check"  # the setting that names it
+    is_called: bool = True  # False: it is only imported
+
+    def __str__(self) -> str:
+        """Return the setting, as it is typed."""
+        return f"{self.key}={self.function}"
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of the task function."""
 
@@ -30,7 +43,7 @@ class Job:
     overrides: tuple[str, ...]  # complete, as `config_loader.load_sweep_config` takes them
     params: Mapping[str, Any] = field(default_factory=dict)  # the searched ones, in order
     attempt: int = 0  # number of earlier starts
-    check: str | None = None  # call this function instead, with the config; nothing is written
+    check: Check | None = None  # call this function instead, with the config; nothing is written
     config: Any = None  # the composed DictConfig; None: the worker composes it
 
 

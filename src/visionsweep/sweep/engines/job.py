@@ -21,15 +21,13 @@ from visionsweep.config.secrets import masked_config
 from visionsweep.config.typed_text import quote
 from visionsweep.program import config_flags
 from visionsweep.sweep import _hydra
-from visionsweep.sweep.engines.engine import Job
+from visionsweep.sweep.engines.engine import Check, Job
 from visionsweep.sweep.engines.outcome import Outcome, with_cause
 from visionsweep.sweep.engines.output import Output, job_logging, log_path
 from visionsweep.sweep.engines.process_state import ProcessState
 from visionsweep.sweep.objective import portable
 from visionsweep.sweep.stored import override_key, typed_overrides
 from visionsweep.sweep.trial import NoTrial, Trial, set_current_trial
-
-CHECK_KEY = "hydra.sweeper.check"
 
 
 class JobRunner:
@@ -94,21 +92,22 @@ class JobRunner:
         outcome.job_return = job_return
         return outcome
 
-    def _check(self, function: str, config: DictConfig) -> Outcome:
-        """Call the function of that name with the job's config; no directory, no log."""
+    def _check(self, check: Check, config: DictConfig) -> Outcome:
+        """Call the function with the job's config; no directory, no log."""
         HydraConfig.instance().set_config(config)  # a copy of its own
         with read_write(config), open_dict(config):
             del config["hydra"]
         with execution_whitelist(self._context.execution_whitelist, reset=True):
             try:
                 # Refuses a function that the app's whitelist does not allow.
-                task = _Task(instantiate({"_target_": function, "_partial_": True}).func)
+                task = _Task(instantiate({"_target_": check.function, "_partial_": True}).func)
             except Exception as error:
-                reason = f"{CHECK_KEY}={function}: {target_problem(error)}"
+                reason = f"{check}: {target_problem(error)}"
                 return Outcome("failed", error=reason, exception=error)
             value = None
-            with contextlib.suppress(Exception):  # `task` keeps it as its outcome
-                value = task(config)
+            if check.is_called:
+                with contextlib.suppress(Exception):  # `task` keeps it as its outcome
+                    value = task(config)
         return task.outcome or Outcome("completed", value=value)
 
     def _compose(self, job: Job) -> tuple[DictConfig, Path]:
