@@ -51,6 +51,34 @@ def open_study(
     return SweepStudy(opened, "s", ["maximize"], **(arguments | keywords))
 
 
+@pytest.mark.parametrize("multivariate", [True, False])
+def test_a_range_that_was_widened_is_searched(multivariate: bool) -> None:
+    storage, sampler = (
+        InMemoryStorage(),
+        TPE | {"multivariate": multivariate, "group": multivariate},
+    )
+    drawn: list[float] = []
+    for high, choices, count in ((1.0, "ab", 12), (2.0, "ab", 12)):
+        space = {
+            "x": FloatDistribution(0.0, high),
+            "y": CategoricalDistribution(list(choices)),
+        }
+
+        def suggest_all(trial: Trial, space: dict[str, Any] = space) -> None:
+            for key, distribution in space.items():
+                trial._suggest(key, distribution)
+
+        study = open_study(storage, sampler, suggest=suggest_all, distributions=space)
+        for _ in range(count):
+            number = study.ask()
+            drawn.append(study.trial(number).params["x"])
+            study.complete(number, [drawn[-1]])
+    assert max(drawn[:12]) <= 1.0
+    assert sum(x > 1.0 for x in drawn[12:]) > 6
+    stored = storage.get_all_trials(0)
+    assert [trial.distributions["x"].high for trial in stored] == [1.0] * 12 + [2.0] * 12
+
+
 def value_of(trial: FrozenTrial, step: int) -> float:
     """Return a point of a learning curve that depends on the parameters alone."""
     return (

@@ -45,6 +45,7 @@ def open_study(
         check=_check(sweep),
         presets=[sweep.space.collapse(params) for params in settings.enqueue],
         history=past_trials(past, distributions),
+        distributions=distributions,
     )
     _require_compatible(sweep, study, distributions)
     if sweep.grid is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
@@ -76,13 +76,15 @@ class SweepStudy:
         check: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         presets: Sequence[Mapping[str, Any]] = (),
         history: Sequence[FrozenTrial] = (),
+        distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
         """Open or create the study.
 
         ``suggest`` draws the parameters of a trial. The first trials take ``presets``; what these
         leave out is drawn. ``check`` converts the parameters of a trial that was enqueued with
-        Optuna, or raises `ConfigError`. ``history`` informs the sampler. Raises `UserError` if the
-        study belongs to another sweep.
+        Optuna, or raises `ConfigError`. ``history`` informs the sampler. ``distributions`` are
+        those of the space, which may be wider than when the first trials were drawn. Raises
+        `UserError` if the study belongs to another sweep.
         """
         self._storage = storage
         self._make_sampler = make_sampler
@@ -90,6 +92,7 @@ class SweepStudy:
         self._check = check
         self.presets = presets
         self._history = history
+        self._distributions = distributions or {}
         self._name, self._pruner = name, pruner
         ways = [StudyDirection[direction.upper()] for direction in directions]
         self._directions = ways
@@ -128,7 +131,7 @@ class SweepStudy:
                 self._waiting.add(number)
                 trial = copy.copy(trial)
                 trial.state = TrialState.WAITING
-            self.mirror.add_trial(trial)
+            self.mirror.add_trial(_as_drawn_from(self._distributions, trial))
             for key, value in trial.system_attrs.get(_STUDY_ATTRS, {}).items():
                 self._memory.set_study_system_attr(self._mirror_study_id, key, value)
 
@@ -357,6 +360,34 @@ class SweepStudy:
         return self._memory.get_trial_id_from_study_id_trial_number(
             self._mirror_study_id, number + len(self._history)
         )
+
+
+def _as_drawn_from(
+    distributions: Mapping[str, BaseDistribution], trial: FrozenTrial
+) -> FrozenTrial:
+    """Return a trial as if it had been drawn from `distributions`, as far as they allow it.
+
+    Optuna's TPE with `group` keeps to the distributions of the first trials: of a range that was
+    widened, it would never draw from the new part.
+    """
+    changed = {
+        key: now
+        for key, now in distributions.items()
+        if key in trial.params and now != trial.distributions[key]
+        if _is_compatible(now, trial.distributions[key]) and contains(now, trial.params[key])
+    }
+    if changed:
+        trial = copy.copy(trial)
+        trial.distributions = {**trial.distributions, **changed}
+    return trial
+
+
+def _is_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
+    try:
+        check_distribution_compatibility(one, other)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_undrawn(trial: FrozenTrial) -> bool:
