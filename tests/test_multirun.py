@@ -268,13 +268,19 @@ def test_several_objectives_and_several_seeds(train: Command, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("seed", "more"),
+    [
+        (0, []),
+        (1, ["objective.others={val/loss: minimize}", "hydra.sweeper.prune_by=dominated"]),
+    ],
+)
 def test_a_sweep_killed_again_and_again_equals_an_uninterrupted_one(
-    train: Command, tmp_path: Path, seed: int
+    train: Command, tmp_path: Path, seed: int, more: list[str]
 ) -> None:
     """SIGKILL to the controller, its worker or both, while real networks train."""
     overrides = ["hydra.launcher.n_jobs=1", "hydra.sweeper.n_trials=4", "hydra/sweeper/pruner=asha"]
-    overrides += ["trainer.epochs=4", "trainer.threads=1", "tracking=none"]
+    overrides += ["trainer.epochs=4", "trainer.threads=1", "tracking=none", *more]
     whole = train("--multirun", "study=whole", *overrides)
     assert whole.returncode == 0, whole.stderr[-3000:]
     dice = random.Random(seed)

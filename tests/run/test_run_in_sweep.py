@@ -66,13 +66,13 @@ class FakeTrial:
         """``prune_at``: the step to prune; ``stop_at``: the update after which to stop."""
         self.number = number
         self.threads: int | None = threads
-        self.reports: list[tuple[int, float]] = []
+        self.reports: list[tuple[int, Any]] = []
         self.on_report: Callable[[int], None] = lambda step: None
         self._prune_at = prune_at
         self._stop_at = stop_at
         self._looks = 0
 
-    def report(self, value: float, step: int) -> bool:
+    def report(self, value: Any, step: int) -> bool:
         self.reports.append((step, value))
         self.on_report(step)
         return step == self._prune_at
@@ -178,6 +178,24 @@ class TestReports:
         trial = FakeTrial()
         assert job(trial, *SMALL, *objective) == best[-1]
         assert trial.reports == list(enumerate(best, start=1))
+
+    def test_with_several_objectives_it_reports_what_it_would_return(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig(monkeypatch, [0.4, 0.2, 0.9])
+        trial = FakeTrial()
+        others = "objective.others={val/loss: minimize, num_parameters: minimize}"
+        result = job(trial, *SMALL, others)
+        records = [r for r in read_journal(RUN_DIR) if "train/loss" in r.get("values", ())]
+        loss = [record["values"]["val/loss"] for record in records]
+        size = result[2]
+        assert size > 1000
+        assert [values for _, values in trial.reports] == [
+            (0.4, loss[0], size),
+            (0.4, loss[0], size),
+            (0.9, loss[2], size),
+        ]
+        assert result == trial.reports[-1][1]
 
     def test_an_epoch_is_reported_after_it_is_on_disk(self, job: JobRunner) -> None:
         seen: list[tuple[int, int, int]] = []

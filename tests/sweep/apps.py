@@ -315,8 +315,9 @@ class InlineTrial:
         self._key = job.key
         self._events = events
 
-    def report(self, value: float, step: int) -> bool:
-        self._events.put(Reported(self._key, step, float(value)))
+    def report(self, value: float | Sequence[float], step: int) -> bool:
+        first, *others = value if isinstance(value, Sequence) else [value]
+        self._events.put(Reported(self._key, step, float(first), tuple(map(float, others))))
         return self.answers.get()
 
     def set(self, **attributes: Any) -> None:

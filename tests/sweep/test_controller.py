@@ -34,7 +34,7 @@ ASHA = {
     "reduction_factor": 2,
 }
 
-# ("report", step, value), then ("end", state, value) or ("end", state, value, error)
+# ("report", step, value, *others), then ("end", state, value) or ("end", state, value, error)
 Script = Iterator[tuple[Any, ...]]
 
 
@@ -86,7 +86,7 @@ class SimulatedEngine:
         if self.stopping:
             return [self._end(key, "stopped", None)]
         if kind == "report":
-            return [Reported(key, rest[0], rest[1])]
+            return [Reported(key, rest[0], rest[1], tuple(rest[2:]))]
         return [self._end(key, *rest)]
 
     def _end(self, key: str, state: Any, value: Any, error: str | None = None) -> Ended:
@@ -178,6 +178,7 @@ class Setup:
             owner="a",
             make_sampler=sampler_factory(self.settings.sampler, 0),
             pruner=build_pruner(self.settings.pruner),
+            prune_by=self.settings.prune_by,
             suggest=self.suggest,
             check=self.check,
         )
@@ -931,6 +932,56 @@ def test_several_objectives(tmp_path: Path) -> None:
     sweep = Setup(tmp_path, script, direction=["maximize", "minimize"])
     assert sweep.run().code == 0
     assert all(t.values == [t.params["x"], 1 - t.params["x"]] for t in sweep.stored())
+
+
+BOTH = {"direction": ["maximize", "minimize"], "pruner": ASHA}
+
+
+@pytest.mark.parametrize(
+    ("prune_by", "states"),
+    [("first_objective", "COMPLETE PRUNED PRUNED"), ("dominated", "COMPLETE COMPLETE PRUNED")],
+)
+def test_a_losing_trial_of_several_objectives_ends(
+    tmp_path: Path, prune_by: str, states: str
+) -> None:
+    points = {0: (0.9, 5.0), 1: (0.2, 1.0), 2: (0.1, 3.0)}  # the last is dominated by the second
+
+    def script(job: Job) -> Script:
+        for step in (1, 2):
+            yield ("report", step, *points[job.number])
+        yield ("end", "completed", points[job.number])
+
+    sweep = Setup(tmp_path, script, n_trials=3, num_slots=1, prune_by=prune_by, **BOTH)
+    assert sweep.run().code == 0
+    stored = sweep.stored()
+    assert " ".join(trial.state.name for trial in stored) == states
+    assert [trial.values for trial in stored] == [list(points[number]) for number in range(3)]
+    assert {r.number for r in sweep.records if r.state == "complete"} >= {0}
+
+
+@pytest.mark.parametrize(
+    ("prune_by", "others", "is_wrong"),
+    [
+        ("first_objective", (), False),
+        ("first_objective", (1.0, 2.0), True),
+        ("dominated", (), True),
+        ("dominated", (1.0,), False),
+    ],
+)
+def test_a_report_with_a_wrong_number_of_values_ends_the_sweep(
+    tmp_path: Path, prune_by: str, others: tuple[float, ...], is_wrong: bool
+) -> None:
+    def script(job: Job) -> Script:
+        yield ("report", 1, 0.5, *others)
+        yield ("end", "completed", (0.5, 1.0))
+
+    sweep = Setup(tmp_path, script, n_trials=1, prune_by=prune_by, **BOTH)
+    end = sweep.run()
+    if is_wrong:
+        problem = f"expected a report of 2 values, one per objective, got {1 + len(others)}"
+        assert (end.code, end.reason) == (1, f"trial 0: {problem}")
+    else:
+        assert end.code == 0
 
 
 @pytest.mark.parametrize(

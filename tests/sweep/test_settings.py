@@ -32,7 +32,12 @@ BOTH = ["minimize", "minimize"]
         ({"storage": {"a": 1}}, "storage: expected an Optuna URL or null"),
         ({"enqueue": 7}, "enqueue: expected a list of {key: value}, got 7"),
         ({"pruner": WILCOXON}, "pruner: wilcoxon compares trials run by run"),
-        ({"direction": BOTH, "pruner": ASHA}, "pruner: SuccessiveHalvingPruner compares one"),
+        ({"pruner": ASHA, "prune_by": "dominated"}, "prune_by: dominated compares several"),
+        ({"direction": BOTH, "prune_by": "dominated"}, "prune_by: dominated needs a pruner that"),
+        (
+            {"direction": BOTH, "prune_by": "dominated", "pruner": WILCOXON, "seeds": 3},
+            "prune_by: dominated needs a pruner that compares epochs",
+        ),
         ({"direction": BOTH, "target_value": 1}, "target_value: has no meaning with several"),
         ({"sampler": GRID, "enqueue": [{"x": 1}]}, "enqueue: has no effect on a grid"),
         ({"sampler": GRID, "warm_start": "old"}, "warm_start: has no effect on a grid"),

@@ -585,6 +585,29 @@ def test_several_objectives_give_a_pareto_set(app: App) -> None:
     assert "expected 2 objective values from the task function, got 1" in out.stdout
 
 
+def test_several_objectives_are_pruned_by_the_first(app: App) -> None:
+    def task(cfg: DictConfig) -> tuple[float, int]:
+        if current_trial().report((cfg.x, 9 - cfg.y), 1):
+            raise TrialPruned
+        return cfg.x, 9 - cfg.y
+
+    app.task = task
+    order = "[{x: 1.0, y: 1}, {x: 2.0, y: 2}, {x: 3.0, y: 0}]"
+    both = ("hydra.sweeper.direction=[minimize,minimize]", "hydra/sweeper/pruner=asha")
+    both += (f"hydra.sweeper.enqueue={order}", "hydra.sweeper.n_trials=3", X, "y=range(0,9)")
+    out = app.sweep(*both)
+    rule = "SuccessiveHalvingPruner ends a trial that is losing in the first"
+    line = f"2 objectives: {rule} (hydra.sweeper.prune_by=first_objective)"
+    assert out.stdout.splitlines()[1].endswith(line)
+    found = [(row["state"], row["value_0"], row["value_1"]) for row in table(app)]
+    assert found == [("complete", "1.0", "8.0"), ("pruned", "2.0", "7.0"), ("pruned", "3.0", "9.0")]
+    assert [solution["trial"] for solution in app.results()["solutions"]] == [0]
+    app.sweep(*both, "hydra.sweeper.prune_by=dominated", to="t")
+    assert [row["state"] for row in table(app, "t")] == ["complete", "complete", "pruned"]
+    out = app.sweep(*both, "hydra.sweeper.prune_by=dominated", "hydra.sweeper.dry_run=true", to="u")
+    assert "losing in the first, and dominated in all of them at the same epoch" in out.stdout
+
+
 # -- failures
 
 

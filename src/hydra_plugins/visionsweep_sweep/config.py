@@ -96,6 +96,10 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     )
 
     pruner: Any = MISSING
+    # With several objectives, a trial ends early if the pruner finds it losing ...
+    # first_objective: ... by the first objective. dominated: ... and another trial was also at
+    # least as good in every objective at the same epoch, and better in one.
+    prune_by: Literal["first_objective", "dominated"] = "first_objective"
     # Resolved before Hydra creates the sweeper: a config for `optuna` may name that one's class.
     only_target: str = "${visionsweep.only_target:${._target_}}"
 

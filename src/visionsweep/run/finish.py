@@ -5,6 +5,7 @@ last checkpoint. A trial whose process dies in between ends as its result says.
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,8 +171,7 @@ def result_of(
     """
     objective = context.config.objective
     best_epoch = (recorder.stopping.best_epoch if recorder else 0) or None
-    metrics = recorder.history[best_epoch - 1]["metrics"] if recorder and best_epoch else {}
-    known = metrics | {NUM_PARAMETERS: parts.num_parameters} if parts else {}
+    metrics = _best_metrics(recorder) if recorder else {}
     result = {
         "state": state,
         "objective": {
@@ -179,7 +179,7 @@ def result_of(
             "direction": objective.direction,
             "value": recorder.stopping.best if recorder else None,
         },
-        "others": {name: known.get(name) for name in objective.others},
+        "others": _others(context, parts, metrics),
         "best_epoch": best_epoch,
         "epochs": len(recorder.history) if recorder else 0,
         "metrics": metrics,
@@ -188,6 +188,28 @@ def result_of(
         "images_per_second": recorder.images_per_second() if recorder else None,
     }
     return result if error is None else {**result, "error": error}
+
+
+def objective_so_far(context: RunContext, parts: RunParts, recorder: Recorder) -> Objective:
+    """Return the objective that the run would return if it ended after its last epoch."""
+    assert recorder.stopping.best is not None
+    others = _others(context, parts, _best_metrics(recorder)).values()
+    known = [math.nan if value is None else float(value) for value in others]
+    return (recorder.stopping.best, *known) if known else recorder.stopping.best
+
+
+def _best_metrics(recorder: Recorder) -> dict[str, float]:
+    """Return the metrics of the best epoch; none before the first one."""
+    best_epoch = recorder.stopping.best_epoch
+    return recorder.history[best_epoch - 1]["metrics"] if best_epoch else {}
+
+
+def _others(
+    context: RunContext, parts: RunParts | None, metrics: dict[str, float]
+) -> dict[str, float | None]:
+    """Return the further objectives, given the metrics of the best epoch; None: unknown."""
+    known = metrics | {NUM_PARAMETERS: parts.num_parameters} if parts else {}
+    return {name: known.get(name) for name in context.config.objective.others}
 
 
 def end(

@@ -16,7 +16,13 @@ from visionsweep.errors import UserError, is_out_of_memory, is_out_of_space
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.context import RunContext, open_run
 from visionsweep.run.description import resolved_config
-from visionsweep.run.finish import end, ended_objective, finish, result_of
+from visionsweep.run.finish import (
+    end,
+    ended_objective,
+    finish,
+    objective_so_far,
+    result_of,
+)
 from visionsweep.run.folds import check_folds_of_sweep, is_all_folds, run_folds
 from visionsweep.run.identity import data_digest, run_title, score_text
 from visionsweep.run.progress import progress_bar
@@ -160,7 +166,7 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
 
     def report(epoch: int) -> None:
         assert stopping.best is not None
-        if trial.report(stopping.best, epoch):
+        if trial.report(objective_so_far(context, parts, recorder), epoch):
             raise TrialPruned(f"after epoch {epoch}: {metric} {stopping.best:.4f}")
 
     def on_epoch_end(result: EpochResult) -> bool:

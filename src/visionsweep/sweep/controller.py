@@ -28,13 +28,13 @@ from visionsweep.sweep.engines.engine import (
     Reported,
     Started,
 )
-from visionsweep.sweep.folds import mean, means, value_of_folds
+from visionsweep.sweep.folds import means, value_of_folds
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.pause import Pause
-from visionsweep.sweep.settings import SweepSettings
+from visionsweep.sweep.settings import SweepSettings, report_problem
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
 from visionsweep.sweep.trial_record import TrialRecord
@@ -281,7 +281,7 @@ class Controller:
         if trial.state == TrialState.COMPLETE:
             self._study.complete(number, trial.values)
         else:
-            self._study.prune(number, None if trial.values is None else trial.values[0])
+            self._study.prune(number, trial.values)
         self._ended(number)
 
     # -- events
@@ -308,14 +308,19 @@ class Controller:
 
     def _report(self, trial: LiveTrial, event: Reported) -> None:
         self._note_room()
+        problem = report_problem(event.others, self._settings)
+        if problem is not None:
+            self._stop(f"trial {trial.number}: {problem}", is_failure=True)
         trial.epochs = event.step
         prune = False
         is_first_run = not self._study.notes(trial.number).num_runs
-        if is_first_run and not self._settings.prunes_runs:
+        if is_first_run and not self._settings.prunes_runs and problem is None:
             # At its last epoch a trial has nothing left to save: it completes, even at a rung.
             is_last = self._epochs is not None and event.step >= self._epochs
             may_prune = self._settings.prunes_epochs and not is_last
-            prune = self._study.report(trial.number, event.step, event.value, may_prune=may_prune)
+            prune = self._study.report(
+                trial.number, event.step, event.value, others=event.others, may_prune=may_prune
+            )
         self._engine.answer(event.key, prune=prune)
         self._display.reported(trial.number, event.step, event.value)
 
@@ -381,7 +386,7 @@ class Controller:
         notes.seed_epochs.append(trial.epochs)
         done = notes.num_runs
         if self._settings.prunes_runs and done < self._settings.num_runs:
-            self._study.report(number, done, values[0], may_prune=True)
+            self._study.report(number, done, values[0], others=values[1:], may_prune=True)
         if self._end_if_decided(number):
             self._ended(number)
             if self._look is not None:
@@ -425,7 +430,7 @@ class Controller:
         notes = self._study.notes(number)
         done = notes.num_runs
         if done and self._settings.prunes_runs and self._study.pruned_at(number) == done:
-            self._study.prune(number, mean(notes.fold_values or notes.seed_values))
+            self._study.prune(number, means(notes.fold_values or notes.seed_values))
         elif done >= self._settings.num_runs:
             self._study.complete(number, means(notes.seed_values))
         else:

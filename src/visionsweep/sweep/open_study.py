@@ -41,6 +41,7 @@ def open_study(
         owner=sweep.current.id,
         make_sampler=sampler_factory(settings.sampler, sweep.current.seed),
         pruner=build_pruner(settings.pruner),
+        prune_by=settings.prune_by,
         suggest=_suggest(sweep),
         check=_check(sweep),
         presets=[sweep.space.collapse(params) for params in settings.enqueue],

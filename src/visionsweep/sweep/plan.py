@@ -12,6 +12,7 @@ from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import open_study
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.retention import disk_space
+from visionsweep.sweep.several_objectives import pruning_rule
 from visionsweep.text import counted
 
 _NUM_SHOWN = 5
@@ -28,6 +29,7 @@ def plan(sweep: Sweep) -> list[str]:
         engine.close()
     settings, size = sweep.settings, sweep.space.size()
     sampler = str(settings.sampler.get("_target_", "")).rpartition(".")[2]
+    rule = pruning_rule(settings, sweep.composer.value_of(settings.metric_key))
     return [
         f"plan of {sweep.sweep_dir} (dry run: writes nothing, runs no trial)",
         "",
@@ -41,6 +43,7 @@ def plan(sweep: Sweep) -> list[str]:
         "cost:",
         *_cost(sweep, num_slots, list(checked.values())),
         f"  sampler {sampler}, pruner {settings.pruner_name}",
+        *([] if rule is None else [f"  {rule}"]),
     ]
 
 

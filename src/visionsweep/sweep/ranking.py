@@ -65,11 +65,18 @@ def _complete(trials: Iterable[T]) -> list[T]:
     ]
 
 
+def dominates(one: Sequence[float], other: Sequence[float], directions: Sequence[str]) -> bool:
+    """Return whether the values `one` are as good as `other` in all objectives, better in one."""
+    return _dominates(_as_costs(one, directions), _as_costs(other, directions))
+
+
 def _costs(trial: Ranked, directions: Sequence[str]) -> tuple[float, ...]:
     assert trial.values is not None
-    return tuple(
-        -v if d == "maximize" else v for v, d in zip(trial.values, directions, strict=True)
-    )
+    return _as_costs(trial.values, directions)
+
+
+def _as_costs(values: Sequence[float], directions: Sequence[str]) -> tuple[float, ...]:
+    return tuple(-v if d == "maximize" else v for v, d in zip(values, directions, strict=True))
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -32,6 +32,7 @@ from visionsweep.sweep.preflight import build, check_choices
 from visionsweep.sweep.ranking import best
 from visionsweep.sweep.results import write_results
 from visionsweep.sweep.retention import remove_checkpoints
+from visionsweep.sweep.several_objectives import pruning_rule
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
@@ -73,6 +74,9 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
             sweep.current.write(sweep.sweep_dir)
         if sweep.previous is not None:
             log.info(_resumed(sweep, study))
+        rule = pruning_rule(sweep.settings, sweep.composer.value_of(sweep.settings.metric_key))
+        if rule is not None:
+            log.info(rule)
         log.info("resume with: %s", sweep.resume_command())
         confirmation = None
         if sweep.candidates is not None:

@@ -1,17 +1,20 @@
 """The settings of `hydra/sweeper=optuna_async`, checked."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.samplers import is_grid
+from visionsweep.text import counted
 
 DEFAULT_TRIALS = 20
 _KEY = "hydra.sweeper"
 _NOT_SETTINGS = ("_target_", "only_target", "direction")
 
 Direction = Literal["maximize", "minimize"]
+PruneBy = Literal["first_objective", "dominated"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class SweepSettings:
 
     sampler: dict[str, Any]
     pruner: dict[str, Any] | None
+    prune_by: PruneBy
     directions: tuple[Direction, ...]
     storage: str | None
     study_name: str | None
@@ -106,12 +110,14 @@ class SweepSettings:
         return {
             "sampler": self.sampler,
             "pruner": self.pruner,
+            # An earlier version stored neither this nor folds.
+            **({"prune_by": self.prune_by} if self.prune_by != "first_objective" else {}),
             "direction": list(self.directions),
             "study_name": self.study_name,
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,
             "seed_key": self.seed_key,
-            **({"folds": self.folds} if self.folds > 1 else {}),  # of an earlier version: none
+            **({"folds": self.folds} if self.folds > 1 else {}),
             "enqueue": self.enqueue,
             "warm_start": self.warm_start,
         }
@@ -159,10 +165,16 @@ def _check_together(settings: SweepSettings) -> None:
                 raise ConfigError(
                     f"{_KEY}.{name}: has no meaning with several objectives; set it to null"
                 )
-        if settings.pruner_name != "NopPruner":
+    if settings.prune_by == "dominated":
+        if count == 1:
             raise ConfigError(
-                f"{_KEY}.pruner: {settings.pruner_name} compares one value, but the sweep has "
-                f"{count} objectives; set hydra/sweeper/pruner=none"
+                f"{_KEY}.prune_by: dominated compares several objectives, but the sweep has one; "
+                "remove it"
+            )
+        if not settings.prunes_epochs:
+            raise ConfigError(
+                f"{_KEY}.prune_by: dominated needs a pruner that compares epochs, such as "
+                f"hydra/sweeper/pruner=asha; {settings.pruner_name} does not"
             )
     for name in ("enqueue", "warm_start"):
         if settings.is_grid and getattr(settings, name):
@@ -180,6 +192,17 @@ def _check_together(settings: SweepSettings) -> None:
             f"got {_KEY}.seeds={settings.seeds} and {_KEY}.folds={settings.folds}; set one of them "
             "to 3, or hydra/sweeper/pruner=median"
         )
+
+
+def report_problem(others: Sequence[float], settings: SweepSettings) -> str | None:
+    """Return what is wrong with the number of `others` that a trial reported, or None."""
+    expected = len(settings.directions) - 1
+    if len(others) == expected or (not others and settings.prune_by == "first_objective"):
+        return None
+    return (
+        f"expected a report of {counted(expected + 1, 'value')}, one per objective, "
+        f"got {len(others) + 1}"
+    )
 
 
 def _directions(value: Any) -> tuple[Direction, ...]:

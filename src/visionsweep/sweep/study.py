@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, InMemoryStorage
@@ -19,6 +18,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep._optuna import FIXED_PARAMS, contains, reopen, trial_id
 from visionsweep.sweep.samplers import MakeSampler
+from visionsweep.sweep.settings import PruneBy
+from visionsweep.sweep.several_objectives import (
+    Pruning,
+    others_attribute,
+    sampled_study,
+    values_at,
+)
 from visionsweep.sweep.space.zip_names import expand
 from visionsweep.sweep.storage import PatientStorage, open_study_id
 from visionsweep.sweep.trial_record import TrialRecord
@@ -72,6 +78,7 @@ class SweepStudy:
         owner: str,
         make_sampler: MakeSampler,
         pruner: BasePruner,
+        prune_by: PruneBy = "first_objective",
         suggest: Callable[[Trial], None],
         check: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         presets: Sequence[Mapping[str, Any]] = (),
@@ -93,7 +100,7 @@ class SweepStudy:
         self.presets = presets
         self._history = history
         self._distributions = distributions or {}
-        self._name, self._pruner = name, pruner
+        self._name, self._pruner, self._prune_by = name, pruner, prune_by
         ways = [StudyDirection[direction.upper()] for direction in directions]
         self._directions = ways
         self._study_id = open_study_id(storage, name, ways, owner)
@@ -106,14 +113,10 @@ class SweepStudy:
     def _load(self) -> None:
         """Make the mirror anew from the storage."""
         self._memory = InMemoryStorage()
-        self.mirror = optuna.create_study(
-            storage=self._memory,
-            study_name=self._name,
-            directions=self._directions,
-            sampler=self._make_sampler(0),
-            pruner=self._pruner,
-        )
-        self._mirror_study_id = self._memory.get_study_id_from_name(self._name)
+        self._mirror_study_id = self._memory.create_new_study(self._directions, self._name)
+        sampler = self._make_sampler(0)
+        self.mirror = sampled_study(self._name, self._memory, sampler, self._pruner)
+        self._pruning = Pruning(self.mirror, self._memory, self._pruner)
         for past in self._history:
             self.mirror.add_trial(past)
         self._waiting.clear()
@@ -286,17 +289,28 @@ class SweepStudy:
     def _study_attrs(self) -> dict[str, Any]:
         return dict(self._memory.get_study_system_attrs(self._mirror_study_id))
 
-    def report(self, number: int, step: int, value: float, *, may_prune: bool) -> bool:
-        """Store the objective reached by `step`; return whether to prune the trial.
+    def report(
+        self,
+        number: int,
+        step: int,
+        value: float,
+        *,
+        others: Sequence[float] = (),
+        may_prune: bool,
+    ) -> bool:
+        """Store the objectives reached by `step`; return whether to prune the trial.
 
-        A report that is repeated (the trial died after it) gets the same answer.
+        ``others``: all but the first, if the trial reported them. A report that is repeated (the
+        trial died after it) gets the same answer.
         """
         mirror_id = self._mirror_id(number)
         before = dict(self._memory.get_trial_system_attrs(mirror_id))
         self._memory.set_trial_intermediate_value(mirror_id, step, value)
+        if others:
+            self._memory.set_trial_system_attr(mirror_id, *others_attribute(step, others))
         is_pruned = before.get(_PRUNED_AT) == step
         if may_prune:
-            is_pruned = self.mirror.pruner.prune(self.mirror, self.trial(number)) or is_pruned
+            is_pruned = self._pruning.ends(self.trial(number), step, self._prune_by) or is_pruned
         # The decision is stored first: pruners note that a rung was reached, and would let a trial
         # pass that reports it again.
         if is_pruned:
@@ -330,12 +344,21 @@ class SweepStudy:
                 self._storage.set_trial_user_attr(self._ids[number], key, value)
         self._end(number, TrialState.COMPLETE, list(values))
 
-    def prune(self, number: int, value: float | None = None) -> None:
-        """End a trial as pruned, with `value` or the last one that it reported."""
-        steps = self.trial(number).intermediate_values
-        if value is None and steps and len(self.mirror.directions) == 1:
-            value = steps[max(steps)]
-        self._end(number, TrialState.PRUNED, None if value is None else [value])
+    def prune(self, number: int, values: Sequence[float] | None = None) -> None:
+        """End a trial as pruned, with `values` or those that it reported last."""
+        if values is None:
+            values = self._last_values(number)
+        self._end(number, TrialState.PRUNED, None if values is None else list(values))
+
+    def _last_values(self, number: int) -> list[float] | None:
+        """Return the objectives that a trial reported last; None if one of them is unknown."""
+        trial = self.trial(number)
+        step = trial.last_step
+        if step is None:
+            return None
+        if len(self._directions) > 1:
+            return values_at(trial, step)
+        return [trial.intermediate_values[step]]
 
     def fail(self, number: int) -> None:
         """End a trial as failed."""

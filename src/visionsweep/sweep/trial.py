@@ -14,7 +14,7 @@ A task function works outside a sweep too: `current_trial()` then never prunes.
         return value
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -46,8 +46,11 @@ class Trial(Protocol):
     def threads(self) -> int | None:
         """CPU threads that this worker may use; None: all (outside a worker)."""
 
-    def report(self, value: float, step: int) -> bool:
-        """Report the objective after `step` (an epoch, from 1); return whether to be pruned."""
+    def report(self, value: float | Sequence[float], step: int) -> bool:
+        """Report the objective after `step` (an epoch, from 1); return whether to be pruned.
+
+        With several objectives: all that the task would return if it ended here, or the first.
+        """
 
     def set(self, **attributes: Any) -> None:
         """Attach values to the trial: Optuna user attributes, and columns of ``trials.csv``.
@@ -67,7 +70,7 @@ class NoTrial:
     params: Mapping[str, Any] = MappingProxyType({})
     threads: int | None = None
 
-    def report(self, value: float, step: int) -> bool:
+    def report(self, value: float | Sequence[float], step: int) -> bool:
         """Do nothing."""
         return False
 

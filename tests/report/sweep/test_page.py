@@ -276,6 +276,21 @@ def test_pareto_optimal_trials_are_told_apart():
     assert sorted(best["customdata"]) == sorted(t.number for t in record.pareto())
 
 
+def test_a_pruned_trial_has_its_values_on_the_page_and_is_in_no_front():
+    trials = [
+        trial(0, values=(0.8, 5.0)),
+        trial(1, values=(0.7, 3.0)),
+        trial(2, state="pruned", values=(0.9, 1.0)),  # it would beat them
+    ]
+    record = sweep(trials, metrics=("F1", "size"), directions=("maximize", "minimize"))
+    [chart] = [chart for chart in make_charts(summarize(record)) if chart.id == "pareto-1"]
+    assert [trace["customdata"] for trace in chart.data] == [[], [0, 1]]
+    assert chart.note.endswith("Without 1 pruned trial.")
+    page = sweep_page(record)
+    assert "2 trials are Pareto-optimal" in page
+    assert page.count(">0.9000<") == 1
+
+
 @pytest.mark.parametrize(
     ("direction", "expected"), [("maximize", [0.2, 0.5, 0.7]), ("minimize", [0.2, 0.2, 0.2])]
 )

@@ -27,6 +27,7 @@ from visionsweep.report.sweep.optuna_study import quiet_optuna
 from visionsweep.report.sweep.param_charts import importances, parallel_coordinates, rank, slices
 from visionsweep.report.sweep.record import SweptTrial
 from visionsweep.report.sweep.winner import Summary
+from visionsweep.text import counted
 
 _LINES = {
     "pruned": {"width": 1, "color": "rgba(140,140,140,0.6)", "dash": "dot"},
@@ -86,6 +87,7 @@ def pareto_fronts(sweep: ChartedSweep) -> list[Chart]:
     front = {trial.number for trial in record.pareto()}
     trials = sweep.complete
     study = sweep.make_study(trials, num_objectives=len(record.metrics))
+    num_pruned = record.counts().get("pruned", 0)
     best = [number for number in numbers_of(trials) if number in front]
     beaten = [number for number in numbers_of(trials) if number not in front]
     for i, name in enumerate(sweep.metrics[1:], start=1):
@@ -103,6 +105,8 @@ def pareto_fronts(sweep: ChartedSweep) -> list[Chart]:
             trace |= numbered(numbers)
         note = f"{record.metrics[0]}: {record.directions[0]}; "
         note += f"{record.metrics[i]}: {record.directions[i]}."
+        if num_pruned:
+            note += f" Without {counted(num_pruned, 'pruned trial')}."
         title = f"Pareto front: {record.metrics[i]}"
         charts.append(make_chart(f"pareto-{i}", title, note, data, layout, 340))
     return charts

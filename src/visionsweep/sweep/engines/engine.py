@@ -63,6 +63,7 @@ class Reported:
     key: str
     step: int
     value: float
+    others: tuple[float, ...] = ()  # further objectives, if it reported them; NaN: unknown
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """The trial of a worker's job: what may be reported, and which answer counts."""
 
+import math
 import multiprocessing
 import queue
 from typing import Any
 
+import numpy as np
 import pytest
 
 from visionsweep.sweep.engines.engine import Job
@@ -30,12 +32,22 @@ def trial() -> WorkerTrial:
 
 def test_only_the_answer_to_the_own_report_counts(trial: WorkerTrial) -> None:
     assert trial.report(0.5, 1) is True
-    assert trial._channel.sent == [("report", "now", 1, 0.5)]  # type: ignore[attr-defined]
+    assert trial._channel.sent == [("report", "now", 1, 0.5, ())]  # type: ignore[attr-defined]
+
+
+def test_a_report_may_have_several_values(trial: WorkerTrial) -> None:
+    trial.report((np.float32(0.5), 3, float("nan")), 1)
+    [(*_, first, others)] = trial._channel.sent  # type: ignore[attr-defined]
+    assert (first, others[0], math.isnan(others[1])) == (0.5, 3.0, True)
+    assert {type(value) for value in (first, *others)} == {float}
 
 
 @pytest.mark.parametrize(
     ("value", "step", "error", "message"),
     [
+        ([], 3, TypeError, r"expected a number at step 3, got \[\]"),
+        ([0.5, None], 3, TypeError, "expected a number at step 3, got None"),
+        ([float("nan"), 1.0], 3, ValueError, "the objective is nan at step 3"),
         (None, 3, TypeError, "expected a number at step 3, got None"),
         ("0.5", 3, TypeError, "expected a number at step 3, got '0.5'"),
         (float("nan"), 3, ValueError, "the objective is nan at step 3; expected a finite number"),

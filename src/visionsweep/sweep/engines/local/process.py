@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from multiprocessing import process, spawn
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,8 +34,9 @@ _MAX_KEY = 500  # characters; the databases' columns have 512
 _MAX_STEP = 2**31 - 1  # the databases' integer
 
 # From the controller: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
-# From a worker: ("listening",) | ("ready",) | ("started", key, time) | ("report", key, step, value)
-# | ("attributes", key, attributes) | ("ended", pickled Ended, whether it was this process's last).
+# From a worker: ("listening",) | ("ready",) | ("started", key, time)
+# | ("report", key, step, value, others) | ("attributes", key, attributes)
+# | ("ended", pickled Ended, whether it was this process's last).
 
 
 def main(connection_fd: int, state_fd: int, threads: int) -> None:
@@ -171,15 +173,18 @@ class WorkerTrial:
         self._reporting = threading.Lock()
         self._pid = os.getpid()
 
-    def report(self, value: float, step: int) -> bool:
+    def report(self, value: float | Sequence[float], step: int) -> bool:
         """Report to the controller; return its answer, whether to raise `TrialPruned`.
 
-        Raises TypeError if value or step is not a number, ValueError if the value is not finite.
+        Raises TypeError if a value or step is not a number, ValueError if there is no value, or
+        the first one is not finite.
         """
-        number, step = _finite(value, step), _step(step)
+        first, *rest = value if isinstance(value, (list, tuple)) and value else [value]
+        number, others = _finite(first, step), tuple(_number(one, step) for one in rest)
+        step = _step(step)
         self._require_own_process("report")
         with self._reporting:
-            self._channel.send("report", self._key, step, number)
+            self._channel.send("report", self._key, step, number, others)
             key, prune = self._channel.answers.get()
             while key != self._key:  # for a job that ended without waiting
                 key, prune = self._channel.answers.get()
@@ -233,13 +238,18 @@ def _step(step: Any) -> int:
     return number
 
 
-def _finite(value: Any, step: Any) -> float:
+def _number(value: Any, step: Any) -> float:
     try:
         number = None if isinstance(value, (str, bytes)) else float(value)
     except (TypeError, ValueError):
         number = None
     if number is None:
         raise TypeError(f"trial.report: expected a number at step {step}, got {value!r}") from None
+    return number
+
+
+def _finite(value: Any, step: Any) -> float:
+    number = _number(value, step)
     if not math.isfinite(number):
         raise ValueError(
             f"trial.report: the objective is {number} at step {step}; expected a finite number"
