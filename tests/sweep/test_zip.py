@@ -130,6 +130,7 @@ def test_a_warm_start_knows_the_keys(app: App, monkeypatch: pytest.MonkeyPatch) 
     assert [trial.params for trial in apart] == [{"x": 1.0, "y": 10}, {"x": 2.0, "y": 20}]
 
 
+@pytest.mark.slow
 def test_a_zip_informed_by_separate_keys(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     app.sweep("x=1,2", "y=10,20", "hydra/sweeper/sampler=grid")
     found = history(app, monkeypatch, ZIP)

@@ -55,6 +55,7 @@ PRESET_GROUP = "experiment"  # the config group of presets; --config-dir finds i
 BEST_TRIAL = "best"  # a link to the best run, and the name of its preset
 PRESET = f"{PRESET_GROUP}/{BEST_TRIAL}.yaml"
 REPORT = "report.html"
+RANGES = "ranges.json"  # of a sweep whose best values lie at the end of a range
 CONFIRMATION = "confirmation.json"  # of a confirmation, and of the study that it confirms
 TRIAL_ERROR = "error.txt"  # in a failed trial's directory
 

@@ -15,6 +15,7 @@ from visionsweep.errors import ConfigError, DataError, UserError
 from visionsweep.program import program
 from visionsweep.rundir.description import read_environment
 from visionsweep.rundir.layout import SWEEP_LOG, run_place, runs_of_trial
+from visionsweep.rundir.ranges import write_ranges
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
@@ -36,6 +37,7 @@ from visionsweep.sweep.several_objectives import pruning_rule
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
+from visionsweep.sweep.widen import ranges_of
 from visionsweep.text import first_line, mask_passwords
 
 log = logging.getLogger(__name__)
@@ -207,6 +209,7 @@ def _run(
 
     def write(records: list[TrialRecord]) -> None:
         names.update(records)
+        write_ranges(sweep_dir, ranges_of(sweep, records))
         write_results(
             sweep_dir,
             records,
@@ -256,6 +259,7 @@ def _run(
         metric=metric,
         is_interrupted=end.is_interrupted,
         expectation=_expectation(sweep_dir, settings.directions),
+        ranges=ranges_of(sweep, records),
     ):
         log.info(line)
     if end.code == 1:

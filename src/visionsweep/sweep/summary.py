@@ -6,6 +6,7 @@ from pathlib import Path
 
 from visionsweep.config.paths import shown
 from visionsweep.rundir.layout import BEST_TRIAL, TRIALS
+from visionsweep.rundir.ranges import Ranges
 from visionsweep.sweep.ranking import best, pareto
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted, objective_text, params_text
@@ -25,17 +26,19 @@ def summary(
     metric: str = "value",
     is_interrupted: bool = False,
     expectation: str | None = None,
+    ranges: Ranges | None = None,
 ) -> list[str]:
     """Return the summary of a sweep, line by line.
 
     ``repeat_command`` repeats the best trial. ``full_epochs`` are those of a whole trial, for what
     pruning saved; None leaves that line out. ``expectation`` tells how good the best trial is on
-    other images than those that chose it.
+    other images than those that chose it. ``ranges`` tell which ranges end too early.
     """
     trials = sorted(trials, key=lambda trial: trial.number)
     lines = [_counts_line(trials, is_interrupted)]
     lines += _best_lines(trials, directions, metric)
     lines += [expectation] if expectation is not None else []
+    lines += _range_lines(ranges)
     lines += _saved_lines(trials, full_epochs)
     lines += _failed_lines(trials, sweep_dir)
     chosen = best(trials, directions)
@@ -99,6 +102,12 @@ def _best_lines(trials: Sequence[TrialRecord], directions: Sequence[str], metric
     if len(front) > _MAX_SOLUTIONS:
         lines.append(f"  and {len(front) - _MAX_SOLUTIONS} more")
     return lines
+
+
+def _range_lines(ranges: Ranges | None) -> list[str]:
+    if ranges is None:
+        return []
+    return [*ranges.lines, *([] if ranges.command is None else [f"widen with: {ranges.command}"])]
 
 
 def _saved_lines(trials: Sequence[TrialRecord], full_epochs: int | None) -> list[str]:

@@ -19,8 +19,9 @@ from visionsweep.report.sweep.page import sweep_page, write_report
 from visionsweep.report.sweep.record import read_sweep
 from visionsweep.rundir.confirmation import ConfirmationRecord, write_confirmation
 from visionsweep.rundir.copies import Copies, write_copies
-from visionsweep.rundir.layout import PREDICTIONS
+from visionsweep.rundir.layout import PREDICTIONS, RANGES
 from visionsweep.rundir.predictions import read_predictions, worst_mistakes, write_predictions
+from visionsweep.rundir.ranges import Ranges, read_ranges, write_ranges
 
 NUM_CLASSES = 4
 
@@ -95,6 +96,22 @@ def test_the_answer_of_a_confirmation_comes_first(sweep):
     head = page[page.index("<h1>") : page.index("<h2>")]
     places = [head.index(text) for text in ("A beats the baseline", "Confirmed: a.", "#1 won")]
     assert places == sorted(places)
+
+
+def test_ranges_that_may_end_too_early_are_named(sweep):
+    directory, _ = sweep
+    write_ranges(directory, Ranges(("lr: <b> at the upper end",), "train 'lr=interval(0,\"2\")'"))
+    page = write_report(directory).read_text(encoding="utf-8")
+    assert "<p>lr: &lt;b&gt; at the upper end.</p>" in page
+    assert "Widen: <code>train &#x27;lr=interval(0,&quot;2&quot;)&#x27;</code>" in page
+    running = trial(4, "running", values=None, end=None)
+    write_sweep(directory, [*(trial(n, values=(0.5,)) for n in range(3)), running], space={})
+    assert "at the upper end" not in write_report(directory).read_text(encoding="utf-8")
+    for text in ("{", "[]", '{"lines": 1, "command": null}', '{"lines": ["a"]}'):
+        (directory / RANGES).write_text(text)
+        assert read_ranges(directory) == Ranges()
+    write_ranges(directory, Ranges())
+    assert not (directory / RANGES).exists()
 
 
 def test_a_sweep_that_runs_has_no_corrected_winner_yet(sweep):

@@ -26,6 +26,7 @@ from visionsweep.rundir.confirmation import read_confirmation
 from visionsweep.rundir.copies import Copies, read_copies
 from visionsweep.rundir.layout import PRESET, file_inside, run_directories
 from visionsweep.rundir.predictions import Predictions, SplitPredictions, worst_mistakes
+from visionsweep.rundir.ranges import Ranges, read_ranges
 
 MAX_INTERVALS = 30  # trials
 MAX_PICTURES = 24
@@ -72,6 +73,7 @@ class Findings:
     suspects_note: str = ""  # why there are none
     copies: Copies | None = None
     command: str | None = None  # trains the winner again
+    ranges: Ranges = field(default_factory=Ranges)  # those that may end too early
 
 
 def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
@@ -79,12 +81,15 @@ def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
     ranked = [trial for trial in record.ranked() if trial.duplicate_of is None]
     found = {trial.number: _replicates(sweep_dir, trial) for trial in ranked[:MAX_INTERVALS]}
     found = {number: replicates for number, replicates in found.items() if replicates}
-    copies = next((c for run in run_directories(sweep_dir) if (c := read_copies(run))), None)
-    command = _command(sweep_dir)
+    known: dict[str, Any] = {
+        "copies": next((c for run in run_directories(sweep_dir) if (c := read_copies(run))), None),
+        "command": _command(sweep_dir),
+        "ranges": Ranges() if "running" in record.counts() else read_ranges(sweep_dir),
+    }
     confirmed = read_confirmation(sweep_dir)
     confirmation = () if confirmed is None else tuple(confirmed.lines)
     if not ranked or ranked[0].number not in found:
-        return Findings(confirmation=confirmation, copies=copies, command=command)
+        return Findings(confirmation=confirmation, **known)
     pictures = {
         image: pixels
         for replicates in reversed(found.values())  # the winner's come last and win
@@ -103,8 +108,7 @@ def read_findings(sweep_dir: Path, record: SweepRecord) -> Findings:
         suspects=suspects[:MAX_PICTURES],
         num_suspects=len(suspects),
         suspects_note=note,
-        copies=copies,
-        command=command,
+        **known,
     )
 
 

@@ -30,6 +30,7 @@ from visionsweep.report.sweep.sections import (
     effects_section,
     failures_section,
     mistakes_section,
+    ranges_section,
     suspects_section,
 )
 from visionsweep.report.sweep.winner import (
@@ -85,6 +86,7 @@ def sweep_page(record: SweepRecord, findings: Findings | None = None) -> str:
         "head": _head(summary, findings),
         "comparison": _comparison(summary),
         "command": command_section(findings),
+        "ranges": ranges_section(findings),
         "leaderboard": _leaderboard(summary, findings.intervals),
         "effects": effects_section(summary),
         "classes": classes_section(summary, findings),

@@ -29,6 +29,15 @@ def command_section(findings: Findings) -> str:
     return f'<p class="command">Train it again: <code>{_escape(findings.command)}</code></p>'
 
 
+def ranges_section(findings: Findings) -> str:
+    """Return the ranges that may end too early, and how they are widened."""
+    ranges = findings.ranges
+    lines = [f"<p>{_escape(line)}.</p>" for line in ranges.lines]
+    if lines and ranges.command is not None:
+        lines.append(f'<p class="command">Widen: <code>{_escape(ranges.command)}</code></p>')
+    return "\n".join(lines)
+
+
 def effects_section(summary: Summary) -> str:
     """Return the mean objective at each value of each parameter."""
     found = effects(summary.record, summary.ordered_keys())

@@ -65,21 +65,27 @@ def _plain_value(value: Any) -> Any:
     return value
 
 
-def text_of(value: Any) -> str:
-    """Return the right side of an override for a YAML value. Strings are in the grammar already."""
+def text_of(value: Any, quote: Quote = Quote.single) -> str:
+    """Return the right side of an override for a YAML value. Strings are in the grammar already.
+
+    Those in lists and mappings get quotes, `quote` unless they would need an escape; upstream
+    writes Python's repr.
+    """
     if isinstance(value, (list, tuple)):
-        return "[" + ",".join(_element(item) for item in value) + "]"
+        return "[" + ",".join(_element(item, quote) for item in value) + "]"
+    if isinstance(value, dict):
+        items = (f"{key}:{_element(item, quote)}" for key, item in value.items())
+        return "{" + ",".join(items) + "}"
     return param_text(value)  # upstream writes None, which a job reads as the string "None"
 
 
-def _element(value: Any) -> str:
-    if isinstance(value, str):
-        # As upstream, which writes Python's repr: single quotes unless they would need an escape.
-        quote = Quote.double if "'" in value and '"' not in value else Quote.single
-        return QuotedString(value, quote).with_quotes()
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_element(item)}" for key, item in value.items()) + "}"
-    return text_of(value)
+def _element(value: Any, quote: Quote) -> str:
+    if not isinstance(value, str):
+        return text_of(value, quote)
+    mark, other = ("'", '"') if quote == Quote.single else ('"', "'")
+    if mark in value and other not in value:
+        quote = Quote.double if quote == Quote.single else Quote.single
+    return QuotedString(value, quote).with_quotes()
 
 
 @contextmanager
