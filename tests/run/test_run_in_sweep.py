@@ -63,7 +63,10 @@ class FakeTrial:
         stop_at: int | None = None,
         threads: int = 1,
     ) -> None:
-        """``prune_at``: the step to prune; ``stop_at``: the update after which to stop."""
+        """``prune_at``: the step to prune; ``stop_at``: the look after which to stop.
+
+        A run looks after each update, and after each epoch.
+        """
         self.number = number
         self.threads: int | None = threads
         self.reports: list[tuple[int, Any]] = []
@@ -280,7 +283,7 @@ class TestStopped:
                 signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
             ] == handlers
 
-        trial = FakeTrial(stop_at=7)
+        trial = FakeTrial(stop_at=8)
         trial.on_report = look
         with pytest.raises(TrialStopped, match="stopped"):
             job(trial, *SMALL)
@@ -301,6 +304,22 @@ class TestStopped:
         for name in ("kept.pt", "best.pt"):
             assert_same_bytes(Path("multirun/s/0"), RUN_DIR, name)
         assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "finished"
+
+    def test_a_paused_trial_ends_at_its_epoch_and_resumes_bit_for_bit(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keep_last(monkeypatch)
+        job(FakeTrial(), *SMALL, directory="0")
+        with pytest.raises(TrialStopped):
+            job(FakeTrial(stop_at=6), *SMALL)  # after 5 updates, and the report of the epoch
+        state = torch.load(RUN_DIR / "checkpoints/last.pt", weights_only=True)["state"]
+        assert (state["epoch"], state["step"]) == (1, 5)
+        assert result_in(RUN_DIR)["state"] == last_state(RUN_DIR) == "stopped"
+        trial = FakeTrial()
+        job(trial, *SMALL)
+        assert [step for step, _ in trial.reports] == [1, 2, 3]  # it says again where it was
+        for name in ("kept.pt", "best.pt"):
+            assert_same_bytes(Path("multirun/s/0"), RUN_DIR, name)
 
     def test_a_worker_gets_the_exception_and_no_exit(self, job: JobRunner) -> None:
         with pytest.raises(Stopped):

@@ -233,8 +233,10 @@ class InlineEngine:
             self._thread = self._trial = None
         return [event]
 
-    def answer(self, key: str, *, prune: bool) -> None:
+    def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
         assert self._trial is not None
+        if pause:
+            self._trial.stop.set()
         self._trial.answers.put(prune)
 
     def stop(self) -> None:

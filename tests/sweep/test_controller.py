@@ -52,6 +52,7 @@ class SimulatedEngine:
         self._script = script
         self._busy: dict[str, Script] = {}
         self._answers: dict[str, bool] = {}
+        self._paused: set[str] = set()
         self._dice = random.Random(seed)
         self._now = 0.0
 
@@ -80,6 +81,9 @@ class SimulatedEngine:
         key = self._dice.choice(waiting)
         if self._answers.pop(key, False):
             return [self._end(key, "pruned", None)]
+        if key in self._paused:
+            self._paused.remove(key)
+            return [self._end(key, "stopped", None)]
         kind, *rest = next(self._busy[key])
         if kind == "started":
             return [Started(key, 0, self._now)]
@@ -93,8 +97,10 @@ class SimulatedEngine:
         del self._busy[key]
         return Ended(key, state, value, error=error, started=0.0, ended=self._now)
 
-    def answer(self, key: str, *, prune: bool) -> None:
+    def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
         self._answers[key] = prune
+        if pause:
+            self._paused.add(key)
 
     def stop(self) -> None:
         self.stopping = True
@@ -121,6 +127,7 @@ class Silent:
 
     def started(self, number: int, attempt: int, slot: int, params: Mapping[str, Any]) -> None: ...
     def reported(self, number: int, step: int, value: float) -> None: ...
+    def paused(self, number: int) -> None: ...
     def ended(self, record: TrialRecord, is_best: bool) -> None:
         self.records.append(record)
 
@@ -913,7 +920,9 @@ def test_the_time_left_shrinks_within_a_trial() -> None:
     tally = Tally(["maximize"])
     assert tally.seconds_left(10, 2, []) is None
     for number, seconds in enumerate((10.0, 30.0)):
-        record = TrialRecord(number, "complete", (0.5,), {}, 0.0, seconds, None, str(number))
+        record = TrialRecord(
+            number, "complete", (0.5,), {}, 0.0, 99.0, None, str(number), seconds=seconds
+        )
         tally.add_duration(record)
         tally.add(record)
     assert tally.seconds_left(10, 2, []) == 80.0  # 8 trials of 20 s on 2 workers

@@ -250,17 +250,21 @@ def comparable(trials: list[FrozenTrial]) -> list[tuple[Any, ...]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """Return the study of an uninterrupted sweep with one worker."""
-    folder = tmp_path_factory.mktemp("whole")
+def uninterrupted_trials(folder: Path, sweep: tuple[str, ...]) -> list[FrozenTrial]:
+    """Run a sweep in this process, with one worker; return its trials."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         app = App(folder, monkeypatch, capfd=NoCapture(), is_quick=True)
         app.write("config.yaml", CRASH_CONF)
         (folder / "app.py").write_text(CRASH_APP)
         app.task = runpy.run_path(str(folder / "app.py"))["main"].__wrapped__
-        assert app(*SWEEP, "seconds=0").code == 0
-        trials = app.study().trials
+        assert app(*sweep, "seconds=0").code == 0
+        return app.study().trials
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    """Return the study of an uninterrupted sweep with one worker."""
+    trials = uninterrupted_trials(tmp_path_factory.mktemp("whole"), SWEEP)
     assert {trial.state for trial in trials} == {
         TrialState.COMPLETE,
         TrialState.PRUNED,
@@ -279,6 +283,31 @@ def test_with_one_worker_the_study_equals_the_uninterrupted_one(
     arguments = (*SWEEP, "hydra.sweeper.n_jobs=1")
     losses = crash_until_done(app.folder, arguments, random.Random(seed), MANY)
     assert comparable(assert_whole(app.folder, losses)) == uninterrupted
+
+
+THAW = (
+    *(a for a in SWEEP if "pruner" not in a),
+    "hydra/sweeper/pruner=thaw",
+    "hydra.sweeper.pruner.screen=3",
+    "epochs=6",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_with_one_worker_a_thawing_sweep_decides_as_the_uninterrupted_one(
+    app: App, tmp_path: Path, seed: int
+) -> None:
+    """Four times five kills, at the start, of the controller, of a worker, of both."""
+    (tmp_path / "whole").mkdir()
+    whole = comparable(uninterrupted_trials(tmp_path / "whole", THAW))
+    assert Counter(trial[1] for trial in whole)[TrialState.PRUNED] >= 2  # paused on the way
+    losses = crash_until_done(
+        app.folder, (*THAW, "hydra.sweeper.n_jobs=1"), random.Random(200 + seed), MANY
+    )
+    assert losses > 0
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{app.folder / 's' / 'study.db'}")
+    assert comparable(study.trials) == whole
 
 
 @pytest.mark.slow

@@ -87,6 +87,16 @@ class WilcoxonPrunerConfig:
 
 
 @dataclass
+class ThawConfig:
+    """Pauses a trial while another one promises more; nothing that was trained is lost."""
+
+    _target_: str = "visionsweep.sweep.thaw.Thaw"
+    screen: int = 8  # configurations that get an epoch before one of them gets a second
+    new_every: int = 3  # after that, every so many epochs a new configuration
+    slope: float = 1.0  # epochs for which a trial is expected to gain as much as in its last
+
+
+@dataclass
 class OptunaAsyncSweeperConf(OptunaSweeperConf):
     """Upstream's keys, and those of an asynchronous sweep that resumes after a crash."""
 
@@ -195,5 +205,6 @@ for _group, _name, _node in (
     (f"{_GROUP}/pruner", "median", MedianPrunerConfig),
     (f"{_GROUP}/pruner", "patient", PatientPrunerConfig),
     (f"{_GROUP}/pruner", "wilcoxon", WilcoxonPrunerConfig),
+    (f"{_GROUP}/pruner", "thaw", ThawConfig),
 ):
     ConfigStore.instance().store(group=_group, name=_name, node=_node, provider="visionsweep")

@@ -97,7 +97,7 @@ PRUNERS = _below(
     HyperbandPruner MedianPruner NopPruner PatientPruner PercentilePruner SuccessiveHalvingPruner
     ThresholdPruner WilcoxonPruner
     """,
-)
+) | {"visionsweep.sweep.thaw.Thaw"}
 
 
 def hydra_targets() -> list[str]:

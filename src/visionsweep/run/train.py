@@ -172,6 +172,9 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
     def on_epoch_end(result: EpochResult) -> bool:
         should_stop = recorder(result)
         report(result.epoch)  # last: a trial that dies before the answer loses nothing
+        is_last = should_stop or result.epoch == parts.settings.epochs
+        if context.is_trial and not is_last and trial.should_stop():  # all of it is saved
+            raise Stopped(context.run_dir, signal.SIGINT)
         return should_stop
 
     # An earlier process may have died before its last report, or before the answer, ...

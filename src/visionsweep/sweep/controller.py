@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 
 from visionsweep.errors import DataError
 from visionsweep.rundir.atomic import write_text
+from visionsweep.rundir.end_paused import end_paused_run
 from visionsweep.rundir.layout import TRIAL_ERROR, run_place
 from visionsweep.sweep.display import Display, Status
 from visionsweep.sweep.duplicates import Duplicates
@@ -29,7 +30,7 @@ from visionsweep.sweep.engines.engine import (
     Started,
 )
 from visionsweep.sweep.folds import means, value_of_folds
-from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
+from visionsweep.sweep.job_queue import Jobs, LiveTrial
 from visionsweep.sweep.limits import reached_limit, too_many_failures
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.patience import GaveUp
@@ -37,6 +38,7 @@ from visionsweep.sweep.pause import Pause
 from visionsweep.sweep.settings import SweepSettings, report_problem
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
+from visionsweep.sweep.thaw_queue import make_queue
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted
 
@@ -95,7 +97,7 @@ class Controller:
         self._valid_from = valid_from
         self._running: dict[str, LiveTrial] = {}  # by job key
         self._events: deque[Event] = deque()
-        self._queue = JobQueue(study, jobs, n_trials, settings)
+        self._queue = make_queue(study, jobs, n_trials, settings)
         self._duplicates = Duplicates()
         self._tally = Tally(settings.directions)
         self._look = look
@@ -137,6 +139,7 @@ class Controller:
             while self._events:
                 self._handle(self._events.popleft())
         self._complete_decided()
+        self._end_paused()
         for trial in self._running.values():  # after a second request to stop
             self._study.save_notes(trial.number)
 
@@ -295,7 +298,8 @@ class Controller:
             notes = self._study.notes(trial.number)
             notes.start = notes.start or event.time
             params = self._study.params(trial.number)
-            self._display.started(trial.number, trial.attempt, event.slot, params)
+            attempt = 0 if trial.is_thawed else trial.attempt
+            self._display.started(trial.number, attempt, event.slot, params)
         elif isinstance(event, Reported):
             self._report(trial, event)
         elif isinstance(event, AttributesSet):
@@ -312,28 +316,36 @@ class Controller:
         if problem is not None:
             self._stop(f"trial {trial.number}: {problem}", is_failure=True)
         trial.epochs = event.step
-        prune = False
+        prune = pause = False
         is_first_run = not self._study.notes(trial.number).num_runs
         if is_first_run and not self._settings.prunes_runs and problem is None:
             # At its last epoch a trial has nothing left to save: it completes, even at a rung.
             is_last = self._epochs is not None and event.step >= self._epochs
             may_prune = self._settings.prunes_epochs and not is_last
+            # A trial that was resumed says again what it has reached.
+            is_news = event.step not in self._study.trial(trial.number).intermediate_values
             prune = self._study.report(
                 trial.number, event.step, event.value, others=event.others, may_prune=may_prune
             )
-        self._engine.answer(event.key, prune=prune)
+            pause = is_news and not is_last and not self._queue.goes_on(trial.number)
+        trial.is_paused = pause
+        self._engine.answer(event.key, prune=prune, pause=pause)
         self._display.reported(trial.number, event.step, event.value)
 
     def _end_job(self, trial: LiveTrial, event: Ended) -> None:
         number, notes = trial.number, self._study.notes(trial.number)
         notes.end = event.ended
+        notes.seconds = (notes.seconds or 0.0) + max(event.ended - event.started, 0.0)
         if not notes.num_runs and not self._settings.prunes_runs:
             # Some epochs may have been reported before this process started.
             trial.epochs = max([trial.epochs, *self._study.trial(number).intermediate_values])
         notes.epochs = sum(notes.seed_epochs) + trial.epochs or None
         if event.state == "stopped":
             self._study.save_notes(number)
-            if self._deciding_round is None:
+            if trial.is_paused:
+                self._display.paused(number)
+                self._queue.append(LiveTrial(number, attempt=1))
+            elif self._deciding_round is None:
                 self._display.note(f"#{number} stopped; it resumes from its checkpoint")
         elif event.state == "pruned":
             self._study.prune(number)
@@ -488,6 +500,16 @@ class Controller:
             del notes.seed_values[rounds:], notes.seed_epochs[rounds * folds :]
             del notes.fold_values[rounds * folds :]
             self._study.complete(number, means(notes.seed_values))
+            self._ended(number)
+
+    def _end_paused(self) -> None:
+        """Prune the trials that nothing is left to be trained for, unless the sweep ended early."""
+        if self._stop_reason is not None:
+            return
+        first = self._settings.seed_and_fold(0)
+        for number in self._queue.paused():
+            end_paused_run(self._sweep_dir / run_place(number, *first))
+            self._study.prune(number)
             self._ended(number)
 
     def _fail(self, number: int, error: str, traceback: str | None) -> None:

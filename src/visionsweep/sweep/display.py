@@ -72,6 +72,10 @@ class Display:
         if number in self._rows:
             self._rows[number].step, self._rows[number].value = step, value
 
+    def paused(self, number: int) -> None:
+        """A trial ended its turn; another one is trained first."""
+        self._rows.pop(number, None)
+
     def ended(self, record: TrialRecord, is_best: bool) -> None:
         """A trial ended for good."""
         self._rows.pop(record.number, None)
@@ -227,8 +231,8 @@ def _end_line(record: TrialRecord, is_best: bool) -> str:
     parts = [f"#{record.number:<4} {record.state:<8} {value:<8}"]
     if record.duplicate_of is not None:
         parts.append(f"same as #{record.duplicate_of}")
-    elif record.start is not None and record.end is not None:
-        parts.append(f"{duration_text(record.end - record.start):>7}")
+    elif record.seconds is not None:
+        parts.append(f"{duration_text(record.seconds):>7}")
     if record.epochs is not None and record.duplicate_of is None:
         # With several runs, epochs is their sum, and no place at which the trial ended.
         has_runs = bool(record.seed_values or record.fold_values)

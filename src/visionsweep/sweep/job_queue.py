@@ -34,6 +34,8 @@ class LiveTrial:
     config: Any = None  # of the next job, composed ahead
     started: float | None = None  # time.time(), of this job
     epochs: int = 0  # last step that this job reported
+    is_paused: bool = False  # was told to end at its checkpoint, for another trial
+    is_thawed: bool = False  # goes on after a pause
 
 
 class JobQueue:
@@ -75,6 +77,14 @@ class JobQueue:
     def pop(self) -> LiveTrial:
         """Return the next trial; draw it unless one is queued."""
         return self._trials.popleft() if self._trials else LiveTrial(self._study.ask())
+
+    def goes_on(self, number: int) -> bool:
+        """Return whether a trial that has just reported is trained on; otherwise it is paused."""
+        return True
+
+    def paused(self) -> list[int]:
+        """Return the trials that wait to be trained on."""
+        return []
 
     def first(self) -> LiveTrial | None:
         """Return the first queued trial, which stays in the queue."""

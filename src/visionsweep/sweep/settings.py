@@ -165,6 +165,11 @@ def _check_together(settings: SweepSettings) -> None:
                 raise ConfigError(
                     f"{_KEY}.{name}: has no meaning with several objectives; set it to null"
                 )
+        if settings.pruner_name == "Thaw":
+            raise ConfigError(
+                f"{_KEY}.pruner: thaw trains what promises the best value of one objective, but "
+                f"the sweep has {count}; set hydra/sweeper/pruner=asha"
+            )
     if settings.prune_by == "dominated":
         if count == 1:
             raise ConfigError(

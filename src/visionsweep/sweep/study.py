@@ -7,6 +7,7 @@ whole, in one transaction, as RUNNING: a crash leaves a trial with all of its pa
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
@@ -48,6 +49,7 @@ class Notes:
 
     start: float | None = None  # time.time()
     end: float | None = None
+    seconds: float | None = None  # that its runs took, without pauses
     epochs: int | None = None
     retries: int = 0
     seed_values: list[Any] = field(default_factory=list)  # of each complete seed
@@ -211,6 +213,7 @@ class SweepStudy:
             params=expand(trial.params),
             start=notes.start,
             end=notes.end,
+            seconds=notes.seconds,
             epochs=notes.epochs,
             directory=str(number if notes.duplicate_of is None else notes.duplicate_of),
             error=notes.error,
@@ -225,17 +228,23 @@ class SweepStudy:
         """Return the numbers of trials that were drawn and have not ended."""
         return [n for n, trial in enumerate(self.trials()) if trial.state == TrialState.RUNNING]
 
-    def ask(self) -> int:
+    def ask(self, forecasts: Mapping[int, float] | None = None) -> int:
         """Draw the next trial, store it as running, and return its number.
 
         First those that were enqueued with Optuna; one that does not fit the space fails at once.
+        ``forecasts``: what the sampler takes for the values of paused trials, by number; without
+        one it takes them for bad, like all that are running.
         """
         if self.look_for_enqueued():
             return self._ask_enqueued(min(self._waiting))
         number = len(self._ids)
         if number - self._num_found < len(self.presets):
             self.mirror.enqueue_trial(dict(self.presets[number - self._num_found]))
-        drawn = self._draw(number)
+            drawn = self._draw(number)
+        elif forecasts:
+            drawn = self._draw_with(number, forecasts)
+        else:
+            drawn = self._draw(number)
         template = create_trial(
             state=TrialState.RUNNING,
             params=drawn.params,
@@ -262,6 +271,28 @@ class SweepStudy:
         if new:
             self._memory.set_trial_system_attr(mirror_id, _STUDY_ATTRS, new)
         return self._memory.get_trial(mirror_id)
+
+    def _draw_with(self, number: int, forecasts: Mapping[int, float]) -> FrozenTrial:
+        """Draw a trial on a copy of the mirror, in which paused trials have their forecasts."""
+        memory = InMemoryStorage()
+        study_id = memory.create_new_study(self._directions, self._name)
+        study = sampled_study(self._name, memory, self._make_sampler(number), self._pruner)
+        before = self._study_attrs()
+        for key, attr in before.items():
+            memory.set_study_system_attr(study_id, key, attr)
+        for past in self.mirror.get_trials(deepcopy=False):
+            value = forecasts.get(past.number - len(self._history))
+            study.add_trial(past if value is None else _with_value(past, value))
+        self._suggest(study.ask())
+        drawn = study.get_trials(deepcopy=False)[-1]
+        after = memory.get_study_system_attrs(study_id)
+        new = {key: attr for key, attr in after.items() if before.get(key) != attr}
+        self.mirror.add_trial(drawn)
+        for key, attr in new.items():
+            self._memory.set_study_system_attr(self._mirror_study_id, key, attr)
+        if new:
+            self._memory.set_trial_system_attr(self._mirror_id(number), _STUDY_ATTRS, new)
+        return self.trial(number)
 
     def _ask_enqueued(self, number: int) -> int:
         self._waiting.remove(number)
@@ -411,6 +442,13 @@ def _is_compatible(one: BaseDistribution, other: BaseDistribution) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _with_value(trial: FrozenTrial, value: float) -> FrozenTrial:
+    trial = copy.copy(trial)
+    trial.state, trial.values = TrialState.COMPLETE, [value]
+    trial.datetime_complete = datetime.now()
+    return trial
 
 
 def _is_undrawn(trial: FrozenTrial) -> bool:

@@ -30,8 +30,8 @@ class Tally:
 
     def add_duration(self, record: TrialRecord) -> None:
         """Take the time that a trial took into account; a duplicate took none."""
-        if record.start is not None and record.end is not None and record.duplicate_of is None:
-            self._durations.append(record.end - record.start)
+        if record.seconds is not None and record.duplicate_of is None:
+            self._durations.append(record.seconds)
 
     def seconds_left(
         self, n_trials: int, num_slots: int, running_seconds: Iterable[float]

@@ -59,7 +59,10 @@ class Trial(Protocol):
         """
 
     def should_stop(self) -> bool:
-        """Return whether to save a checkpoint and raise `TrialStopped`: the sweep is to end."""
+        """Return whether to save a checkpoint and raise `TrialStopped`.
+
+        The sweep is to end, or another trial promises more than this one, which is resumed later.
+        """
 
 
 class NoTrial:

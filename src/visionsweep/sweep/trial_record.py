@@ -24,6 +24,7 @@ class TrialRecord:
     end: float | None
     epochs: int | None  # the last step it reported; with several runs their sum
     directory: str  # relative to the sweep's
+    seconds: float | None = None  # that its runs took, without pauses; None: not started
     error: str | None = None  # one line
     duplicate_of: int | None = None  # the trial whose value it has, without a run of its own
     seed_values: tuple[float, ...] = ()  # first objective per seed, with several seeds

@@ -116,8 +116,8 @@ class Engine(Protocol):
     def poll(self, timeout_seconds: float) -> list[Event]:
         """Return the events since the last call; waits for a first one until the timeout."""
 
-    def answer(self, key: str, *, prune: bool) -> None:
-        """Answer a report."""
+    def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
+        """Answer a report. ``pause``: the job ends as `stopped`, at its checkpoint."""
 
     def stop(self) -> None:
         """Ask every job to end at its next checkpoint (`Trial.should_stop`)."""

@@ -129,11 +129,11 @@ class WorkersEngine:
                 events, self._events = self._events, []
                 return events
 
-    def answer(self, key: str, *, prune: bool) -> None:
+    def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
         """Answer a report; does nothing if the job has ended."""
         for worker in self._workers:
             if worker.job is not None and worker.job.key == key:
-                worker.send("answer", key, prune)
+                worker.send("answer", key, prune, pause)
 
     def stop(self) -> None:
         """Ask every job to end at its next checkpoint; no more jobs are accepted.

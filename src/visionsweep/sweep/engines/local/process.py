@@ -33,7 +33,7 @@ _mark = os.environ.get(MARK)
 _MAX_KEY = 500  # characters; the databases' columns have 512
 _MAX_STEP = 2**31 - 1  # the databases' integer
 
-# From the controller: ("job", pickled Job) | ("answer", key, prune) | ("stop",) | ("exit",).
+# From the controller: ("job", pickled Job) | ("answer", key, prune, pause) | ("stop",) | ("exit",).
 # From a worker: ("listening",) | ("ready",) | ("started", key, time)
 # | ("report", key, step, value, others) | ("attributes", key, attributes)
 # | ("ended", pickled Ended, whether it was this process's last).
@@ -104,7 +104,7 @@ class Channel:
 
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self.jobs: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None: end
-        self.answers: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[str, bool, bool]] = queue.SimpleQueue()
         self.stop = threading.Event()
         self._connection = connection
         self._sending = threading.Lock()
@@ -139,7 +139,7 @@ class Channel:
                 if kind == "job":
                     self.jobs.put(content[0])
                 elif kind == "answer":
-                    self.answers.put((content[0], content[1]))
+                    self.answers.put((content[0], content[1], content[2]))
                 elif kind == "stop":
                     self.stop.set()
                 else:
@@ -171,6 +171,7 @@ class WorkerTrial:
         self._key = job.key
         self._channel = channel
         self._reporting = threading.Lock()
+        self._is_paused = False
         self._pid = os.getpid()
 
     def report(self, value: float | Sequence[float], step: int) -> bool:
@@ -185,9 +186,9 @@ class WorkerTrial:
         self._require_own_process("report")
         with self._reporting:
             self._channel.send("report", self._key, step, number, others)
-            key, prune = self._channel.answers.get()
+            key, prune, self._is_paused = self._channel.answers.get()
             while key != self._key:  # for a job that ended without waiting
-                key, prune = self._channel.answers.get()
+                key, prune, self._is_paused = self._channel.answers.get()
         return prune
 
     def set(self, **attributes: Any) -> None:
@@ -200,8 +201,8 @@ class WorkerTrial:
         self._channel.send("attributes", self._key, plain)
 
     def should_stop(self) -> bool:
-        """Return whether the sweep is stopping."""
-        return self._channel.stop.is_set()
+        """Return whether the sweep is stopping, or the trial is paused."""
+        return self._is_paused or self._channel.stop.is_set()
 
     def _require_own_process(self, method: str) -> None:
         if os.getpid() != self._pid:

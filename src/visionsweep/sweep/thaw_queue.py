@@ -1,0 +1,93 @@
+"""The queue of a sweep that pauses and thaws trials."""
+
+from collections.abc import Mapping
+
+from optuna.trial import TrialState
+
+from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
+from visionsweep.sweep.settings import SweepSettings
+from visionsweep.sweep.study import SweepStudy
+from visionsweep.sweep.thaw import Curve, Thaw, choose, forecast
+
+
+class ThawQueue(JobQueue):
+    """Trials without an epoch first, then what promises most: a paused trial or a new one."""
+
+    def __init__(
+        self, study: SweepStudy, jobs: Jobs, n_trials: int, settings: SweepSettings, thaw: Thaw
+    ) -> None:
+        """See `JobQueue`."""
+        super().__init__(study, jobs, n_trials, settings)
+        self._thaw = thaw
+        self._sign = 1 if settings.directions[0] == "maximize" else -1
+        self._paused: set[int] = set()
+
+    def append(self, trial: LiveTrial) -> None:
+        """Queue a trial; one that has reported waits until it promises most."""
+        if self._is_paused(trial):
+            self._paused.add(trial.number)
+        else:
+            super().append(trial)
+
+    def _is_paused(self, trial: LiveTrial) -> bool:
+        has_reported = bool(self._study.trial(trial.number).intermediate_values)
+        return has_reported and not self._study.notes(trial.number).num_runs
+
+    def has_next(self) -> bool:
+        """Return whether there is another trial, or one to thaw."""
+        return bool(self._trials) or super().can_draw() or self._chosen() is not None
+
+    def can_draw(self) -> bool:
+        """Return False: what comes next depends on what the running trials report."""
+        return False
+
+    def pop(self) -> LiveTrial:
+        """Return the next trial: one without an epoch, a paused one, or a new one."""
+        if self._trials:
+            return self._trials.popleft()
+        number = self._chosen()
+        if number is None:
+            return LiveTrial(self._study.ask(self._forecasts()))
+        self._paused.remove(number)
+        return LiveTrial(number, attempt=1, is_thawed=True)
+
+    def goes_on(self, number: int) -> bool:
+        """Return whether a trial that has just reported promises more than all others."""
+        return not self._trials and self._chosen(number) == number
+
+    def paused(self) -> list[int]:
+        """Return the paused trials."""
+        return sorted(self._paused)
+
+    def _chosen(self, running: int | None = None) -> int | None:
+        curves = self._curves(running)
+        target = self._settings.target_value
+        if target is not None:  # what ends the sweep comes first
+            reached = [n for n, curve in curves.items() if curve.values[-1] >= self._sign * target]
+            waiting = [n for n in reached if curves[n].is_waiting]
+            if waiting:
+                return min(waiting)
+        return choose(curves, self._thaw, can_draw=super().can_draw())
+
+    def _curves(self, running: int | None = None) -> dict[int, Curve]:
+        """Return the curves of all trials with a report; ``running`` counts as a paused one."""
+        waiting = {*self._paused, running}
+        curves = {}
+        for number, trial in enumerate(self._study.trials()):
+            values = trial.intermediate_values
+            if values and trial.state != TrialState.FAIL:
+                ordered = [self._sign * values[step] for step in sorted(values)]
+                curves[number] = Curve(ordered, number in waiting)
+        return curves
+
+    def _forecasts(self) -> Mapping[int, float]:
+        curves = self._curves()
+        return {n: self._sign * forecast(curves[n].values, self._thaw) for n in self._paused}
+
+
+def make_queue(study: SweepStudy, jobs: Jobs, n_trials: int, settings: SweepSettings) -> JobQueue:
+    """Return the queue that the pruner of the study asks for."""
+    pruner = study.mirror.pruner
+    if isinstance(pruner, Thaw):
+        return ThawQueue(study, jobs, n_trials, settings, pruner)
+    return JobQueue(study, jobs, n_trials, settings)
