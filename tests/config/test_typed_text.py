@@ -32,6 +32,8 @@ def test_text_in_a_list_stays_what_was_typed() -> None:
     for key in ("data.label", "data.classes", "data.keep_labels", "data.drop_labels"):
         assert parse(quote_override(f"{key}=[1e3,Skip, 0]")).value() == ["1e3", "Skip", "0"]
         assert parse(quote_override(f"{key}=['a, b',c]")).value() == ["a, b", "c"]
+    studies = "hydra.sweeper.warm_start=[multirun/a,2026_11_28]"
+    assert parse(quote_override(studies)).value() == ["multirun/a", "2026_11_28"]
 
 
 def test_other_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:

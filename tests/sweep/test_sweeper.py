@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from tests.sweep.apps import OPTUNA_ASYNC, App, sphere, tree
-from visionsweep.sweep import command
+from visionsweep.sweep import command, open_study
+from visionsweep.sweep.study import past_trials
 from visionsweep.sweep.trial import TrialPruned, TrialStopped, current_trial
 
 X = "x=interval(-5.0,5.0)"
@@ -457,6 +458,72 @@ def test_warm_start_informs_the_sampler(app: App) -> None:
     copy.write_text('{"warm_start": "old", "trials": [[')
     assert "warm_start.json is damaged" in app(*tpe, "hydra.sweeper.n_trials=4").text
     assert len(json.loads(copy.read_text())["trials"]) == 11
+
+
+def test_a_warm_start_takes_several_sweeps(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    app.sweep("x=1,2", "hydra/sweeper/sampler=grid", to="one")
+    app.sweep("x=3,9", "hydra/sweeper/sampler=grid", to="two")
+    informed: list[float] = []
+
+    def spy(*given: Any) -> Any:
+        found = past_trials(*given)
+        informed[:] = [trial.params["x"] for trial in found]
+        return found
+
+    monkeypatch.setattr(open_study, "past_trials", spy)
+    both = "hydra.sweeper.warm_start=[one, two]"
+    out = app.sweep("x=interval(0.0,5.0)", both, ONE)
+    assert out.code == 0, out.text
+    assert informed == [1.0, 2.0, 3.0]
+    assert "warm start: 2 complete trials of two" in out.stdout
+    assert "warm start: 3 of 4 trials fit this search space" in out.stdout
+    kept = (app.folder / "s" / "warm_start.json").read_text()
+    assert json.loads(kept)["warm_start"] == ["one", "two"]
+    app.sweep("hydra.sweeper.n_trials=2")
+    assert informed == [1.0, 2.0, 3.0]
+    text = app.sweep("hydra.sweeper.warm_start=[one]", "hydra.sweeper.n_trials=3").error()
+    assert "hydra.sweeper.warm_start: ['one', 'two'] -> 'one'" in text
+
+
+def test_a_warm_start_of_one_is_stored_as_ever(app: App) -> None:
+    app.sweep("x=1,2", "hydra/sweeper/sampler=grid", to="one")
+    app.sweep("x=1,2", "hydra.sweeper.warm_start=one", ONE)
+    assert OmegaConf.load(app.folder / "s" / "sweep.yaml").search.warm_start == "one"
+    snapshot = app.folder / "s" / "warm_start.json"
+    snapshot.write_text(
+        '{"warm_start": "one", "trials": [[{"x": 2}, [4.0]]]}'
+    )  # an earlier version
+    out = app.sweep("hydra.sweeper.warm_start=[one]", "hydra.sweeper.n_trials=2")
+    assert out.code == 0, out.text
+    assert "complete trials of" not in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("[one,./one]", "one is named twice; remove one"),
+        ("[1]", "expected the directory of a sweep (multirun/STUDY) or a list of them, got [1]"),
+        ("{a: one}", "expected the directory of a sweep"),
+        ("[one,two]", "two holds no sweep (no sweep.yaml)"),
+    ],
+)
+def test_a_bad_warm_start_is_one_line(app: App, value: str, words: str) -> None:
+    app.sweep("x=1,2", "hydra/sweeper/sampler=grid", to="one")
+    text = app.sweep(X, f"hydra.sweeper.warm_start={value}", ONE).error()
+    assert text.startswith("hydra.sweeper.warm_start: ")
+    assert words in text
+
+
+def test_a_warm_start_from_another_metric_is_refused(app: App) -> None:
+    app.extend(metric="f1")
+    key = "hydra.sweeper.metric_key=metric"
+    app.sweep("x=1,2", "hydra/sweeper/sampler=grid", key, to="one")
+    assert app.sweep(X, key, "hydra.sweeper.warm_start=one", ONE, to="t").code == 0
+    text = app.sweep(X, key, "metric=loss", "hydra.sweeper.warm_start=one", ONE).error()
+    assert text == (
+        "hydra.sweeper.warm_start: one searched for the best f1, this sweep for the best loss: "
+        "the values cannot be compared"
+    )
 
 
 @pytest.mark.slow

@@ -143,8 +143,9 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
 
     # Configurations to try first: a list of {key: value}. Missing keys are drawn.
     enqueue: Any = None
-    # Directory of another sweep (multirun/STUDY) whose complete trials inform the sampler.
-    warm_start: str | None = None
+    # Directory of another sweep (multirun/STUDY), or a list of them, whose complete trials inform
+    # the sampler.
+    warm_start: Any = None
 
     # Directory of another sweep (multirun/STUDY) whose best configurations run again, with the
     # baseline, on `seeds` new seeds; the sweep ends as soon as the answer is clear.

@@ -22,8 +22,11 @@ _WORDS = dict.fromkeys(PATH_KEYS, ("null",)) | {
     "hydra.sweeper.confirm": ("null",),
     **dict.fromkeys(("hydra.run.dir", "hydra.sweep.dir"), ()),
 }
-# Text within brackets. data.label is text or a list.
-_LISTS = ("data.classes", "data.label", "data.keep_labels", "data.drop_labels")
+# Text within brackets. data.label and hydra.sweeper.warm_start are text or a list.
+_LISTS = (
+    *("data.classes", "data.label", "data.keep_labels", "data.drop_labels"),
+    "hydra.sweeper.warm_start",
+)
 # What Hydra reads as text, without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+\-]*")
 _NOT_TEXT = re.compile(

@@ -1,5 +1,6 @@
 """Opens the study of a sweep: its space, history and grid, and whether they fit what is stored."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from visionsweep.sweep.study import SweepStudy, past_trials
 from visionsweep.sweep.warm_start import load_history
 from visionsweep.text import masked
 
+log = logging.getLogger(__name__)
+
 
 def open_study(
     sweep: Sweep, storage: BaseStorage | None = None, requests: Sequence[int] = ()
@@ -30,10 +33,11 @@ def open_study(
     """
     settings = sweep.settings
     distributions = {dimension.key: dimension.distribution for dimension in sweep.space.dimensions}
-    past = [
-        (sweep.space.collapse(params), values)
-        for params, values in (load_history(sweep, requests) if storage is None else [])
-    ]
+    past = load_history(sweep, requests) if storage is None else []
+    collapsed = [(sweep.space.collapse(params), values) for params, values in past]
+    history = past_trials(collapsed, distributions)
+    if len(history) < len(past):
+        log.warning("warm start: %d of %d trials fit this search space", *(len(history), len(past)))
     study = SweepStudy(
         storage or open_storage(sweep.storage_url, requests),
         sweep.study_name,
@@ -45,7 +49,7 @@ def open_study(
         suggest=_suggest(sweep),
         check=_check(sweep),
         presets=[sweep.space.collapse(params) for params in settings.enqueue],
-        history=past_trials(past, distributions),
+        history=history,
         distributions=distributions,
     )
     _require_compatible(sweep, study, distributions)

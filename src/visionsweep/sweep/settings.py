@@ -1,5 +1,6 @@
 """The settings of `hydra/sweeper=optuna_async`, checked."""
 
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class SweepSettings:
     fold_key: str | None
     folds_key: str | None
     enqueue: list[dict[str, Any]]
-    warm_start: str | None
+    warm_start: tuple[str, ...]
     confirm: str | None
     confirm_top: int
     evaluate: str | None
@@ -119,7 +120,10 @@ class SweepSettings:
             "seed_key": self.seed_key,
             **({"folds": self.folds} if self.folds > 1 else {}),
             "enqueue": self.enqueue,
-            "warm_start": self.warm_start,
+            # one as text, as an earlier version stored it
+            "warm_start": list(found)
+            if len(found := self.warm_start) > 1
+            else "".join(found) or None,
         }
 
 
@@ -129,6 +133,7 @@ def read_settings(node: dict[str, Any]) -> SweepSettings:
     values |= {
         "directions": _directions(node["direction"]),
         "enqueue": _list_of_mappings(node["enqueue"], "enqueue"),
+        "warm_start": _directories(node["warm_start"], "warm_start"),
         "may_change": tuple(node["may_change"]),
         "multirun_keys": tuple(node["multirun_keys"]),
     }
@@ -218,6 +223,19 @@ def _directions(value: Any) -> tuple[Direction, ...]:
             f"{_KEY}.direction: expected maximize or minimize, or a list of them, got {value}"
         )
     return tuple(names)
+
+
+def _directories(value: Any, name: str) -> tuple[str, ...]:
+    given = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(item, str) and item for item in given):
+        raise ConfigError(
+            f"{_KEY}.{name}: expected the directory of a sweep (multirun/STUDY) or a list of them, "
+            f"got {value}"
+        )
+    for item in given:
+        if sum(os.path.normpath(item) == os.path.normpath(other) for other in given) > 1:
+            raise ConfigError(f"{_KEY}.{name}: {item} is named twice; remove one")
+    return tuple(given)
 
 
 def _list_of_mappings(value: Any, name: str) -> list[dict[str, Any]]:

@@ -94,7 +94,9 @@ def _new_study(sweep: Sweep, words: Sequence[str]) -> list[str]:
         if is_named
         else f"hydra.sweep.dir={as_typed(f'{sweep.sweep_dir}-wider')}"
     )
-    start = f"hydra.sweeper.warm_start={as_typed(shown(sweep.sweep_dir))}"
+    known = [*sweep.settings.warm_start, shown(sweep.sweep_dir)]
+    listed = ",".join(map(as_typed, known))
+    start = f"hydra.sweeper.warm_start={f'[{listed}]' if len(known) > 1 else listed}"
     return [place, *kept, *words, *([] if sweep.grid is not None else [start])]
 
 
