@@ -16,6 +16,7 @@ from visionsweep.config.typed_text import quote
 from visionsweep.errors import DataError
 from visionsweep.run.assemble import RunParts, assemble
 from visionsweep.run.description import resolved_config
+from visionsweep.sweep.space.space import parse_space
 from visionsweep.training.accumulation import backward
 from visionsweep.training.loop import update
 
@@ -174,6 +175,28 @@ def test_every_sweeper_minimizes_if_the_objective_does(sweeper: str, compose: Co
     assert cfg.hydra.sweeper.direction == "minimize"
     assert cfg.hydra.sweeper.storage is None  # study.db in the sweep's directory
     assert cfg.hydra.sweep.dir == "multirun/faces"
+
+
+@pytest.mark.parametrize(
+    ("sweeper", "overrides", "sizes", "augment"),
+    [
+        ("default", (), ["16", "32"], ["none", "basic"]),
+        ("default", ("data=fashion_mnist", "trainer.batch_size=1"), ["1"], ["none", "basic"]),
+        ("boring", ("trainer.batch_size=100",), ["25", "50", "100"], ["none", "basic"]),
+        ("boring", ("data=image_folder",), ["8", "16", "32"], ["none", "basic", "photo"]),
+        ("boring", ("data=csv", "data.channels=1"), ["8", "16", "32"], ["none", "basic"]),
+    ],
+)
+def test_presets_search_what_memory_and_images_allow(
+    sweeper: str, overrides: tuple[str, ...], sizes: list[str], augment: list[str], compose: Compose
+) -> None:
+    cfg = compose(f"hydra/sweeper={sweeper}", *overrides, return_hydra_config=True)
+    params = cfg.hydra.sweeper.default_params
+    found = parse_space(
+        {"size": params["trainer.batch_size"], "augment": params.augment}, None, []
+    ).dimensions
+    values = [[str(choice) for choice in d.distribution.choices] for d in found]  # type: ignore[attr-defined]
+    assert values == [sizes, augment]
 
 
 @pytest.mark.parametrize("sweeper", ["optuna", "basic"])

@@ -2,7 +2,7 @@
 
 Component groups (model, loss, optim, scheduler, data, augment) are plain YAML with a `_target_`;
 `visionsweep.config.build` checks them against its signature. Importing this module registers the
-schema, and the resolver that gives a sweeper its direction.
+schema, the resolver that gives a sweeper its direction, and those of `suitable`.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+import visionsweep.config.suitable  # noqa: F401 - registers its resolvers
 from visionsweep.errors import ConfigError
 
 ALL_FOLDS = "all"  # as split.fold: one run per fold, one after another
