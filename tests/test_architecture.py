@@ -44,6 +44,10 @@ with hydra.initialize_config_module("visionsweep.conf"):
 heavy = (HEAVY - {"optuna"} | {"torch", "numpy"}) & set(sys.modules)
 assert not heavy, ("callback", heavy)
 
+import visionsweep.sweep.session
+heavy = (HEAVY - {"optuna"} | {"torch", "scipy"}) & set(sys.modules)
+assert not heavy, ("controller", heavy)
+
 import visionsweep.run
 heavy = HEAVY & set(sys.modules)
 assert not heavy, ("run", heavy)

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from hydra.experimental.callback import Callback
@@ -19,7 +20,6 @@ from visionsweep.rundir.ranges import write_ranges
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
 from visionsweep.sweep.command_line import command_of
-from visionsweep.sweep.confirmation import Answer, Confirmation
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.data_digests import check_data, digests_of
 from visionsweep.sweep.definition import Sweep
@@ -39,6 +39,9 @@ from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.sweep.widen import ranges_of
 from visionsweep.text import first_line, mask_passwords
+
+if TYPE_CHECKING:  # SciPy, which it imports, takes longer than the rest of a sweep's start
+    from visionsweep.sweep.confirmation import Answer, Confirmation
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,8 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         log.info("resume with: %s", sweep.resume_command())
         confirmation = None
         if sweep.candidates is not None:
+            from visionsweep.sweep.confirmation import Confirmation
+
             confirmation = Confirmation(sweep.sweep_dir, sweep.candidates, sweep.settings)
         with _storage_errors(sweep):
             code = _run(sweep, study, engine, requests, confirmation)
@@ -154,7 +159,7 @@ def _warn_of_threads(sweep: Sweep, engine: Engine) -> None:
 
 
 def _conclude(
-    sweep: Sweep, study: SweepStudy, confirmation: Confirmation, requests: Sequence[int]
+    sweep: Sweep, study: SweepStudy, confirmation: "Confirmation", requests: Sequence[int]
 ) -> None:
     """Write and log the answer of a confirmation whose trials have ended.
 
@@ -175,7 +180,7 @@ def _conclude(
 
 
 def _test_scores(
-    sweep: Sweep, study: SweepStudy, answer: Answer, requests: Sequence[int]
+    sweep: Sweep, study: SweepStudy, answer: "Answer", requests: Sequence[int]
 ) -> list[float]:
     """Return the scores of the confirmed runs on the test split; none if there is none."""
     function, number = sweep.settings.evaluate, answer.confirmed
@@ -194,7 +199,7 @@ def _run(
     study: SweepStudy,
     engine: Engine,
     requests: Sequence[int],
-    confirmation: Confirmation | None,
+    confirmation: "Confirmation | None",
 ) -> int:
     settings, sweep_dir = sweep.settings, sweep.sweep_dir
     metric = sweep.composer.value_of(settings.metric_key) or "value"
@@ -271,16 +276,18 @@ def _expectation(sweep_dir: Path, directions: Sequence[str]) -> str | None:
     """Return how good the best trial is on new images; None where predictions do not tell it."""
     if len(directions) > 1:
         return None
-    # SciPy takes a second, which the start of a sweep does not have
     from visionsweep.answer.selection import corrected_winner
-    from visionsweep.answer.sentences import winner_sentence
 
     try:
         winner = corrected_winner(sweep_dir)
     except DataError as error:  # the sweep is complete all the same
         log.warning("%s", error)
         return None
-    return None if winner is None else winner_sentence(winner)
+    if winner is None:
+        return None
+    from visionsweep.answer.sentences import winner_sentence  # imports SciPy
+
+    return winner_sentence(winner)
 
 
 class _ThreadsOfTrials:
