@@ -76,12 +76,28 @@ def fold_number(fold: int | str | None, num_folds: int) -> int | None:
     )
 
 
-def check_folds(own_folds: Sequence[int] | None, num_folds: int, key: str) -> None:
+def check_folds(
+    own_folds: Sequence[int] | None,
+    num_folds: int,
+    key: str,
+    *,
+    targets: Sequence[int] | npt.NDArray[np.int64],
+    groups: Sequence[str] | None = None,
+) -> None:
     """Raise `ConfigError` unless every fold 0..num_folds-1 exists, and no other.
 
-    ``key`` sets their number. Data without folds of its own can be split into any number.
+    ``key`` sets their number. Data without folds of its own can be split into as many as its
+    largest class has images, or as it has groups.
     """
     if own_folds is None:
+        largest = int(np.bincount(np.asarray(targets)).max())
+        most = largest if groups is None else min(largest, len(set(groups)))
+        if num_folds > most:
+            what = "images in its largest class" if most == largest else "groups"
+            raise ConfigError(
+                f"{key}: expected at most {most:,}, since the data has {most:,} {what}, "
+                f"got {num_folds:,}"
+            )
         return
     available = sorted(set(own_folds) - {ALWAYS_TRAIN})
     if available == list(range(num_folds)):

@@ -69,8 +69,7 @@ def check_folds_of_sweep(config: Config) -> None:
         return
     folds = OmegaConf.select(HydraConfig.get(), "sweeper.folds")  # type: ignore[arg-type]
     if isinstance(folds, int) and folds > 1:
-        dataset = load_dataset(config.data, keep=True)
-        check_folds(dataset.train.folds, folds, "hydra.sweeper.folds")
+        _check_folds(config, folds, "hydra.sweeper.folds")
 
 
 def run_folds(cfg: DictConfig, train_fold: TrainFold) -> Objective:
@@ -111,8 +110,13 @@ def _check(config: Config) -> None:
             f"tracking.register: registers one model, but split.fold=all trains {num_folds}; "
             "remove it"
         )
-    dataset = load_dataset(config.data, keep=True)
-    check_folds(dataset.train.folds, num_folds, "split.num_folds")
+    _check_folds(config, num_folds, "split.num_folds")
+
+
+def _check_folds(config: Config, num_folds: int, key: str) -> None:
+    train = load_dataset(config.data, keep=True).train
+    targets = train.targets.numpy()
+    check_folds(train.folds, num_folds, key, targets=targets, groups=train.groups)
 
 
 def _of_fold(cfg: DictConfig, fold: int) -> DictConfig:
