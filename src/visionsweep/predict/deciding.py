@@ -19,7 +19,7 @@ from visionsweep.config.paths import shown
 from visionsweep.errors import ConfigError
 from visionsweep.predict.arguments import Arguments
 from visionsweep.predict.infer import PredictedBatch
-from visionsweep.rundir.layout import PREDICTIONS
+from visionsweep.rundir.layout import PREDICTIONS, trial_of_link
 from visionsweep.rundir.predictions import read_predictions
 
 
@@ -70,10 +70,12 @@ def _stored(
 
 def held_out(arguments: Arguments) -> HeldOut:
     """Return what the runs predicted for the images that they were validated on."""
-    if len(arguments.run) == 1 and (arguments.run[0] / PREDICTIONS).is_file():
-        val = read_predictions(arguments.run[0]).val
+    # The link to a sweep's best run stands for its whole trial, as for the networks.
+    places = [trial_of_link(run) if run.is_symlink() else run for run in arguments.run]
+    if len(places) == 1 and (places[0] / PREDICTIONS).is_file():
+        val = read_predictions(places[0]).val
         return HeldOut(val.probabilities(), val.targets, val.groups)
-    found = read_members(arguments.run)
+    found = read_members(places)
     if found.left_out:
         raise ConfigError(
             f"decisions={arguments.decisions.use}: cannot be fitted with {found.left_out[0]}; "
