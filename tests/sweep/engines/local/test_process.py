@@ -21,8 +21,8 @@ class FakeChannel:
 
     def send(self, *message: Any) -> None:
         self.sent.append(message)
-        self.answers.put(("earlier", False))
-        self.answers.put(("now", True))
+        self.answers.put(("earlier", False, False))
+        self.answers.put(("now", True, False))
 
 
 @pytest.fixture
