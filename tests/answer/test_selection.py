@@ -126,3 +126,13 @@ def test_there_is_none_without_a_choice(tmp_path: Path) -> None:
     write(tmp_path, np.random.default_rng(2), num_trials=1)
     assert corrected_winner(tmp_path) is None
     assert corrected_winner(tmp_path / "nowhere") is None
+
+
+def test_there_is_none_while_only_one_trial_has_all_its_folds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in ("0/fold_0", "0/fold_1", "1/fold_0"):
+        val = split_of(rng.normal(size=(30, 3)).astype(np.float32), rng.integers(0, 3, 30))
+        fold = int(place[-1])
+        config = {"split": {"val_fraction": 0.2, "fold": fold, "num_folds": 2}}
+        make_finished_run(tmp_path / place, val, config=config)
+    assert corrected_winner(tmp_path) is None

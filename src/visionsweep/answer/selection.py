@@ -80,6 +80,8 @@ def corrected_winner(directory: Path) -> CorrectedWinner | None:
         return None
     most = max(len(members) for members in trials.values())
     complete = {place: members for place, members in trials.items() if len(members) == most}
+    if len(complete) < 2:
+        return None
     metric, num_classes, numbers = names.pop(), 0, dict[str, int]()
     absent: Absent = runs[0].config.get("metrics", {}).get("absent_classes", "zero")
     candidates = []

@@ -220,11 +220,12 @@ def table(comparison: Comparison) -> list[str]:
     rows = [["difference", scale.unit or "value", "95 % together", "first better", "pairs"]]
     for d in comparison.differences[:_ROWS]:
         low, high = scale.difference_within(d.interval)
+        interval = f"{scale.difference(low, '+')} to {scale.difference(high, '+')}"
         rows.append(
             [
                 f"{shortened(d.first, _WIDTH // 2)} - {shortened(d.second, _WIDTH // 2)}",
                 scale.text(d.estimate.value, "+"),
-                f"{scale.difference(low, '+')} to {scale.difference(high, '+')}",
+                "-" if _is_blind(d, scale) else interval,
                 percent(d.estimate.probability_positive()),
                 "-" if d.num_pairs is None else str(d.num_pairs),
             ]

@@ -263,7 +263,7 @@ def _run(
         full_epochs=None if epochs is None else epochs * settings.num_runs,
         metric=metric,
         is_interrupted=end.is_interrupted,
-        expectation=_expectation(sweep_dir, settings.directions),
+        expectation=None if winner is None else _expectation(sweep_dir, settings.directions),
         ranges=ranges_of(sweep, records),
     ):
         log.info(line)
