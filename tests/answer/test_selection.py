@@ -7,6 +7,7 @@ import pytest
 
 from tests.answer.made import make_finished_run, split_of
 from visionsweep.answer.selection import Candidate, Selection, corrected_winner
+from visionsweep.answer.sentences import winner_sentence
 from visionsweep.rundir.predictions import Predictions, read_predictions, write_predictions
 
 NUM_CLASSES = 4
@@ -136,3 +137,16 @@ def test_there_is_none_while_only_one_trial_has_all_its_folds(tmp_path: Path) ->
         config = {"split": {"val_fraction": 0.2, "fold": fold, "num_folds": 2}}
         make_finished_run(tmp_path / place, val, config=config)
     assert corrected_winner(tmp_path) is None
+
+
+def test_trials_with_fewer_seeds_are_told_and_not_chosen_from(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for place in ("0/seed_0", "0/seed_1", "1/seed_0", "1/seed_1", "2/seed_0"):
+        val = split_of(rng.normal(size=(30, 3)).astype(np.float32), rng.integers(0, 3, 30))
+        make_finished_run(tmp_path / place, val, config={"seed": int(place[-1])})
+    winner = corrected_winner(tmp_path)
+    assert winner is not None
+    assert (winner.num_trials, winner.num_others) == (2, 1)
+    sentence = winner_sentence(winner)
+    assert "is the best of 2 trials with all seeds on the 30 images" in sentence
+    assert "; the choice of these among 3 by fewer seeds is not in it" in sentence

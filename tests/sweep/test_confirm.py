@@ -1,5 +1,6 @@
 """Which configurations of a study run again, and as which search space."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,7 +44,12 @@ TRIALS: Trials = [
 ]
 
 
-def make_study(directory: Path, trials: Trials, direction: str = "maximize") -> None:
+def make_study(
+    directory: Path,
+    trials: Trials,
+    direction: str = "maximize",
+    num_seeds: Sequence[int] = (),
+) -> None:
     search = {"direction": [direction], "storage": None, "study_name": None, "space": {}}
     stored = Stored("a", "old", [], [], search | {"seeds": 1, "seed_key": "seed"}, {}, 0, None)
     directory.mkdir()
@@ -54,9 +60,17 @@ def make_study(directory: Path, trials: Trials, direction: str = "maximize") -> 
     for params, _ in trials:
         for key, item in params.items():
             values.setdefault(key, {})[item] = None
-    for params, value in trials:
+    for number, (params, value) in enumerate(trials):
         choices = {key: CategoricalDistribution(list(values[key])) for key in params}
-        study.add_trial(optuna.create_trial(params=params, distributions=choices, value=value))
+        seeds = {"seed_values": [value] * num_seeds[number]} if num_seeds else {}
+        study.add_trial(
+            optuna.create_trial(
+                params=params,
+                distributions=choices,
+                value=value,
+                user_attrs={"sweep:notes": seeds} if seeds else {},
+            )
+        )
 
 
 def candidates_of(directory: Path, top: int = 3) -> Candidates:
@@ -67,6 +81,11 @@ def candidates_of(directory: Path, top: int = 3) -> Candidates:
         settings = sweep_settings(confirm=str(directory), confirm_top=top, seeds=4)
         composer = Composer(context, config, SearchSpace((), {}, ()), settings)
         return choose(composer, settings)
+
+
+def test_a_value_over_fewer_seeds_is_no_better_than_one_over_all(tmp_path: Path) -> None:
+    make_study(tmp_path / "old", TRIALS, num_seeds=[1, 1, 1, 1, 3, 3])
+    assert candidates_of(tmp_path / "old", top=3).trials == [None, 4, 5, 1]
 
 
 def test_the_best_distinct_configurations_and_the_defaults(tmp_path: Path) -> None:

@@ -170,6 +170,8 @@ class Setup:
         self.epochs = keys.pop("epochs", None)
         self.check = keys.pop("check", dict)
         self.look = keys.pop("look", None)
+        if self.look is not None:
+            keys["confirm"] = "multirun/faces"
         self.requests: list[int] = []
         self.storage = InMemoryStorage()
         self.settings = sweep_settings(**keys)
@@ -186,6 +188,7 @@ class Setup:
             make_sampler=sampler_factory(self.settings.sampler, 0),
             pruner=build_pruner(self.settings.pruner),
             prune_by=self.settings.prune_by,
+            race_seeds=self.settings.seeds if self.settings.races else None,
             suggest=self.suggest,
             check=self.check,
         )
@@ -573,7 +576,7 @@ def test_the_value_is_the_mean_over_seeds_and_each_seed_is_a_job(tmp_path: Path)
         yield ("report", 1, 0.0)
         yield ("end", "completed", x_of(job) + seed_of(job))
 
-    sweep = Setup(tmp_path, script, seeds=3, n_trials=3)
+    sweep = Setup(tmp_path, script, seeds=3, seeds_for="all", n_trials=3)
     assert sweep.run().code == 0
     keys = [job.key for job in sweep.engine.submitted if job.number == 1]
     assert keys == ["1/seed_0", "1/seed_1", "1/seed_2"]

@@ -67,7 +67,9 @@ def test_the_table_has_more_columns_if_they_are_used(tmp_path: Path) -> None:
     write(tmp_path, trials, ["maximize", "minimize"])
     rows = rows_of(tmp_path)
     assert list(rows[0])[2:4] == ["value_0", "value_1"]
-    assert list(rows[0])[-4:] == ["duplicate_of", "seed_std", "retries", "error"]
+    last = ["duplicate_of", "seed_std", "seed_values", "retries", "error"]
+    assert list(rows[0])[-5:] == last
+    assert [row["seed_values"] for row in rows] == ["[0.4, 0.6]", "", ""]
     assert float(rows[0]["seed_std"]) == pytest.approx(0.02**0.5)
     assert (rows[0]["retries"], rows[1]["retries"], rows[1]["error"]) == ("", "2", "ValueError: no")
     assert (rows[1]["value_0"], rows[2]["duplicate_of"], rows[2]["directory"]) == ("", "0", "0")

@@ -39,6 +39,18 @@ BOTH = ["minimize", "minimize"]
             "prune_by: dominated needs a pruner that compares epochs",
         ),
         ({"direction": BOTH, "target_value": 1}, "target_value: has no meaning with several"),
+        (
+            {"seeds_for": "contenders"},
+            "seeds_for: contenders has no effect here: there is one seed",
+        ),
+        (
+            {"seeds_for": "contenders", "seeds": 3, "pruner": WILCOXON},
+            "seeds_for: contenders has no effect here: wilcoxon compares",
+        ),
+        (
+            {"seeds_for": "contenders", "seeds": 3, "confirm": "multirun/faces"},
+            "seeds_for: contenders has no effect here: a confirmation has its own rule",
+        ),
         ({"sampler": GRID, "enqueue": [{"x": 1}]}, "enqueue: has no effect on a grid"),
         ({"sampler": GRID, "warm_start": "old"}, "warm_start: has no effect on a grid"),
     ],

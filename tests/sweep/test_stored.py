@@ -119,6 +119,19 @@ REFUSED = {
 }
 
 
+def test_a_sweep_of_an_earlier_version_gives_all_seeds_to_every_trial(app: App) -> None:
+    app.sweep("x=interval(0.0,1.0)", "hydra.sweeper.seeds=2", "hydra.sweeper.n_trials=6")
+    path = app.folder / "s" / "sweep.yaml"
+    stored = yaml.safe_load(path.read_text())
+    assert stored["search"].pop("seeds_for") == "contenders"
+    path.write_text(yaml.safe_dump(stored))
+    out = app("--multirun", "hydra/sweeper=optuna_async", "hydra.sweep.dir=s",
+              "hydra.sweeper.n_trials=12")  # fmt: skip
+    assert out.code == 0, out.text
+    assert "seeds: 2 for every trial" in out.text
+    assert [job.key for job in app.jobs] == [f"{n}/seed_{i}" for n in range(6, 12) for i in (0, 1)]
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_another_search_is_refused_and_shown(again: App, name: str) -> None:
     before = tree(again.folder)

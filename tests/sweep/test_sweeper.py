@@ -563,7 +563,8 @@ def test_a_repeated_configuration_takes_the_stored_value_and_counts(app: App) ->
 
 def test_a_value_is_the_mean_over_seeds_and_each_is_a_job(app: App) -> None:
     app.task = lambda cfg: cfg.x + cfg.seed
-    out = app.sweep(X, "hydra.sweeper.seeds=3", "seed=10", "hydra.sweeper.n_trials=2")
+    seeds = ("hydra.sweeper.seeds=3", "hydra.sweeper.seeds_for=all")
+    out = app.sweep(X, *seeds, "seed=10", "hydra.sweeper.n_trials=2")
     assert out.code == 0, out.text
     assert [config["seed"] for config in app.configs] == [10, 11, 12] * 2
     assert values(app) == [[pytest.approx(t.params["x"] + 11)] for t in app.study().trials]

@@ -132,8 +132,11 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     retries: int = 2
     # Run failed trials again, with their numbers, parameters and directories.
     rerun_failed: bool = False
-    # A trial's value is the mean over this many seeds: seed_key = base, base + 1, ...
+    # A trial's value is the mean over at most this many seeds: seed_key = base, base + 1, ...
     seeds: int = 1
+    # contenders: every trial runs one seed, then those that may be the best run more, one by one.
+    # all: every trial runs all of them. null: contenders, where that can be.
+    seeds_for: Literal["contenders", "all"] | None = None
     seed_key: str = "seed"
     # A trial is this many runs, which differ in the images that they validate on (fold_key = 0, 1,
     # ... and folds_key = how many). Its value is that of the pooled predictions for all images.

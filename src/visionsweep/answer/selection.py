@@ -36,7 +36,8 @@ class CorrectedWinner:
     metric: str  # such as val/f1_macro
     raw: float  # the value that won
     corrected: float  # what to expect on new images
-    num_trials: int  # chosen from
+    num_trials: int  # chosen from: those with the most runs
+    num_others: int  # that have fewer seeds, since they were behind in the first ones
     num_images: int  # chosen on; groups, if the data has groups
     includes_epochs: bool  # whether choosing the epoch is corrected for, too
     standard_error: float  # of the value on so many images
@@ -101,6 +102,7 @@ def corrected_winner(directory: Path) -> CorrectedWinner | None:
         raw=raw,
         corrected=corrected,
         num_trials=len(complete),
+        num_others=len(trials) - len(complete),
         num_images=len(numbers),
         includes_epochs=includes_epochs,
         standard_error=error,

@@ -138,12 +138,16 @@ def winner_sentence(winner: CorrectedWinner) -> str:
     """Return how good the best of several trials is on other images than those that chose it."""
     scale = Scale(winner.metric)
     low, high = scale.within(winner.interval)
+    runs = " with all seeds" if winner.num_others else ""
     epochs = "" if winner.includes_epochs else "; the choice of the epoch is not in this estimate"
+    if winner.num_others:
+        all_trials = winner.num_trials + winner.num_others
+        epochs += f"; the choice of these among {all_trials} by fewer seeds is not in it"
     return (
         f"on new images expect {winner.metric} {scale.text(winner.corrected)} (95 %: "
         f"{scale.text(low)} to {scale.text(high)}): {scale.text(winner.raw)} is the best of "
-        f"{counted(winner.num_trials, 'trial')} on the {counted(winner.num_images, 'image')} that "
-        f"chose it{epochs}"
+        f"{counted(winner.num_trials, 'trial')}{runs} on the "
+        f"{counted(winner.num_images, 'image')} that chose it{epochs}"
     )
 
 

@@ -39,14 +39,17 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def reopen(storage: BaseStorage, study_id: int, trial_id: int, forget: str) -> None:
+def reopen(storage: BaseStorage, study_id: int, trial_id: int, forget: str | None) -> None:
     """Make an ended trial a running one again, without values, reports, and the attribute `forget`.
 
-    Optuna itself never changes a trial that has ended.
+    None: its reports and attributes stay. Optuna itself never changes a trial that has ended.
     """
     if isinstance(storage, InMemoryStorage):
         trial = copy.copy(storage._get_trial(trial_id))
         trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
+        if forget is None:
+            storage._set_trial(trial_id, trial)
+            return
         trial.intermediate_values = {}
         trial.system_attrs = {
             key: value
@@ -58,13 +61,15 @@ def reopen(storage: BaseStorage, study_id: int, trial_id: int, forget: str) -> N
     assert isinstance(storage, _CachedStorage)
     attributes = models.TrialSystemAttributeModel
     with Session(storage._backend.engine) as session, session.begin():
-        for model in (models.TrialValueModel, models.TrialIntermediateValueModel):
-            session.execute(delete(model).where(model.trial_id == trial_id))
-        session.execute(
-            delete(attributes)
-            .where(attributes.trial_id == trial_id)
-            .where((attributes.key == forget) | attributes.key.startswith(_RUNG, autoescape=True))
-        )
+        values, reports = models.TrialValueModel, models.TrialIntermediateValueModel
+        session.execute(delete(values).where(values.trial_id == trial_id))
+        if forget is not None:
+            session.execute(delete(reports).where(reports.trial_id == trial_id))
+            is_named = attributes.key == forget
+            is_rung = attributes.key.startswith(_RUNG, autoescape=True)
+            session.execute(
+                delete(attributes).where(attributes.trial_id == trial_id).where(is_named | is_rung)
+            )
         row = session.get_one(models.TrialModel, trial_id)
         row.state, row._datetime_complete_utc = TrialState.RUNNING, None
     storage._studies.pop(study_id, None)

@@ -72,7 +72,10 @@ def choose(composer: Composer, settings: SweepSettings, requests: Sequence[int] 
         if trial.number >= study.valid_from
     ]
     sign = -1 if settings.directions[0] == "maximize" else 1
-    ranked = sorted(trials, key=lambda trial: (sign * trial.values[0], trial.number))
+    most = max((trial.num_seeds for trial in trials), default=1)
+    ranked = sorted(  # values over fewer seeds cannot be compared with those over all
+        trials, key=lambda trial: (trial.num_seeds < most, sign * trial.values[0], trial.number)
+    )
     keys = list(dict.fromkeys(key for trial in trials for key in trial.params))
     seed_key = settings.seed_key
     distinct: list[tuple[int, dict[str, Any]]] = []

@@ -31,10 +31,11 @@ from visionsweep.sweep.engines.engine import (
 )
 from visionsweep.sweep.folds import means, value_of_folds
 from visionsweep.sweep.job_queue import Jobs, LiveTrial
-from visionsweep.sweep.limits import reached_limit, too_many_failures
+from visionsweep.sweep.limits import is_good_enough, time_is_over, too_many_failures
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.pause import Pause
+from visionsweep.sweep.repeats import next_trial
 from visionsweep.sweep.settings import SweepSettings, report_problem
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
@@ -168,7 +169,9 @@ class Controller:
         return [ended.get(n) or self._study.record(n) for n in range(len(self._study))]
 
     def _finds_next(self) -> bool:
-        return self._queue.has_next() or self._study.look_for_enqueued()
+        if self._queue.has_next() or self._study.look_for_enqueued():
+            return True
+        return self._next_contender() is not None
 
     def _resume(self) -> None:
         """Count the trials that have ended, and queue those that have not."""
@@ -216,11 +219,36 @@ class Controller:
             trial = queue.pop()
             if not self._needs_no_job(trial):
                 self._submit(trial)
+        while (
+            self._stop_reason is None
+            and not self._pause.is_on()
+            and self._engine.num_free > 0
+            and (number := self._next_contender()) is not None
+        ):
+            self._submit_seed(number)
+
+    def _next_contender(self) -> int | None:
+        """Return the trial that gets another seed, now that there is nothing else to start."""
+        settings = self._settings
+        if not settings.races or self._queue.has_next():
+            return None
+        running = [trial.number for trial in self._running.values()]
+        values = self._study.seed_values(self._valid_from)
+        return next_trial(values, settings.seeds, settings.directions[0], running)
+
+    def _submit_seed(self, number: int) -> None:
+        self._note_once(
+            "no trial is left to begin: those that may be the best get more seeds, one by one, "
+            f"at most {self._settings.seeds}"
+        )
+        place = run_place(number, *self._settings.seed_and_fold(self._study.notes(number).num_runs))
+        self._study.begin_seed(number)
+        self._submit(LiveTrial(number, attempt=int((self._sweep_dir / place).exists())))
 
     def _submit_prepared(self) -> None:
         """Fill the slot that just became free before anything about the last job is stored."""
         is_stopping = self._stop_reason is not None or self._requests
-        if self._settings.num_runs > 1 or is_stopping or self._pause.is_on():
+        if self._settings.runs_in_a_row > 1 or is_stopping or self._pause.is_on():
             return
         first = self._queue.first()
         if first is not None and first.config is not None and self._engine.num_free > 0:
@@ -430,20 +458,26 @@ class Controller:
         except DataError as error:
             return str(error)
         for line in pooled.notes:
-            if line not in self._noted:
-                self._noted.add(line)
-                self._display.note(line)
+            self._note_once(line)
         values, problem = objectives(pooled.values, len(self._settings.directions))
         notes.seed_values.append(values if len(values) > 1 else values[0])
         return problem
 
+    def _note_once(self, line: str) -> None:
+        if line not in self._noted:
+            self._noted.add(line)
+            self._display.note(line)
+
     def _end_if_decided(self, number: int) -> bool:
-        """End a trial in the study if its last run is complete, or if a pruner ended it before."""
+        """End a trial in the study if its last run is complete, or if a pruner ended it before.
+
+        A contender ends after each seed, and begins again if it gets another.
+        """
         notes = self._study.notes(number)
         done = notes.num_runs
         if done and self._settings.prunes_runs and self._study.pruned_at(number) == done:
             self._study.prune(number, means(notes.fold_values or notes.seed_values))
-        elif done >= self._settings.num_runs:
+        elif done and done % self._settings.runs_in_a_row == 0:
             self._study.complete(number, means(notes.seed_values))
         else:
             return False
@@ -532,6 +566,9 @@ class Controller:
         is_best = self._tally.add(record)
         self._is_dirty = True
         self._display.ended(record, is_best)
+        if len(record.seed_values) > 1 and self._settings.races:
+            for other in [r for r in self._tally.records.values() if r.duplicate_of == number]:
+                self._tally.add(self._study.record(other.number))
         for waiting in self._duplicates.pop_waiting(number):
             if record.state == "failed":
                 self._queue.append(LiveTrial(waiting))
@@ -552,9 +589,15 @@ class Controller:
                 "stopping: trials save a checkpoint and end (Ctrl-C again: stop at once)"
             )
             self._stop("interrupted")
-        reached = reached_limit(self._settings, self._tally, time.monotonic() - self._began)
-        if reached is not None:
-            self._stop(reached)
+        over = time_is_over(self._settings, time.monotonic() - self._began)
+        if over is not None:
+            self._stop(over)
+        enough = is_good_enough(self._settings, self._tally)
+        self._queue.is_closed = enough is not None
+        # A value of one seed may be luck: first it is confirmed.
+        is_racing = self._settings.races and (self._running or self._next_contender() is not None)
+        if enough is not None and not is_racing:
+            self._stop(enough)
         failures = too_many_failures(self._settings, self._tally)
         if failures is not None:
             self._stop(failures, is_failure=True)

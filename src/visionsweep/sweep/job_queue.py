@@ -50,6 +50,7 @@ class JobQueue:
         self._n_trials = n_trials
         self._settings = settings
         self._trials: deque[LiveTrial] = deque()  # stored as running, to be submitted
+        self.is_closed = False  # no more trials are drawn
 
     def append(self, trial: LiveTrial) -> None:
         """Queue a trial as the last one."""
@@ -72,7 +73,8 @@ class JobQueue:
 
     def can_draw(self) -> bool:
         """Return whether the study may draw another trial: an enqueued one in any case."""
-        return len(self._study) < self._n_trials or self._study.has_enqueued
+        is_left = len(self._study) < self._n_trials or self._study.has_enqueued
+        return is_left and not self.is_closed
 
     def pop(self) -> LiveTrial:
         """Return the next trial; draw it unless one is queued."""

@@ -6,10 +6,15 @@ from visionsweep.sweep.tally import Tally
 FAILURES_COUNT_FROM = 10  # trials
 
 
-def reached_limit(settings: SweepSettings, tally: Tally, elapsed_seconds: float) -> str | None:
-    """Return the limit that ends the sweep, or None."""
+def time_is_over(settings: SweepSettings, elapsed_seconds: float) -> str | None:
+    """Return the time limit if it ends the sweep, or None."""
     if settings.timeout_seconds is not None and elapsed_seconds > settings.timeout_seconds:
         return f"hydra.sweeper.timeout_seconds={settings.timeout_seconds:g} is over"
+    return None
+
+
+def is_good_enough(settings: SweepSettings, tally: Tally) -> str | None:
+    """Return the limit on values that ends the sweep, or None."""
     best = tally.best
     if best is None:
         return None

@@ -46,6 +46,7 @@ def open_study(
         make_sampler=sampler_factory(settings.sampler, sweep.current.seed),
         pruner=build_pruner(settings.pruner),
         prune_by=settings.prune_by,
+        race_seeds=settings.seeds if settings.races else None,
         suggest=_suggest(sweep),
         check=_check(sweep),
         presets=[sweep.space.collapse(params) for params in settings.enqueue],

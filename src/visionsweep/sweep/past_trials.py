@@ -15,6 +15,7 @@ from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.space.zip_names import expand
 from visionsweep.sweep.storage import open_storage
 from visionsweep.sweep.stored import Stored
+from visionsweep.sweep.study import NOTES
 from visionsweep.text import first_line, mask_passwords, sqlite_url
 
 
@@ -25,6 +26,7 @@ class PastTrial:
     number: int
     params: dict[str, Any]
     values: list[float]
+    num_seeds: int = 1
 
 
 def complete_trials(
@@ -48,7 +50,13 @@ def complete_trials(
             f"restore its storage, or set {key}=null"
         ) from None
     trials = storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
-    return [PastTrial(trial.number, expand(trial.params), list(trial.values)) for trial in trials]
+    return [
+        PastTrial(
+            *(trial.number, expand(trial.params), list(trial.values)),
+            num_seeds=len(trial.user_attrs.get(NOTES, {}).get("seed_values", [0])),
+        )
+        for trial in trials
+    ]
 
 
 def _storage_url(own: str | None, other: Stored, directory: Path, key: str) -> str:

@@ -11,6 +11,7 @@ from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import open_study
 from visionsweep.sweep.preflight import check_choices
+from visionsweep.sweep.repeats import ENTRANTS, seeds_rule
 from visionsweep.sweep.retention import disk_space
 from visionsweep.sweep.several_objectives import pruning_rule
 from visionsweep.text import counted
@@ -43,7 +44,7 @@ def plan(sweep: Sweep) -> list[str]:
         "cost:",
         *_cost(sweep, num_slots, list(checked.values())),
         f"  sampler {sampler}, pruner {settings.pruner_name}",
-        *([] if rule is None else [f"  {rule}"]),
+        *(f"  {line}" for line in (rule, seeds_rule(settings)) if line is not None),
     ]
 
 
@@ -62,20 +63,26 @@ def _first_configurations(sweep: Sweep) -> list[str]:
 
 def _cost(sweep: Sweep, num_slots: int, checked: list[Any]) -> list[str]:
     settings = sweep.settings
-    parts = [f"{settings.seeds} seeds"] * (settings.seeds > 1)
+    most = "at most " if settings.races else ""
+    parts = [f"{most}{settings.seeds} seeds"] * (settings.seeds > 1)
     parts += [f"{settings.folds} folds"] * (settings.folds > 1)
     runs = f" of {' x '.join(parts)}" if parts else ""
     lines = [f"  {counted(sweep.n_trials, 'trial')}{runs}, {num_slots} at a time"]
     epochs = sweep.epochs()
     if epochs is not None:
         fewer = ", fewer with pruning" if settings.prunes_epochs or settings.prunes_runs else ""
-        most = sweep.n_trials * settings.num_runs * epochs
-        lines.append(f"  at most {counted(most, 'epoch')} ({epochs} per run{fewer})")
+        num_runs = sweep.n_trials * settings.num_runs
+        if settings.races:
+            seeds = sweep.n_trials + min(sweep.n_trials, ENTRANTS) * (settings.seeds - 1)
+            num_runs = seeds * settings.folds
+        lines.append(f"  at most {counted(num_runs * epochs, 'epoch')} ({epochs} per run{fewer})")
     results = [result for result in checked if isinstance(result, dict)]
     size = max((result.get("checkpoint_bytes", 0) for result in results), default=0)
     size = size or disk_space(sweep.sweep_dir) or 0
     if size:
         keep = settings.keep_checkpoints
+        if settings.races and keep:
+            keep = max(keep, ENTRANTS)
         kept = sweep.n_trials if keep is None else min(keep, sweep.n_trials)
         total = (kept * settings.num_runs + num_slots) * size
         lines.append(

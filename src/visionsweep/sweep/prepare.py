@@ -67,6 +67,13 @@ def _prepare(
         config, task = _merged(context, config, task, previous)
     node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
     settings = read_settings(node)
+    if (
+        previous is not None
+        and settings.seeds_for is None
+        and previous.search["seeds"] > 1
+        and "seeds_for" not in previous.search
+    ):  # an earlier version gave all seeds to every trial
+        settings = replace(settings, seeds_for="all")
     space = parse_space(
         settings.params, settings.default_params, task, config_loader=context.config_loader
     )

@@ -1,6 +1,8 @@
 """The best trial by one objective, and the Pareto set of several.
 
-A trial is anything with a number, a state and values. NaN and infinities never win.
+A trial is anything with a number, a state and values. NaN and infinities never win. If only some
+trials have all of their seeds, these come first: a lucky seed must not win over a confirmed value,
+and values over different seeds cannot be compared.
 """
 
 import math
@@ -17,6 +19,8 @@ class Ranked(Protocol):
     def state(self) -> str: ...
     @property
     def values(self) -> tuple[float, ...] | None: ...
+    @property
+    def has_all_seeds(self) -> bool: ...
 
 
 T = TypeVar("T", bound=Ranked)
@@ -29,7 +33,9 @@ def best(trials: Iterable[T], directions: Sequence[str]) -> T | None:
     """
     candidates = pareto(trials, directions) if len(directions) > 1 else _complete(trials)
     return min(
-        candidates, key=lambda trial: (_costs(trial, directions)[0], trial.number), default=None
+        candidates,
+        key=lambda t: (not t.has_all_seeds, _costs(t, directions)[0], t.number),
+        default=None,
     )
 
 
@@ -53,7 +59,10 @@ def ranked(trials: Iterable[T], directions: Sequence[str]) -> list[T]:
     )
     return sorted(
         complete,
-        key=lambda t: (bool(front) and t.number not in front, _costs(t, directions)[0], t.number),
+        key=lambda t: (
+            *(bool(front) and t.number not in front, not t.has_all_seeds),
+            *(_costs(t, directions)[0], t.number),
+        ),
     )
 
 

@@ -6,6 +6,7 @@
 import csv
 import functools
 import io
+import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -85,6 +86,7 @@ def trials_csv(trials: Sequence[TrialRecord], directions: Sequence[str]) -> str:
     extras: dict[str, Callable[[TrialRecord], Any]] = {
         "duplicate_of": lambda trial: trial.duplicate_of,
         "seed_std": lambda trial: trial.seed_std,
+        "seed_values": lambda trial: json.dumps(trial.seed_values) if trial.seed_values else None,
         "fold_mean": lambda trial: trial.fold_mean,
         "fold_std": lambda trial: trial.fold_std,
         "retries": lambda trial: trial.retries or None,

@@ -5,7 +5,7 @@ Everything else in a trial's directory stays. Nothing outside the sweep's direct
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from visionsweep.rundir.layout import CHECKPOINTS
@@ -22,13 +22,15 @@ def remove_checkpoints(
     keep: int | None,
     folder: str = CHECKPOINTS,
     *,
+    also: Collection[int] = (),
     cleaned: set[str] | None = None,
 ) -> list[int]:
     """Remove the weights of trials that ended and are not among the `keep` best; return which.
 
     Weights are all files in folders named `folder` at any depth of a trial's directory. With
     several objectives the whole Pareto set is kept, and more if it is smaller than `keep`. A trial
-    that repeats another one counts as that one. None keeps all. Called again, it removes the rest.
+    that repeats another one counts as that one. None keeps all. Unless `keep` is 0, the trials with
+    the numbers `also` keep theirs, too. Called again, it removes the rest.
 
     ``cleaned`` collects the directories that are done, which are then skipped.
     """
@@ -38,6 +40,8 @@ def remove_checkpoints(
     # A trial that was not among the best never will be: thousands need no ranking again.
     trials = [trial for trial in trials if os.path.normpath(trial.directory) not in cleaned]
     kept = _kept(trials, directions, keep)
+    if keep > 0:
+        kept |= {os.path.normpath(trial.directory) for trial in trials if trial.number in also}
     removed = []
     for trial in trials:
         directory = os.path.normpath(trial.directory)

@@ -31,6 +31,7 @@ from visionsweep.sweep.open_study import first_valid, open_study
 from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.preflight import build, check_choices
 from visionsweep.sweep.ranking import best
+from visionsweep.sweep.repeats import entrants, next_trial, race_lines, seeds_rule
 from visionsweep.sweep.results import write_results
 from visionsweep.sweep.retention import remove_checkpoints
 from visionsweep.sweep.several_objectives import pruning_rule
@@ -70,7 +71,7 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
             return 130
         is_resumed = sweep.current.is_checked
         sweep = _as_started(sweep, study)
-        if is_resumed and _num_ended(study) < sweep.n_trials:
+        if is_resumed and not _is_over(sweep, study):
             sweep = check_data(sweep, engine, len(study), requests)
         _require_free_directories(sweep, len(study))
         # Last, when nothing can be refused any more: until here the sweep is what it was, or does
@@ -80,8 +81,9 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
         if sweep.previous is not None:
             log.info(_resumed(sweep, study))
         rule = pruning_rule(sweep.settings, sweep.composer.value_of(sweep.settings.metric_key))
-        if rule is not None:
-            log.info(rule)
+        for line in (rule, seeds_rule(sweep.settings)):
+            if line is not None:
+                log.info(line)
         log.info("resume with: %s", sweep.resume_command())
         confirmation = None
         if sweep.candidates is not None:
@@ -114,10 +116,19 @@ def _num_ended(study: SweepStudy) -> int:
     return sum(trial.state.is_finished() for trial in study.trials())
 
 
+def _is_over(sweep: Sweep, study: SweepStudy) -> bool:
+    """Return whether no trial is left to run, and none has to get another seed."""
+    settings = sweep.settings
+    if _num_ended(study) < sweep.n_trials or not settings.races:
+        return _num_ended(study) >= sweep.n_trials
+    values = study.seed_values(sweep.current.valid_from)
+    return next_trial(values, settings.seeds, settings.directions[0]) is None
+
+
 def _resumed(sweep: Sweep, study: SweepStudy) -> str:
     ended = _num_ended(study)
     line = f"resuming study {sweep.study_name}: {ended} of {sweep.n_trials} trials have ended"
-    if ended >= sweep.n_trials and sweep.grid is None:
+    if _is_over(sweep, study) and sweep.grid is None:
         line += f"; nothing left to do. For more, set hydra.sweeper.n_trials={2 * ended}"
     return line
 
@@ -229,6 +240,7 @@ def _run(
             settings.directions,
             settings.keep_checkpoints,
             settings.checkpoint_folder,
+            also=_contenders(sweep, study),
             cleaned=cleaned,
         )
 
@@ -260,16 +272,25 @@ def _run(
         settings.directions,
         sweep_dir=sweep_dir,
         repeat_command=None if winner is None else command_of(program(), repeat(winner)),
-        full_epochs=None if epochs is None else epochs * settings.num_runs,
+        full_epochs=None if epochs is None else epochs * settings.runs_in_a_row,
         metric=metric,
         is_interrupted=end.is_interrupted,
         expectation=None if winner is None else _expectation(sweep_dir, settings.directions),
+        race=race_lines(study.seed_values(), settings) if len(settings.directions) == 1 else (),
         ranges=ranges_of(sweep, records),
     ):
         log.info(line)
     if end.code == 1:
         raise UserError(failure(records, end.reason))
     return end.code
+
+
+def _contenders(sweep: Sweep, study: SweepStudy) -> list[int]:
+    """Return the trials whose weights stay, however many others are better: one may still win."""
+    settings = sweep.settings
+    if not settings.races or _is_over(sweep, study):
+        return []
+    return entrants(study.seed_values(sweep.current.valid_from), settings.directions[0])
 
 
 def _expectation(sweep_dir: Path, directions: Sequence[str]) -> str | None:

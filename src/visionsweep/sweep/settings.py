@@ -16,6 +16,7 @@ _NOT_SETTINGS = ("_target_", "only_target", "direction")
 
 Direction = Literal["maximize", "minimize"]
 PruneBy = Literal["first_objective", "dominated"]
+SeedsFor = Literal["contenders", "all"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class SweepSettings:
     retries: int
     rerun_failed: bool
     seeds: int
+    seeds_for: SeedsFor | None
     seed_key: str
     folds: int
     fold_key: str | None
@@ -83,8 +85,27 @@ class SweepSettings:
 
     @property
     def num_runs(self) -> int:
-        """Runs per trial: one per seed and fold."""
+        """Runs per trial, one per seed and fold; with `races` at most so many."""
         return self.seeds * self.folds
+
+    @property
+    def races(self) -> bool:
+        """Whether only trials that may be the best get more than one seed."""
+        return self.seeds > 1 and self.seeds_for != "all" and self.needs_all_seeds is None
+
+    @property
+    def needs_all_seeds(self) -> str | None:
+        """Why every trial needs all of its seeds; None if it does not."""
+        if self.confirm is not None:
+            return "a confirmation has its own rule for seeds"
+        if len(self.directions) > 1:
+            return "of several objectives there is no single best trial"
+        return "wilcoxon compares trials seed by seed" if self.prunes_runs else None
+
+    @property
+    def runs_in_a_row(self) -> int:
+        """Runs of a trial until something is decided about it: its folds, or all."""
+        return self.folds if self.races else self.num_runs
 
     def seed_and_fold(self, index: int) -> tuple[int | None, int | None]:
         """Return which seed and fold the run `index` of a trial has; None: there is only one.
@@ -111,12 +132,13 @@ class SweepSettings:
         return {
             "sampler": self.sampler,
             "pruner": self.pruner,
-            # An earlier version stored neither this nor folds.
+            # An earlier version stored neither this, nor seeds_for, nor folds.
             **({"prune_by": self.prune_by} if self.prune_by != "first_objective" else {}),
             "direction": list(self.directions),
             "study_name": self.study_name,
             "custom_search_space": self.custom_search_space,
             "seeds": self.seeds,
+            **({"seeds_for": "contenders"} if self.races else {}),
             "seed_key": self.seed_key,
             **({"folds": self.folds} if self.folds > 1 else {}),
             "enqueue": self.enqueue,
@@ -185,6 +207,14 @@ def _check_together(settings: SweepSettings) -> None:
             raise ConfigError(
                 f"{_KEY}.prune_by: dominated needs a pruner that compares epochs, such as "
                 f"hydra/sweeper/pruner=asha; {settings.pruner_name} does not"
+            )
+    if settings.seeds_for == "contenders":
+        reason = settings.needs_all_seeds
+        if settings.seeds == 1:
+            reason = f"there is one seed ({_KEY}.seeds=1)"
+        if reason is not None:
+            raise ConfigError(
+                f"{_KEY}.seeds_for: contenders has no effect here: {reason}; remove it"
             )
     for name in ("enqueue", "warm_start"):
         if settings.is_grid and getattr(settings, name):

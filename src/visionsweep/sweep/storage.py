@@ -37,7 +37,7 @@ class PatientStorage:
         except UpdateFinishedTrialError:  # ended with Optuna while it ran: the study keeps that end
             return None
 
-    def reopen(self, study_id: int, trial_id: int, forget: str) -> None:
+    def reopen(self, study_id: int, trial_id: int, forget: str | None) -> None:
         """See `_optuna.reopen`."""
         self._patience.call(reopen, self._storage, study_id, trial_id, forget)
 

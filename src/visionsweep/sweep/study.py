@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.sweep._optuna import FIXED_PARAMS, contains, reopen, trial_id
+from visionsweep.sweep.repeats import fit
 from visionsweep.sweep.samplers import MakeSampler
 from visionsweep.sweep.settings import PruneBy
 from visionsweep.sweep.several_objectives import (
@@ -32,7 +33,7 @@ from visionsweep.sweep.trial_record import TrialRecord
 
 _PRUNED_AT = "sweep:pruned_at"  # trial attribute: the step at which it was told to end
 _STUDY_ATTRS = "sweep:study_attrs"  # trial attribute: what its sampler noted in the study
-_NOTES = "sweep:notes"  # trial attribute: Notes
+NOTES = "sweep:notes"  # trial attribute: Notes
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -84,6 +85,7 @@ class SweepStudy:
         suggest: Callable[[Trial], None],
         check: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
         presets: Sequence[Mapping[str, Any]] = (),
+        race_seeds: int | None = None,
         history: Sequence[FrozenTrial] = (),
         distributions: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
@@ -91,9 +93,10 @@ class SweepStudy:
 
         ``suggest`` draws the parameters of a trial. The first trials take ``presets``; what these
         leave out is drawn. ``check`` converts the parameters of a trial that was enqueued with
-        Optuna, or raises `ConfigError`. ``history`` informs the sampler. ``distributions`` are
-        those of the space, which may be wider than when the first trials were drawn. Raises
-        `UserError` if the study belongs to another sweep.
+        Optuna, or raises `ConfigError`. ``race_seeds``: how many seeds a contender may get; None:
+        all trials get all. ``history`` informs the sampler. ``distributions`` are those of the
+        space, which may be wider than when the first trials were drawn. Raises `UserError` if the
+        study belongs to another sweep.
         """
         self._storage = storage
         self._make_sampler = make_sampler
@@ -101,6 +104,7 @@ class SweepStudy:
         self._check = check
         self.presets = presets
         self._history = history
+        self._race_seeds = race_seeds
         self._distributions = distributions or {}
         self._name, self._pruner, self._prune_by = name, pruner, prune_by
         ways = [StudyDirection[direction.upper()] for direction in directions]
@@ -131,7 +135,7 @@ class SweepStudy:
                 )
             if number == len(self._ids):
                 self._ids.append(trial_id(trial))
-                self._notes.append(Notes(**trial.user_attrs.get(_NOTES, {})))
+                self._notes.append(Notes(**trial.user_attrs.get(NOTES, {})))
             if _is_undrawn(trial):
                 self._waiting.add(number)
                 trial = copy.copy(trial)
@@ -163,11 +167,7 @@ class SweepStudy:
         """Make failed trials running ones again, as if never started; return their numbers."""
         numbers = [n for n, trial in enumerate(self.trials()) if trial.state == TrialState.FAIL]
         for number in numbers:
-            where = self._study_id, self._ids[number], _PRUNED_AT
-            if isinstance(self._storage, PatientStorage):
-                self._storage.reopen(*where)
-            else:
-                reopen(self._storage, *where)
+            self._reopen(number, _PRUNED_AT)
         if numbers:
             self._load()
         for number in numbers:
@@ -179,6 +179,13 @@ class SweepStudy:
             )
             self.save_notes(number)
         return numbers
+
+    def _reopen(self, number: int, forget: str | None) -> None:
+        where = self._study_id, self._ids[number], forget
+        if isinstance(self._storage, PatientStorage):
+            self._storage.reopen(*where)
+        else:
+            reopen(self._storage, *where)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -206,10 +213,15 @@ class SweepStudy:
             tuple(v for v in values if isinstance(v, float))
             for values in (notes.seed_values, notes.fold_values)
         )
+        values, num_seeds = trial.values, len(seed_values)
+        if notes.duplicate_of is not None:
+            num_seeds = len(self._notes[notes.duplicate_of].seed_values)
+            values = self.trial(notes.duplicate_of).values or values  # over more seeds by now
+        is_several = len(seed_values) > 1 or self._race_seeds is not None
         return TrialRecord(
             number=number,
             state=_STATES[trial.state],  # type: ignore[arg-type]
-            values=None if trial.values is None else tuple(trial.values),
+            values=None if values is None else tuple(values),
             params=expand(trial.params),
             start=notes.start,
             end=notes.end,
@@ -218,11 +230,29 @@ class SweepStudy:
             directory=str(number if notes.duplicate_of is None else notes.duplicate_of),
             error=notes.error,
             duplicate_of=notes.duplicate_of,
-            seed_values=seed_values if len(seed_values) > 1 else (),
+            seed_values=seed_values if is_several else (),
+            has_all_seeds=num_seeds >= (self._race_seeds or 0),
             fold_values=fold_values,
             retries=notes.retries,
             attributes=notes.attributes,
         )
+
+    def seed_values(self, first: int = 0) -> dict[int, list[float]]:
+        """Return the value of each complete seed of the trials that may be the best.
+
+        ``first``: the number of the first trial that counts.
+        """
+        alive = TrialState.COMPLETE, TrialState.RUNNING
+        return {
+            number: self._notes[number].seed_values
+            for number, trial in enumerate(self.trials())
+            if number >= first and trial.state in alive and self._notes[number].seed_values
+        }
+
+    def begin_seed(self, number: int) -> None:
+        """Make a complete trial a running one, for its next seed; its reports stay."""
+        self._reopen(number, None)
+        reopen(self._memory, self._mirror_study_id, self._mirror_id(number), None)
 
     def running(self) -> list[int]:
         """Return the numbers of trials that were drawn and have not ended."""
@@ -238,6 +268,7 @@ class SweepStudy:
         if self.look_for_enqueued():
             return self._ask_enqueued(min(self._waiting))
         number = len(self._ids)
+        forecasts = {**self._values_with_first_seed(), **(forecasts or {})}
         if number - self._num_found < len(self.presets):
             self.mirror.enqueue_trial(dict(self.presets[number - self._num_found]))
             drawn = self._draw(number)
@@ -260,6 +291,17 @@ class SweepStudy:
         self._ids.append(stored)
         self._notes.append(Notes())
         return number
+
+    def _values_with_first_seed(self) -> dict[int, float]:
+        """Return what the sampler takes for the values of trials that have several seeds.
+
+        A seed may do the same to all trials, so means over different seeds cannot be compared.
+        """
+        values = {} if self._race_seeds is None else self.seed_values()
+        if all(len(seeds) < 2 for seeds in values.values()):
+            return {}
+        found = fit(values)
+        return dict(zip(found.numbers, found.estimates.tolist(), strict=True))
 
     def _draw(self, number: int) -> FrozenTrial:
         """Draw a trial on the mirror, with what the sampler noted in the study meanwhile."""
@@ -408,7 +450,7 @@ class SweepStudy:
             for key, value in vars(self._notes[number]).items()
             if value not in (None, [], {})
         }
-        self._storage.set_trial_user_attr(self._ids[number], _NOTES, notes)
+        self._storage.set_trial_user_attr(self._ids[number], NOTES, notes)
 
     def _mirror_id(self, number: int) -> int:
         return self._memory.get_trial_id_from_study_id_trial_number(

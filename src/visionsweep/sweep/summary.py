@@ -26,18 +26,21 @@ def summary(
     metric: str = "value",
     is_interrupted: bool = False,
     expectation: str | None = None,
+    race: Sequence[str] = (),
     ranges: Ranges | None = None,
 ) -> list[str]:
     """Return the summary of a sweep, line by line.
 
     ``repeat_command`` repeats the best trial. ``full_epochs`` are those of a whole trial, for what
     pruning saved; None leaves that line out. ``expectation`` tells how good the best trial is on
-    other images than those that chose it. ``ranges`` tell which ranges end too early.
+    other images than those that chose it, ``race`` what its seeds told, ``ranges`` which ranges
+    end too early.
     """
     trials = sorted(trials, key=lambda trial: trial.number)
     lines = [_counts_line(trials, is_interrupted)]
     lines += _best_lines(trials, directions, metric)
     lines += [expectation] if expectation is not None else []
+    lines += race
     lines += _range_lines(ranges)
     lines += _saved_lines(trials, full_epochs)
     lines += _failed_lines(trials, sweep_dir)
@@ -86,7 +89,12 @@ def _best_lines(trials: Sequence[TrialRecord], directions: Sequence[str], metric
         return ["no trial is complete, so there is no best one"]
     if len(directions) == 1:
         value = f"{metric} {chosen.values_text()}"
-        return [f"best {value}, trial {chosen.number}: {params_text(chosen.params)}"]
+        lines = [f"best {value}, trial {chosen.number}: {params_text(chosen.params)}"]
+        if not chosen.has_all_seeds:
+            lines.append(
+                "it has not had all of its seeds and may be lucky; the same command goes on"
+            )
+        return lines
     front = pareto(trials, directions)
     names = [metric, *(f"value_{i}" for i in range(1, len(directions)))]
     rows = [["trial", *names, "parameters"]]

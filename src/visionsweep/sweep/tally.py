@@ -19,9 +19,17 @@ class Tally:
         self._durations: list[float] = []  # of trials that ended in this session
 
     def add(self, record: TrialRecord) -> bool:
-        """Count a trial that ended; return whether it is the best so far."""
+        """Count a trial that ended; return whether it is the best so far.
+
+        One that was counted already ended again, with another seed.
+        """
+        before = self.records.get(record.number)
         self.records[record.number] = record
         self.counts[record.state] += 1
+        if before is not None:
+            self.counts[before.state] -= 1
+            self.best = best(self.records.values(), self._directions)
+            return self.best is record
         if record.state != "complete":
             return False
         others = [] if self.best is None else [self.best]
@@ -29,8 +37,12 @@ class Tally:
         return self.best is record
 
     def add_duration(self, record: TrialRecord) -> None:
-        """Take the time that a trial took into account; a duplicate took none."""
-        if record.seconds is not None and record.duplicate_of is None:
+        """Take the time that a trial took until it first ended into account.
+
+        A duplicate took none.
+        """
+        is_first = record.number not in self.records
+        if record.seconds is not None and record.duplicate_of is None and is_first:
             self._durations.append(record.seconds)
 
     def seconds_left(

@@ -28,6 +28,7 @@ class TrialRecord:
     error: str | None = None  # one line
     duplicate_of: int | None = None  # the trial whose value it has, without a run of its own
     seed_values: tuple[float, ...] = ()  # first objective per seed, with several seeds
+    has_all_seeds: bool = True  # as many as the sweep allows
     fold_values: tuple[float, ...] = ()  # first objective per fold, seed by seed, with folds
     retries: int = 0
     attributes: Mapping[str, Any] = field(default_factory=dict)  # what the task attached
@@ -52,6 +53,8 @@ class TrialRecord:
         text = " / ".join(map(objective_text, self.values)) if self.values else "-"
         if self.seed_std is not None:
             mark += f" +- {self.seed_std:.2g} over {len(self.seed_values)} seeds"
+        elif self.seed_values:
+            mark += " (1 seed)"
         if self.fold_mean is not None:
             spread = "" if self.fold_std is None else f" +- {self.fold_std:.2g}"
             folds = counted(len(self.fold_values), "fold")

@@ -376,12 +376,14 @@ def test_winner_and_runner_up():
         ["model.hidden", "8", "16"],
     ]
     spread = [
-        trial(0, value=0.9, params=first, seed_std=0.03),
-        trial(2, value=0.88, params=second, seed_std=0.01),
+        trial(0, value=0.9, params=first, seed_std=0.03, seed_values=(0.87, 0.93, 0.90)),
+        trial(2, value=0.88, params=second, seed_std=0.03, seed_values=(0.91, 0.88, 0.85)),
     ]
     seen = plain(description_markdown(sweep(*spread, num_seeds=3), {}))
     assert "0.9000 ± 0.03 (3 seeds)" in seen
-    assert "less than the spread over seeds (0.03): maybe chance" in seen
+    # The differences are -0.04, 0.05 and 0.05; their standard deviation is sqrt(2) times the noise.
+    assert "less than the noise between seeds (0.037): maybe chance" in seen
+    assert "Noise between seeds: 0.037 (of 2 trials with several)." in seen
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def swept(number, state="complete", values=(0.5,), **changes):
     return SweptTrial(number=number, state=state, values=values, **known)
 
 
-def write_sweep(sweep_dir, trials, directions=("maximize",), others=None, space=None, seeds=1):
+def write_sweep(
+    sweep_dir, trials, directions=("maximize",), others=None, space=None, seeds=1, **more
+):
     """Write `sweep.yaml` and `trials.csv` as a sweep does."""
     sweep_dir.mkdir(exist_ok=True)
     config = {
@@ -75,7 +77,7 @@ def write_sweep(sweep_dir, trials, directions=("maximize",), others=None, space=
         "space": SPACE if space is None else space,
         "direction": list(directions),
         "seeds": seeds,
-    }
+    } | more
     stored = yaml.safe_dump(
         {"id": "x", "search": search, "config": config}, sort_keys=False, allow_unicode=True
     )
@@ -101,6 +103,26 @@ def write_result(run_dir, value, others=None, state="finished", **changes):
     objective = {"metric": "val/f1_macro", "direction": "maximize", "value": value}
     result = {"state": state, "objective": objective, "others": others or {}, "epochs": 2} | changes
     (run_dir / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def test_trials_with_all_seeds_come_first_and_the_noise_is_known(tmp_path):
+    trials = [
+        trial(0, values=(0.9,), seed_values=(0.9,)),
+        trial(1, values=(0.8,), seed_values=(0.82, 0.78)),
+        trial(2, values=(0.7,), seed_values=(0.71, 0.69)),
+        trial(3, values=(0.8,), duplicate_of=1),
+        trial(4, "pruned", (0.95,), epochs=4),
+    ]
+    write_sweep(tmp_path, trials, seeds=2, seeds_for="contenders")
+    record = read_sweep(tmp_path)
+    assert [t.number for t in record.ranked()] == [1, 3, 2, 0]
+    assert [t.has_all_seeds for t in record.trials[:4]] == [False, True, True, True]
+    assert record.trials[1].seed_values == (0.82, 0.78)
+    # The differences between the two trials are 0.11 and 0.09: sd sqrt(2) times the noise.
+    assert record.noise().own == pytest.approx(0.01)
+    assert record.epochs_saved() == 6  # of one seed: a pruned trial would not have had more
+    write_sweep(tmp_path, trials[:3], seeds=2)
+    assert [t.number for t in read_sweep(tmp_path).ranked()] == [0, 1, 2]
 
 
 def test_what_the_sweep_wrote_comes_back_in_its_own_types(tmp_path):

@@ -70,7 +70,9 @@ def history(sweep: ChartedSweep) -> Chart | None:
     if any(trial.seed_std is not None for trial in trials):
         spread = [trial.seed_std or 0.0 for trial in trials]
         points["error_y"] = {"type": "data", "array": spread, "thickness": 1, "width": 2}
-        note = f"Bars: standard deviation over {sweep.record.num_seeds} seeds. {note}".strip()
+        up_to = "up to " if sweep.record.races else ""
+        seeds = f"{up_to}{sweep.record.num_seeds} seeds"
+        note = f"Bars: standard deviation over {seeds}. {note}".strip()
     layout["xaxis"] = {"title": {"text": "trial"}, **whole_numbers(numbers[-1])}
     layout["yaxis"]["range"] = sweep.range
     return make_chart("history", "Optimization history", note, [points, best], layout, 340)

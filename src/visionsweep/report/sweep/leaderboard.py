@@ -12,6 +12,7 @@ from visionsweep.report.sweep.winner import (
     counts_sentence,
     differences,
     gap_sentence,
+    noise_sentence,
     space_rows,
     summarize,
     value_text,
@@ -141,7 +142,7 @@ def _description(
     if num_running:
         running = f"The sweep is not over: {counted(num_running, 'trial')} running."
         head.append(md.plain(running))
-    head.append(md.plain(counts_sentence(summary)))
+    head += [md.plain(counts_sentence(summary)), md.plain(noise_sentence(summary))]
     parts = [line for line in head if line]
     if runs_page is not None:
         parts.append(md.link("All trials in a table, best first", runs_page))

@@ -39,6 +39,7 @@ from visionsweep.report.sweep.winner import (
     counts_sentence,
     differences,
     gap_sentence,
+    noise_sentence,
     space_rows,
     summarize,
     value_text,
@@ -178,6 +179,7 @@ def _head(summary: Summary, findings: Findings) -> str:
         ("expected", _as_sentence(findings.expected or "")),
         ("why", why_sentence(summary, _MARKUP)),
         ("counts", _escape(counts_sentence(summary))),
+        ("counts", _escape(noise_sentence(summary))),
     ]
     return "\n".join(f'<p class="{name}">{line}</p>' for name, line in lines if line)
 

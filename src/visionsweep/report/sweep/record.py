@@ -1,16 +1,20 @@
 """A sweep as its files tell it: trials, their curves, the search space. Also while it runs."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from visionsweep.report.sweep import files
 from visionsweep.report.sweep.values import parse_value, seen_distribution
 from visionsweep.rundir.layout import CONFIG, SWEEP, TRIALS, run_place, runs_of_trial
 from visionsweep.sweep import ranking
 from visionsweep.text import param_text
+
+if TYPE_CHECKING:
+    from visionsweep.sweep.repeats import Noise
 
 TrialState = Literal["complete", "pruned", "failed", "running"]
 Direction = Literal["maximize", "minimize"]
@@ -40,6 +44,8 @@ class SweptTrial:
     # (epoch, objective of that epoch) of the first run, without NaN and infinities
     curve: tuple[tuple[int, float], ...] = ()
     seed_std: float | None = None
+    seed_values: tuple[float, ...] = ()  # with several seeds: the objective of each
+    has_all_seeds: bool = True  # as many as the sweep allows
     fold_mean: float | None = None  # the value is that of all folds' images together
     fold_std: float | None = None
     duplicate_of: int | None = None
@@ -69,6 +75,7 @@ class SweepRecord:
     run_epochs: int | None = None  # of a run that is not pruned, if known
     num_seeds: int = 1  # runs per trial: one per seed and fold
     num_folds: int = 1
+    races: bool = False  # only trials that may be the best get more than one seed
 
     def ranked(self) -> list[SweptTrial]:
         """Return the complete trials, best first; see `sweep.ranking.ranked`."""
@@ -85,6 +92,14 @@ class SweepRecord:
         counted = {state: sum(trial.state == state for trial in self.trials) for state in states}
         return {state: count for state, count in counted.items() if count}
 
+    def noise(self) -> "Noise | None":
+        """Return the noise between seeds; None if it is not known."""
+        from visionsweep.sweep.repeats import noise_of  # NumPy: a command starts without it
+
+        trials = [trial for trial in self.trials if trial.state == "complete"]
+        values = {trial.number: trial.seed_values for trial in trials if trial.seed_values}
+        return noise_of(values) if len(self.directions) == 1 else None
+
     def cost(self, value: float) -> float:
         """Return a value of the first objective, negated if it is maximized: lower is better."""
         return -value if self.directions[0] == "maximize" else value
@@ -97,7 +112,8 @@ class SweepRecord:
                 full = trial.params.get("trainer.epochs", self.run_epochs)
                 if not isinstance(full, int) or trial.epochs is None:
                     return None
-                saved += max(0, full * self.num_seeds * self.num_folds - trial.epochs)
+                num_seeds = 1 if self.races else self.num_seeds
+                saved += max(0, full * num_seeds * self.num_folds - trial.epochs)
         return saved
 
     def _comparable(self) -> list[SweptTrial]:
@@ -137,6 +153,9 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
     trials = sorted(
         {trial.number: trial for trial in trials}.values(), key=lambda trial: trial.number
     )
+    num_seeds, races = _count(search.get("seeds")), search.get("seeds_for") == "contenders"
+    if races:
+        trials = _with_seeds(trials, num_seeds)
     for key in dict.fromkeys(key for trial in trials for key in trial.params):
         if key not in space:
             space[key] = seen_distribution(
@@ -150,8 +169,9 @@ def read_sweep(sweep_dir: Path) -> SweepRecord:
         space=space,
         trials=trials,
         run_epochs=epochs if isinstance(epochs, int) else None,
-        num_seeds=_count(search.get("seeds")),
+        num_seeds=num_seeds,
         num_folds=_count(search.get("folds")),
+        races=races,
     )
 
 
@@ -221,11 +241,30 @@ def _table_trial(
         directory=directory,
         curve=curve,
         seed_std=files.number(row.get("seed_std")),
+        seed_values=_numbers(row.get("seed_values")),
         fold_mean=files.number(row.get("fold_mean")),
         fold_std=files.number(row.get("fold_std")),
         duplicate_of=int(duplicate_of) if duplicate_of.isdecimal() else None,
         error=row.get("error") or None,
     )
+
+
+def _with_seeds(trials: Sequence[SweptTrial], num_seeds: int) -> list[SweptTrial]:
+    """Note which trials have all of their seeds; a copy has those of its original."""
+    seeds = {trial.number: len(trial.seed_values) for trial in trials}
+    counts = [seeds.get(t.number if t.duplicate_of is None else t.duplicate_of, 0) for t in trials]
+    return [
+        replace(t, has_all_seeds=count >= num_seeds)
+        for t, count in zip(trials, counts, strict=True)
+    ]
+
+
+def _numbers(cell: str | None) -> tuple[float, ...]:
+    try:
+        found = json.loads(cell or "[]")
+        return tuple(map(float, found))
+    except (TypeError, ValueError):
+        return ()
 
 
 def _plain_runs(sweep_dir: Path) -> list[Path]:

@@ -85,8 +85,11 @@ def won_sentence(summary: Summary, markup: Markup) -> str:
     verb = "leads so far" if num_running else "won"
     won = markup.plain(f"{_name(record.metrics[0])} {value_text(winner)}")
     text = f"{markup.strong(f'#{winner.number} {verb}')}: {won}"
-    for count, name in ((record.num_seeds, "seeds"), (record.num_folds, "folds")):
-        text += markup.plain(f" ({count} {name})") if count > 1 else ""
+    if record.races:
+        text += markup.plain(f" ({len(winner.seed_values)} of at most {record.num_seeds} seeds)")
+    elif record.num_seeds > 1:
+        text += markup.plain(f" ({record.num_seeds} seeds)")
+    text += markup.plain(f" ({record.num_folds} folds)") if record.num_folds > 1 else ""
     params = [
         markup.code(f"{_name(key)}={short_value(value)}")
         for key, value in summary.params_of(winner).items()
@@ -155,6 +158,18 @@ def counts_sentence(summary: Summary) -> str:
     return "; ".join(parts) + "."
 
 
+def noise_sentence(summary: Summary) -> str:
+    """Return the noise between seeds, and which trials had several; empty if it is not known."""
+    noise = summary.record.noise()
+    if noise is None:
+        return ""
+    text = f"{str(noise)[:1].upper()}{str(noise)[1:]}."
+    if summary.record.races:
+        text += " Only trials that may be the best got more than one seed, and those with all come "
+        text += "first: values over different seeds cannot be compared."
+    return text
+
+
 def elapsed_seconds(record: SweepRecord) -> float | None:
     """Return the time from the first start to the last start or end, if any is known."""
     starts = [trial.start for trial in record.trials if trial.start is not None]
@@ -176,11 +191,13 @@ def gap_sentence(summary: Summary, markup: Markup) -> str:
     if gap == 0:
         return markup.plain(f"{text}: the same value, and #{winner.number} was first.")
     if gap < 0:
+        if not second.has_all_seeds:
+            return markup.plain(f"{text}, but has not had all seeds.")
         return markup.plain(f"{text}, better in this objective but beaten in all of them together.")
     text += f", {short_value(gap, 2)} behind"
-    spread = max(winner.seed_std or 0.0, second.seed_std or 0.0)
-    if spread > gap:
-        text += f", less than the spread over seeds ({short_value(spread, 2)}): maybe chance"
+    noise = summary.record.noise()
+    if noise is not None and noise.own > gap:
+        text += f", less than the noise between seeds ({short_value(noise.own, 2)}): maybe chance"
     return markup.plain(f"{text}.")
 
 

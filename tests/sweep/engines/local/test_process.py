@@ -17,7 +17,7 @@ class FakeChannel:
 
     def __init__(self) -> None:
         self.sent: list[tuple[Any, ...]] = []
-        self.answers: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[tuple[str, bool, bool]] = queue.SimpleQueue()
 
     def send(self, *message: Any) -> None:
         self.sent.append(message)
