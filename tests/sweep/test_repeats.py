@@ -4,12 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 from numpy.typing import NDArray
+from optuna.samplers import RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from tests.sweep.records import record, sweep_settings
-from tests.sweep.test_controller import Script, Setup, seed_of
+from tests.sweep.records import RANDOM, record, sweep_settings
+from tests.sweep.test_controller import ASHA, Script, Setup, continuous, discrete, seed_of
 from visionsweep.sweep.engines.engine import Job
 from visionsweep.sweep.ranking import best, ranked
 from visionsweep.sweep.repeats import (
@@ -22,6 +26,10 @@ from visionsweep.sweep.repeats import (
     seeds_rule,
 )
 from visionsweep.sweep.retention import remove_checkpoints
+from visionsweep.sweep.samplers import build_pruner, sampler_factory
+from visionsweep.sweep.storage import open_storage
+from visionsweep.sweep.study import SweepStudy
+from visionsweep.sweep.tally import Tally
 
 
 def table(
@@ -249,7 +257,12 @@ def test_an_interrupted_race_keeps_the_values_that_it_has(tmp_path: Path) -> Non
     assert {found.state for found in sweep.records} == {"complete"}
     assert all(found.values for found in sweep.records)
     sweep.requests.clear()
+    stopped = keys_of(sweep)[-1]
+    (tmp_path / stopped).mkdir(parents=True)  # it left a checkpoint
     assert sweep.run().code == 0
+    attempts = {job.key: job.attempt for job in sweep.engine.submitted}
+    assert attempts.pop(stopped) == 1
+    assert set(attempts.values()) == {0}
     winner = best(sweep.records, ["maximize"])
     assert winner is not None
     assert winner.has_all_seeds
@@ -285,8 +298,6 @@ def test_a_target_that_one_seed_reached_is_confirmed_before_the_sweep_ends(tmp_p
 
 
 def test_a_copy_has_the_value_of_all_seeds_of_its_original(tmp_path: Path) -> None:
-    from tests.sweep.test_controller import discrete
-
     rows = table(12, 3, seed=10)
     sweep = Setup(tmp_path, script_of(rows), seeds=3, n_trials=12, num_slots=1, suggest=discrete)
     sweep.run()
@@ -326,14 +337,59 @@ def test_the_sampler_sees_values_as_with_the_first_seed(tmp_path: Path) -> None:
     rows[:, 1:] -= 0.5
     sweep = Setup(tmp_path, script_of(rows), seeds=3, n_trials=10, num_slots=1)
     sweep.run()
-    seen = sweep.study._values_with_first_seed()
-    for number, value in seen.items():
-        assert value == pytest.approx(rows[number, 0], abs=0.1)
     assert min(found.values[0] for found in sweep.records if found.values) < 0.6
+    seen: list[float] = []
+
+    class Looking(RandomSampler):
+        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Any:
+            seen.extend(t.value or 0.0 for t in study.get_trials(states=(TrialState.COMPLETE,)))
+            return super().infer_relative_search_space(study, trial)
+
+    sweep.study._make_sampler = lambda number: Looking(seed=0)
     assert sweep.study.ask() == 10
+    assert seen == pytest.approx(rows[:, 0], abs=0.1)
+
+
+def test_a_trial_that_begins_another_seed_keeps_its_reports(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = SweepStudy(
+        open_storage(url),
+        "s",
+        ["maximize"],
+        owner="a",
+        make_sampler=sampler_factory(RANDOM, 0),
+        pruner=build_pruner(ASHA),
+        suggest=continuous,
+        race_seeds=3,
+    )
+    number = study.ask()
+    study.report(number, 1, 0.5, may_prune=True)
+    before = dict(study.trial(number).system_attrs)
+    assert any(key.startswith("completed_rung_") for key in before)
+    study.notes(number).seed_values.append(0.5)
+    study.complete(number, [0.5])
+    study.begin_seed(number)
+    for trial in (study.trial(number), optuna.load_study(study_name="s", storage=url).trials[0]):
+        assert (trial.state, trial.values) == (TrialState.RUNNING, None)
+        assert trial.intermediate_values == {1: 0.5}
+        assert trial.system_attrs == before
+    study.notes(number).seed_values.append(0.7)
+    study.complete(number, [0.6])
+    assert optuna.load_study(study_name="s", storage=url).trials[0].values == [0.6]
 
 
 # -- what is shown and kept
+
+
+def test_a_trial_that_ends_again_counts_once() -> None:
+    tally = Tally(["maximize"])
+    assert tally.add(record(0, 0.9, has_all_seeds=False))
+    assert not tally.add(record(1, 0.8, has_all_seeds=False))
+    assert not tally.add(record(0, 0.7, has_all_seeds=False))
+    assert tally.best == record(1, 0.8, has_all_seeds=False)
+    assert tally.counts == {"complete": 2}
+    tally.add(record(0, state="failed"))
+    assert +tally.counts == {"complete": 1, "failed": 1}
 
 
 def test_trials_with_all_seeds_come_first() -> None:
