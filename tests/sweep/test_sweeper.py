@@ -3,6 +3,7 @@
 import csv
 import json
 import shlex
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -580,6 +581,35 @@ def test_a_value_is_the_mean_over_seeds_and_each_is_a_job(app: App) -> None:
     assert app(*shlex.split(line.partition("app.py ")[2]), "hydra.run.dir=again").code == 0
     assert app.configs[0]["seed"] == 10
     assert app.configs[0]["x"] == best.params["x"]
+
+
+def test_a_race_over_seeds_goes_on_after_an_interruption(app: App) -> None:
+    def task(cfg: DictConfig) -> float:
+        if cfg.seed == 9 and not (app.folder / "interrupted").exists():
+            (app.folder / "interrupted").touch()
+            signal.raise_signal(signal.SIGINT)
+            while not current_trial().should_stop():
+                time.sleep(0.01)
+            raise TrialStopped
+        return float(cfg.x + cfg.seed)
+
+    app.task = task
+    sweep = (X, "hydra.sweeper.seeds=3", "hydra.sweeper.n_trials=6", "seed=7")
+    out = app.sweep(*sweep)
+    assert out.code == 130, out.text
+    assert "it has not had all of its seeds and may be lucky; the same command goes on" in out.text
+    done = len(app.jobs)
+    out = app.sweep(*sweep)
+    assert out.code == 0, out.text
+    assert "nothing left to do" not in out.text
+    assert "it has not had all" not in out.text
+    assert "noise between seeds: " in out.text
+    assert done + len(app.jobs) < 18
+    best = next(row for row in table(app) if row["number"] == str(app.results()["best_trial"]))
+    assert len(json.loads(best["seed_values"])) == 3
+    out = app.sweep(*sweep)
+    assert "nothing left to do" in out.text
+    assert app.jobs == []
 
 
 @pytest.mark.parametrize(
