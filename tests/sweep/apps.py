@@ -388,6 +388,8 @@ def main(cfg):
     # The checkpoint may be ahead of the last report the controller received.
     if state["epoch"] and trial.report(state["best"], state["epoch"]):
         raise TrialPruned
+    if cfg.obedient and state["epoch"] and trial.should_stop():
+        raise TrialStopped
     for epoch in range(state["epoch"] + 1, cfg.epochs + 1):
         note("started", epoch)
         time.sleep(cfg.seconds)

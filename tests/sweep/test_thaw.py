@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.storages import InMemoryStorage
 
-from tests.sweep.test_controller import Script, Setup, x_of
+from tests.sweep.test_controller import Script, Setup, SimulatedEngine, x_of
 from visionsweep.errors import ConfigError
 from visionsweep.sweep.engines.engine import Job
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
@@ -252,3 +252,26 @@ def test_a_failed_trial_is_not_thawed(tmp_path: Path) -> None:
     assert sweep.states()[failed[0]] == "FAIL"
     assert [number for number, _ in progress.trained].count(failed[0]) == 2
     assert sweep.states().count("COMPLETE") >= 1
+
+
+def test_a_worker_that_dies_while_it_pauses_changes_no_decision(tmp_path: Path) -> None:
+    whole, progress = make_sweep(tmp_path / "a", num_slots=1, n_trials=8)
+    whole.run()
+    cut, other = make_sweep(tmp_path / "b", num_slots=1, n_trials=8)
+    engine_end = SimulatedEngine._end
+    lost = []
+
+    def end(engine: SimulatedEngine, key: str, state: Any, *more: Any) -> Any:
+        if state == "stopped" and len(lost) < 2:
+            lost.append(key)
+            state = "lost"
+        return engine_end(engine, key, state, *more)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(SimulatedEngine, "_end", end)
+        cut.run()
+    assert len(lost) == 2
+    assert other.trained == progress.trained
+    assert [(t.params, t.values, t.state) for t in cut.stored()] == [
+        (t.params, t.values, t.state) for t in whole.stored()
+    ]

@@ -172,14 +172,20 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
     def on_epoch_end(result: EpochResult) -> bool:
         should_stop = recorder(result)
         report(result.epoch)  # last: a trial that dies before the answer loses nothing
-        is_last = should_stop or result.epoch == parts.settings.epochs
-        if context.is_trial and not is_last and trial.should_stop():  # all of it is saved
-            raise Stopped(context.run_dir, signal.SIGINT)
+        if not should_stop:
+            pause(result.epoch)
         return should_stop
+
+    def pause(epoch: int) -> None:
+        """End a trial that has more epochs, if the sweep wants it; all of it is saved."""
+        if context.is_trial and epoch < parts.settings.epochs and trial.should_stop():
+            raise Stopped(context.run_dir, signal.SIGINT)
 
     # An earlier process may have died before its last report, or before the answer, ...
     if recorder.history:
         report(len(recorder.history))
+        if not stopping.should_stop(state.epoch):
+            pause(state.epoch)
     # ... or after its last epoch.
     if not stopping.should_stop(state.epoch):
         # The controller stops its workers; a single run handles the signals itself.

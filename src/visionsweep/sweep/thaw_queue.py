@@ -29,6 +29,16 @@ class ThawQueue(JobQueue):
         else:
             super().append(trial)
 
+    def appendleft(self, trial: LiveTrial) -> None:
+        """Queue a trial that lost its worker: as after a pause, what promises most comes first.
+
+        It may have been told to pause when its worker died.
+        """
+        if self._is_paused(trial):
+            self._paused.add(trial.number)
+        else:
+            super().appendleft(trial)
+
     def _is_paused(self, trial: LiveTrial) -> bool:
         has_reported = bool(self._study.trial(trial.number).intermediate_values)
         return has_reported and not self._study.notes(trial.number).num_runs
