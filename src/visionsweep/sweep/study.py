@@ -308,11 +308,7 @@ class SweepStudy:
         self.mirror.sampler = self._make_sampler(number)
         before = self._study_attrs()
         self._suggest(self.mirror.ask())
-        mirror_id = self._mirror_id(number)
-        new = {key: attr for key, attr in self._study_attrs().items() if before.get(key) != attr}
-        if new:
-            self._memory.set_trial_system_attr(mirror_id, _STUDY_ATTRS, new)
-        return self._memory.get_trial(mirror_id)
+        return self._with_study_attrs(number, before, self._study_attrs())
 
     def _draw_with(self, number: int, forecasts: Mapping[int, float]) -> FrozenTrial:
         """Draw a trial on a copy of the mirror, in which paused trials have their forecasts."""
@@ -327,11 +323,17 @@ class SweepStudy:
             study.add_trial(past if value is None else _with_value(past, value))
         self._suggest(study.ask())
         drawn = study.get_trials(deepcopy=False)[-1]
-        after = memory.get_study_system_attrs(study_id)
-        new = {key: attr for key, attr in after.items() if before.get(key) != attr}
         self.mirror.add_trial(drawn)
-        for key, attr in new.items():
+        after = memory.get_study_system_attrs(study_id)
+        for key, attr in after.items():
             self._memory.set_study_system_attr(self._mirror_study_id, key, attr)
+        return self._with_study_attrs(number, before, after)
+
+    def _with_study_attrs(
+        self, number: int, before: Mapping[str, Any], after: Mapping[str, Any]
+    ) -> FrozenTrial:
+        """Note in a trial what its sampler noted in the study; return the trial."""
+        new = {key: attr for key, attr in after.items() if before.get(key) != attr}
         if new:
             self._memory.set_trial_system_attr(self._mirror_id(number), _STUDY_ATTRS, new)
         return self.trial(number)
