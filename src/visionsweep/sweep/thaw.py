@@ -68,11 +68,6 @@ def _is_turn_of_new(curves: Mapping[int, Curve], thaw: Thaw) -> bool:
     return len(curves) - thaw.screen < (epochs - thaw.screen) // thaw.new_every
 
 
-def forecast(values: Sequence[float], thaw: Thaw) -> float:
-    """Return the value that the sampler takes for that of a paused trial."""
-    return values[-1]
-
-
 def promise(values: Sequence[float], thaw: Thaw) -> float:
     """Return what a trial is expected to reach soon: its value and some epochs of its last gain."""
     if len(values) < 2:

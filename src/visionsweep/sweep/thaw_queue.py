@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
-from visionsweep.sweep.thaw import Curve, Thaw, choose, forecast
+from visionsweep.sweep.thaw import Curve, Thaw, choose
 
 
 class ThawQueue(JobQueue):
@@ -24,9 +24,7 @@ class ThawQueue(JobQueue):
 
     def append(self, trial: LiveTrial) -> None:
         """Queue a trial; one that has reported waits until it promises most."""
-        if self._is_paused(trial):
-            self._paused.add(trial.number)
-        else:
+        if not self._waits(trial):
             super().append(trial)
 
     def appendleft(self, trial: LiveTrial) -> None:
@@ -34,14 +32,16 @@ class ThawQueue(JobQueue):
 
         It may have been told to pause when its worker died.
         """
-        if self._is_paused(trial):
-            self._paused.add(trial.number)
-        else:
+        if not self._waits(trial):
             super().appendleft(trial)
 
-    def _is_paused(self, trial: LiveTrial) -> bool:
+    def _waits(self, trial: LiveTrial) -> bool:
+        """Note a trial as paused if it has reported and its first run is not complete."""
         has_reported = bool(self._study.trial(trial.number).intermediate_values)
-        return has_reported and not self._study.notes(trial.number).num_runs
+        is_paused = has_reported and not self._study.notes(trial.number).num_runs
+        if is_paused:
+            self._paused.add(trial.number)
+        return is_paused
 
     def has_next(self) -> bool:
         """Return whether there is another trial, or one to thaw."""
@@ -57,7 +57,7 @@ class ThawQueue(JobQueue):
             return self._trials.popleft()
         number = self._chosen()
         if number is None:
-            return LiveTrial(self._study.ask(self._forecasts()))
+            return LiveTrial(self._study.ask(self._reached()))
         self._paused.remove(number)
         return LiveTrial(number, attempt=1, is_thawed=True)
 
@@ -90,9 +90,10 @@ class ThawQueue(JobQueue):
                 curves[number] = Curve(ordered, number in waiting)
         return curves
 
-    def _forecasts(self) -> Mapping[int, float]:
+    def _reached(self) -> Mapping[int, float]:
+        """Return the last value of each paused trial."""
         curves = self._curves()
-        return {n: self._sign * forecast(curves[n].values, self._thaw) for n in self._paused}
+        return {n: self._sign * curves[n].values[-1] for n in self._paused}
 
 
 def make_queue(study: SweepStudy, jobs: Jobs, n_trials: int, settings: SweepSettings) -> JobQueue:
