@@ -19,7 +19,7 @@ from visionsweep.config.paths import shown
 from visionsweep.errors import ConfigError
 from visionsweep.predict.arguments import Arguments
 from visionsweep.predict.infer import PredictedBatch
-from visionsweep.rundir.layout import PREDICTIONS, trial_of_link
+from visionsweep.rundir.layout import PREDICTIONS, whole_trial
 from visionsweep.rundir.predictions import read_predictions
 
 
@@ -70,8 +70,7 @@ def _stored(
 
 def held_out(arguments: Arguments) -> HeldOut:
     """Return what the runs predicted for the images that they were validated on."""
-    # The link to a sweep's best run stands for its whole trial, as for the networks.
-    places = [trial_of_link(run) if run.is_symlink() else run for run in arguments.run]
+    places = [whole_trial(run) for run in arguments.run]  # as for the networks
     if len(places) == 1 and (places[0] / PREDICTIONS).is_file():
         val = read_predictions(places[0]).val
         return HeldOut(val.probabilities(), val.targets, val.groups)

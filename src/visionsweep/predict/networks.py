@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionsweep.config.paths import shown
-from visionsweep.rundir.layout import trial_of_link
+from visionsweep.rundir.layout import whole_trial
 from visionsweep.training.predictor import WeightedPredictor, load_predictors
 
 
@@ -18,8 +18,7 @@ def load_networks(
     """
     members, lines = [], []
     for directory in directories:
-        trial = trial_of_link(directory) if directory.is_symlink() else directory
-        found = load_predictors(trial, device)
+        found = load_predictors(whole_trial(directory), device)
         members += [
             WeightedPredictor(each.predictor, each.weight / len(directories), each.directory)
             for each in found

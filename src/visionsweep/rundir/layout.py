@@ -121,6 +121,11 @@ def trial_of_link(directory: Path) -> Path:
     return sweep_dir / run_dir.relative_to(sweep_dir).parts[0]
 
 
+def whole_trial(directory: Path) -> Path:
+    """Return `directory` as it is; of the link to a sweep's best run the whole trial."""
+    return trial_of_link(directory) if directory.is_symlink() else directory
+
+
 def run_directories(directory: Path) -> list[Path]:
     """Return `directory` itself if it is a run's, else the runs of the sweep or folder, in order.
 
