@@ -11,7 +11,7 @@ from visionsweep.data.fashion_mnist import load_fashion_mnist
 
 EPOCHS = 27
 
-_SPACE = [
+SPACE = [
     "optim=sgd,adamw",
     "optim.lr=tag(log,interval(1e-4,1.0))",
     "optim.weight_decay=tag(log,interval(1e-5,1.0))",
@@ -20,6 +20,16 @@ _SPACE = [
     "model.drop_rate=interval(0.0,0.9)",
     "trainer.batch_size=16,64,256",
     "trainer.accumulate=1,4",
+]
+
+# What every trial has in common, whatever its data and its length.
+TRAINING = [
+    "model.widths=[8,16,32]",
+    # Constant lr, so that an early epoch's F1 does not depend on the number of epochs.
+    "scheduler=none",
+    "trainer.eval_batch_size=250",
+    "trainer.threads=1",
+    "tracking=none",
 ]
 
 
@@ -53,17 +63,8 @@ def make_task(name: str, directory: Path, clothing: Path | None = None) -> Task:
         data.append(f"data.cache_dir={cache}")
     else:
         raise ValueError(name)
-    fixed = [
-        *data,
-        "model.widths=[8,16,32]",
-        # Constant lr, so that an early epoch's F1 does not depend on the number of epochs.
-        "scheduler=none",
-        f"trainer.epochs={EPOCHS}",
-        "trainer.eval_batch_size=250",
-        "trainer.threads=1",
-        "tracking=none",
-    ]
-    return Task(name, fixed, _SPACE)
+    fixed = [*data, *TRAINING, f"trainer.epochs={EPOCHS}"]
+    return Task(name, fixed, SPACE)
 
 
 def write_fashion(folder: Path, train_counts: list[int], val_count: int = 200) -> Path:

@@ -37,6 +37,7 @@ import numpy as np
 from machine import machine
 from PIL import Image
 from sweep_apps.process import run_commands, sweep_versions
+from sweep_tasks import SPACE, TRAINING
 
 from visionsweep.data.fashion_mnist import load_fashion_mnist
 from visionsweep.rundir.journal import read_journal
@@ -48,16 +49,6 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 METRIC = "val/f1_macro"
 
 NUM_TRAIN, NUM_VAL = 1000, 2000
-SPACE = [
-    "optim=sgd,adamw",
-    "optim.lr=tag(log,interval(1e-4,1.0))",
-    "optim.weight_decay=tag(log,interval(1e-5,1.0))",
-    "loss=cross_entropy,label_smoothing,focal,f1",
-    "model.hidden=16,64,256",
-    "model.drop_rate=interval(0.0,0.9)",
-    "trainer.batch_size=16,64,256",
-    "trainer.accumulate=1,4",
-]
 RANDOM_SEED = 2000
 
 
@@ -141,13 +132,8 @@ class Commands:
             "data.image_size=28",
             "data.cache_dir=none",
             f"split.val_fraction={NUM_VAL / (NUM_TRAIN + NUM_VAL):.6g}",
-            "model.widths=[8,16,32]",
-            # Constant lr, so that an early epoch's F1 does not depend on the number of epochs.
-            "scheduler=none",
+            *TRAINING,
             f"trainer.epochs={epochs}",
-            "trainer.eval_batch_size=250",
-            "trainer.threads=1",
-            "tracking=none",
             "hydra/launcher=workers",
             f"hydra.launcher.n_jobs={SLOTS}",
         ]
