@@ -3,6 +3,7 @@
 `VISIONSWEEP_PICTURES=docs/pictures python -m pytest -n 0 tests/browser` makes those of the docs.
 """
 
+import contextlib
 import csv
 import re
 
@@ -10,7 +11,7 @@ import pytest
 
 pytest.importorskip("playwright", reason="needs playwright")
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from tests.browser.conftest import STUDY
 from tests.browser.mlflow_ui import CHROMIUM, PATIENCE_MS
@@ -148,8 +149,12 @@ def test_three_runs_are_compared_with_their_loss_curves(sweep, ui, parent, view,
     page.get_by_role("heading", name="Comparing 3 Runs").wait_for()
     for run in chosen:
         expect(page.get_by_text(run.name, exact=True).first).to_be_visible()
-    page.get_by_title("Plot chart").filter(has_text="train/loss").click()
-    page.get_by_role("heading", name="train/loss").first.wait_for()
+    # MLflow draws this page anew as runs arrive, and then a click may be lost.
+    for patience_ms in (PATIENCE_MS / 3, PATIENCE_MS / 3, PATIENCE_MS):
+        page.get_by_title("Plot chart").filter(has_text="train/loss").click()
+        with contextlib.suppress(TimeoutError):
+            page.get_by_role("heading", name="train/loss").first.wait_for(timeout=patience_ms)
+            break
     chart = page.locator(".js-plotly-plot")
     expect(chart.locator(".scatterlayer path.js-line").first).to_be_visible()
     # Name and values of every line that is drawn: the runs' own, point by point.
