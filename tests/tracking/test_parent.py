@@ -97,6 +97,27 @@ def test_the_parent_shows_who_won(sweep, uri, client, plain_page):
     assert (sweep / "1/best.pt").stat().st_nlink == 2
 
 
+def test_a_late_request_to_create_a_run_leaves_no_double(sweep, uri, client, plain_page):
+    """The proxy of test_faults sends such requests; which of the two arrives last is luck there."""
+
+    def late(run_id):
+        first = client.get_run(run_id)
+        tags = {"visionsweep.uid": first.data.tags["visionsweep.uid"], "mlflow.runName": "double"}
+        client.create_run(first.info.experiment_id, tags=tags)
+
+    assert main([str(sweep), "--uri", uri]) == 0
+    ids = [load_ack(directory, uri).run_id for directory in (sweep, sweep / "0")]
+    for run_id in ids:
+        late(run_id)
+    assert main([str(sweep), "--uri", uri, "--verify"]) == 0
+    first = client.get_run(ids[0])
+    runs = client.search_runs([first.info.experiment_id])
+    for run_id in ids:
+        uid = client.get_run(run_id).data.tags["visionsweep.uid"]
+        found = [run for run in runs if run.data.tags["visionsweep.uid"] == uid]
+        assert [run.info.run_id for run in found] == [run_id]
+
+
 def test_checkpoints_wait_until_the_sweep_is_over(sweep, uri, plain_page):
     replay = DirectoryReplay(sweep, Store(uri))
     replay.hold_checkpoints(True)

@@ -211,10 +211,12 @@ class SweepParent:
             "visionsweep.kind": "sweep",
             "run_dir": str(self._directory),
         }
-        run_id = self._store.ensure_run(self._experiment, self._uid(), name, start_ms, tags)
+        ack = load_ack(self._directory, self._store.uri)
+        run_id = self._store.ensure_run(
+            self._experiment, self._uid(), name, start_ms, tags, known=ack.run_id
+        )
         self._store.log(run_id, tags={SWEEP_RUN_TAG: run_id})
         self._store.store_view(self._experiment, ALL_RUNS)
-        ack = load_ack(self._directory, self._store.uri)
         if ack.run_id != run_id:  # a new database has nothing of what was sent
             ack.run_id, ack.page, ack.sent = run_id, None, {}
             save_ack(self._directory, self._store.uri, ack)

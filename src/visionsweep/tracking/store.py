@@ -83,22 +83,26 @@ class Store:
         return self._experiments[name]
 
     def ensure_run(
-        self, experiment: str, uid: str, name: str, start_ms: int | None, tags: Mapping[str, str]
+        self,
+        experiment: str,
+        uid: str,
+        name: str,
+        start_ms: int | None,
+        tags: Mapping[str, str],
+        known: str | None = None,
     ) -> str:
         """Return the id of the run tagged with `uid`; creates it if there is none.
 
-        So a `create_run` whose answer was lost makes no second run. Raises RunDeletedError.
+        So a `create_run` whose answer was lost makes no second run. Of several, `known` is
+        preferred. Raises RunDeletedError.
         """
         experiment_id = self.experiment_id(experiment)
-        found = self.client.search_runs(
-            [experiment_id],
-            f"tags.`{UID_TAG}` = '{uid}'",
-            run_view_type=ViewType.ALL,
-            max_results=1,
-        )
+        found = self._runs_of(experiment_id, uid, ViewType.ALL)
         if found:
+            found.sort(key=lambda run: (run.info.lifecycle_stage != "active", _id(run) != known))
             self._check_active(found[0])
-            return str(found[0].info.run_id)
+            self._delete_twins(found[0])
+            return _id(found[0])
         tags = {**tags, UID_TAG: uid}
         run = self.client.create_run(
             experiment_id, start_time=start_ms, tags=_safe_tags(tags), run_name=name
@@ -116,6 +120,7 @@ class Store:
         if run.data.tags.get(UID_TAG) != uid:
             raise RunMissingError(run_id)
         self._check_active(run)
+        self._delete_twins(run)
 
     def log(
         self,
@@ -194,6 +199,7 @@ class Store:
         self._set_state(run_id, state)
         status = statuses.get(state, "KILLED")
         self.client.set_terminated(run_id, status=status, end_time=end_ms)
+        self._delete_twins(self.client.get_run(run_id))
 
     def _set_state(self, run_id: str, state: str) -> None:
         tags = [RunTag(STATE_TAG, state), RunTag(STATE_COLUMN, state)]
@@ -221,6 +227,21 @@ class Store:
             self.client.set_tag(run_id, WINNER_TAG, "true")
         for loser in winners - {run_id}:
             self.client.delete_tag(loser, WINNER_TAG)
+
+    def _runs_of(self, experiment_id: str, uid: str, view: int) -> list[Any]:
+        query = f"tags.`{UID_TAG}` = '{uid}'"
+        return list(self.client.search_runs([experiment_id], query, run_view_type=view))
+
+    def _delete_twins(self, run: Any) -> None:
+        """Delete the empty doubles of a run.
+
+        A request to create it that reaches the server after this process gave up on the answer,
+        and asked again, makes one.
+        """
+        uid = run.data.tags[UID_TAG]
+        for twin in self._runs_of(run.info.experiment_id, uid, ViewType.ACTIVE_ONLY):
+            if _id(twin) != _id(run):
+                self.client.delete_run(_id(twin))
 
     def _check_active(self, run: Any) -> None:
         if run.info.lifecycle_stage == "active":
@@ -258,6 +279,10 @@ def run_page(experiment_id: str, run_id: str) -> str:
     Without the workflow type, MLflow 3 opens its page for prompts.
     """
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def _id(run: Any) -> str:
+    return str(run.info.run_id)
 
 
 def _send(items: Sequence[Any], send: Callable[[Sequence[Any]], object]) -> list[str]:
