@@ -1,5 +1,6 @@
 """A run as a trial of a sweep: its reports, its end, and how it resumes."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -320,6 +321,40 @@ class TestStopped:
         assert [step for step, _ in trial.reports] == [1, 2, 3]  # it says again where it was
         for name in ("kept.pt", "best.pt"):
             assert_same_bytes(Path("multirun/s/0"), RUN_DIR, name)
+
+    def test_paused_trials_go_on_from_memory_unless_their_checkpoint_is_another(
+        self, job: JobRunner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two trials take turns in one worker, as when a sweep thaws them."""
+        keep_last(monkeypatch)
+        kinds = {"8": [*SMALL], "9": [*SMALL, "optim=sgd", "seed=3", "trainer.ema=null"]}
+        for directory, overrides in kinds.items():
+            job(FakeTrial(), *overrides, directory=f"1{directory}")
+        assembled: list[str] = []
+        assemble = run_module.assemble
+
+        def counting(config: Any, **settings: Any) -> Any:
+            assembled.append(config.optim["_target_"])
+            return assemble(config, **settings)
+
+        monkeypatch.setattr(run_module, "assemble", counting)
+        for epoch in (1, 2, 3):
+            for directory, overrides in kinds.items():
+                if epoch == 3 and directory == "9":
+                    last = Path("multirun/s/9/checkpoints/last.pt")
+                    shutil.copy(last, "copy")
+                    shutil.move("copy", last)
+                # After 5 updates, and the reports of the epochs; a resumed run repeats one.
+                trial = FakeTrial(stop_at=6 if epoch == 1 else 7)
+                with contextlib.suppress(TrialStopped):
+                    job(trial, *overrides, directory=directory)
+                assert trial.reports[-1][0] == epoch
+        assert [target.rpartition(".")[2] for target in assembled] == ["AdamW", "SGD", "SGD"]
+        for directory in kinds:
+            for name in ("kept.pt", "best.pt"):
+                assert_same_bytes(
+                    Path(f"multirun/s/1{directory}"), Path(f"multirun/s/{directory}"), name
+                )
 
     def test_a_worker_gets_the_exception_and_no_exit(self, job: JobRunner) -> None:
         with pytest.raises(Stopped):

@@ -85,13 +85,23 @@ class Recorder:
 
     def save_last(self) -> None:
         """Write everything that a resume needs."""
-        contents = {
-            "state": self._parts.state.state_dict(),
+        contents = {"state": self._parts.state.state_dict(), **self.progress()}
+        checkpoint.save(contents, self._run_dir / LAST)
+
+    def progress(self) -> dict[str, Any]:
+        """Return what a resume needs beside the state of training."""
+        return {
             "best": self.stopping.state_dict(),
             "history": self.history,
             "rng": checkpoint.rng_state(self._parts.settings.device),
         }
-        checkpoint.save(contents, self._run_dir / LAST)
+
+    def go_on(self, progress: dict[str, Any]) -> None:
+        """Go on with parts that this process trained up to here."""
+        self._recorded = recorded_steps(self.journal.previous)
+        self._restore_progress(progress)
+        epochs = self._parts.settings.epochs
+        log.info("resume: %d of %d epochs are done; still in memory", len(self.history), epochs)
 
     def restore(self) -> None:
         """Restore the last checkpoint; without one, the run starts at the first epoch.
@@ -106,11 +116,9 @@ class Recorder:
         state, settings = self._parts.state, self._parts.settings
         contents = checkpoint.load(path)
         try:
-            self.history = [dict(entry) for entry in contents["history"]]
-            self.stopping.load_state_dict(contents["best"])
             self._parts.begin_phase(contents["state"].get("phase", 0))
             state.load_state_dict(contents["state"])
-            checkpoint.restore_rng_state(contents["rng"], settings.device)
+            self._restore_progress(contents)
         # torch raises many kinds of error for contents of another model or version.
         except Exception as error:
             raise UserError(
@@ -119,6 +127,11 @@ class Recorder:
             ) from error
         self._require_best()
         log.info("resume: %d of %d epochs are done", state.epoch, settings.epochs)
+
+    def _restore_progress(self, progress: dict[str, Any]) -> None:
+        self.history = [dict(entry) for entry in progress["history"]]
+        self.stopping.load_state_dict(progress["best"])
+        checkpoint.restore_rng_state(progress["rng"], self._parts.settings.device)
 
     def record_missing(self) -> None:
         """Record restored epochs that an earlier process left out: it died before its journal."""

@@ -25,6 +25,7 @@ from visionsweep.run.finish import (
 )
 from visionsweep.run.folds import check_folds_of_sweep, is_all_folds, run_folds
 from visionsweep.run.identity import data_digest, run_title, score_text
+from visionsweep.run.kept import forget_runs, keep, take
 from visionsweep.run.progress import progress_bar
 from visionsweep.run.recorder import Recorder
 from visionsweep.run.start import record_failed_start, start_journal, write_description
@@ -72,12 +73,16 @@ def _run(cfg: DictConfig, folds_dir: Path | None = None) -> Objective:
                 return objective
         try:
             check_folds_of_sweep(context.config)
-            parts = assemble(
-                context.config,
-                threads=context.trial.threads,
-                stored_threads=(context.first_start or {}).get("threads"),
-                keep_dataset=context.is_trial or folds_dir is not None,
-            )
+            kept = take(context.run_dir) if context.is_resumed else None
+            if kept is None:
+                parts = assemble(
+                    context.config,
+                    threads=context.trial.threads,
+                    stored_threads=(context.first_start or {}).get("threads"),
+                    keep_dataset=context.is_trial or folds_dir is not None,
+                )
+            else:
+                parts, progress = kept
             environment = write_description(context, parts)
         except Exception as error:
             if not context.is_resumed:  # else the result of the earlier process stands
@@ -88,7 +93,9 @@ def _run(cfg: DictConfig, folds_dir: Path | None = None) -> Objective:
         journal = Journal(context.run_dir)
         try:
             recorder = Recorder(context, parts, journal)
-            if context.is_resumed:
+            if kept is not None:
+                recorder.go_on(progress)
+            elif context.is_resumed:
                 recorder.restore()  # before the first record: a refusal leaves the run as it was
             start_journal(context, parts, environment, journal)
             return _train(context, parts, recorder)
@@ -151,6 +158,7 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         stop()
         raise Stopped(run_dir, signal.SIGINT) from None
     except Exception as error:
+        forget_runs()  # the memory that they hold may be what is missing
         reason = _reason(error)
         write_result(run_dir, result_of(context, "failed", parts, recorder, error=reason))
         _record_failure(context, journal, error)
@@ -179,6 +187,7 @@ def _fit(context: RunContext, parts: RunParts, recorder: Recorder) -> None:
     def pause(epoch: int) -> None:
         """End a trial that has more epochs, if the sweep wants it; all of it is saved."""
         if context.is_trial and epoch < parts.settings.epochs and trial.should_stop():
+            keep(context.run_dir, parts, recorder.progress())
             raise Stopped(context.run_dir, signal.SIGINT)
 
     # An earlier process may have died before its last report, or before the answer, ...
