@@ -20,6 +20,7 @@ from visionsweep.schedulers.cosine_restarts import CosineRestartsScheduler
 from visionsweep.schedulers.onecycle import OneCycleScheduler
 from visionsweep.schedulers.plateau import PlateauScheduler
 from visionsweep.schedulers.step import StepScheduler
+from visionsweep.schedulers.wsd import WSDScheduler
 
 TOTAL, PER_EPOCH = 40, 4
 RUN = {"total_updates": TOTAL, "updates_per_epoch": PER_EPOCH}
@@ -91,6 +92,40 @@ def test_cosine_falls_to_a_fraction_of_each_base_lr() -> None:
     for u in (0, TOTAL // 2, TOTAL - 1):
         factor = 0.1 + 0.9 * (1 + math.cos(math.pi * u / TOTAL)) / 2
         assert lrs[u] == pytest.approx([factor * lr for lr in LRS])
+
+
+def test_wsd_holds_the_base_lr_and_falls_as_one_minus_the_square_root() -> None:
+    """Equation (1) of the paper, written down for a decay of 2 epochs (8 updates) of 40 updates."""
+    lrs = drive(WSDScheduler(make_optimizer(), 2.0, 0.1, 1.0, **RUN), range(TOTAL))
+    assert lrs[:4] == [pytest.approx([lr * (u + 1) / 4 for lr in LRS]) for u in range(4)]
+    assert lrs[4:33] == [list(LRS)] * 29
+    for passed in range(1, 8):
+        factor = 0.1 + 0.9 * (1 - (passed / 8) ** 0.5)
+        assert lrs[32 + passed] == pytest.approx([factor * lr for lr in LRS])
+
+
+def test_early_updates_of_wsd_do_not_depend_on_the_length_of_the_run() -> None:
+    def early(total: int) -> list[list[float]]:
+        run = {"total_updates": total, "updates_per_epoch": PER_EPOCH}
+        return drive(WSDScheduler(make_optimizer(), warmup_epochs=0.5, **run), range(16))
+
+    assert early(20) == early(40) == early(400)
+
+
+def test_wsd_decays_over_a_fifth_of_the_run_or_what_the_warmup_leaves() -> None:
+    lrs = [lr for lr, _ in drive(WSDScheduler(make_optimizer(), **RUN), range(TOTAL))]
+    assert [lr < LRS[0] for lr in lrs] == [False] * 33 + [True] * 7
+    scheduler = WSDScheduler(make_optimizer(), warmup_epochs=9.0, **RUN)
+    lrs = [lr for lr, _ in drive(scheduler, range(TOTAL))]
+    assert lrs[35:37] == [LRS[0]] * 2
+    assert lrs[37] == pytest.approx(LRS[0] / 2)  # 1 - sqrt(1 / 4)
+
+
+def test_a_decay_longer_than_the_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"scheduler.decay_epochs: .*36 updates.*got 9.5 \(38"):
+        WSDScheduler(make_optimizer(), 9.5, warmup_epochs=1.0, **RUN)
+    with pytest.raises(ConfigError, match="scheduler.decay_epochs: .* above 0"):
+        WSDScheduler(make_optimizer(), 0.0, **RUN)
 
 
 @pytest.mark.parametrize(("warmup_epochs", "pct_start"), [(None, 0.3), (2.5, 0.25), (0.5, 0.05)])
