@@ -124,7 +124,7 @@ def test_wsd_decays_over_a_fifth_of_the_run_or_what_the_warmup_leaves() -> None:
 def test_a_decay_longer_than_the_run_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"scheduler.decay_epochs: .*36 updates.*got 9.5 \(38"):
         WSDScheduler(make_optimizer(), 9.5, warmup_epochs=1.0, **RUN)
-    with pytest.raises(ConfigError, match="scheduler.decay_epochs: .* above 0"):
+    with pytest.raises(ConfigError, match=r"scheduler.decay_epochs: .* above 0"):
         WSDScheduler(make_optimizer(), 0.0, **RUN)
 
 
