@@ -17,6 +17,10 @@ from visionsweep.text import is_masked, nearest
 from visionsweep.tracking.ack import known_uris
 
 _CONFIG_PATH = ("--config-path", "-cp")
+_ACTIONS = (
+    *("--run", "-r", "--multirun", "-m", "--cfg", "-c"),
+    *("--info", "-i", "--shell-completion", "-sc"),
+)
 _INFO = ("--cfg", "-c", "--help", "-h", "--info", "-i", "--hydra-help")
 
 
@@ -57,7 +61,10 @@ def _refuse_misplaced(arguments: list[str], *, is_multirun: bool) -> None:
 
 
 def _refuse_flags(arguments: list[str]) -> None:
-    """Exit with the setting that `--epochs 5` may mean."""
+    """Exit with the setting that `--epochs 5` may mean, or if Hydra takes only one of two flags."""
+    actions = [argument for argument in arguments if argument.partition("=")[0] in _ACTIONS]
+    if len(actions) > 1:
+        fail(f"{actions[1]}: cannot be used together with {actions[0]}; give one of them")
     flags = _hydra.unknown_flags(arguments)
     if not flags:
         return
