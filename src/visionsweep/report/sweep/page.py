@@ -185,7 +185,9 @@ def _head(summary: Summary, findings: Findings) -> str:
 
 
 def _as_sentence(line: str) -> str:
-    return _escape(line[:1].upper() + line[1:] + "." * bool(line))
+    if not re.match(r"\w+[.=]", line):  # a key keeps its case
+        line = line[:1].upper() + line[1:]
+    return _escape(line + "." * bool(line))
 
 
 def _comparison(summary: Summary) -> str:
