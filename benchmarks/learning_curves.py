@@ -10,9 +10,10 @@ import tempfile
 from pathlib import Path
 
 from machine import machine
+from search_rivals.searches import TRAIN
 from sweep_apps.process import run_commands
+from sweep_epochs import read_sweep
 from sweep_tasks import make_task
-from sweep_time_to_f1 import TRAIN, read_sweep
 
 
 def main() -> None:
@@ -36,8 +37,8 @@ def main() -> None:
             *(f"hydra.sweeper.sampler.seed={arguments.seed}", "hydra.launcher.n_jobs=2"),
             f"hydra.sweeper.n_trials={arguments.trials}",
         ]
-        (run,) = run_commands([command], directory)
-        sweep = read_sweep(directory / "multirun/curves", run.seconds)
+        run_commands([command], directory)
+        sweep = read_sweep(directory / "multirun/curves")
     curves = sweep.curves()
     found = {"machine": machine(), "task": task.name, "scheduler": arguments.scheduler}
     found |= {"seconds": sweep.seconds(), "curves": [curves[n] for n in sorted(curves)]}

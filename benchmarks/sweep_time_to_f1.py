@@ -1,330 +1,185 @@
-"""Time until a sweep finds a good network: `python benchmarks/sweep_time_to_f1.py`.
+"""Epochs until a search finds a good network: `python benchmarks/sweep_time_to_f1.py`.
 
-Compares a pruned, asynchronous sweep with one that is neither. Both engines search the same space
-on the same subset of Fashion-MNIST with the same sampler seeds, 2 workers and at most 27 epochs per
-trial, as a user types it (`train.py --multirun`).
-upstream  `hydra/sweeper=optuna`: TPE with its defaults, no pruning, batches of two that wait for
-          the slower trial. It runs on our warm workers, which are faster than its own launchers, so
-          only barrier, pruning and sampler settings differ.
-ours      `tpe_async` and ASHA with `bootstrap_count=2`, which stops the first trial of a rung.
-          Otherwise the first configuration trains to its end however bad it is.
-For each seed, upstream runs first, to its end. The target is its final macro F1 minus 0.5 points.
-Ours stops when it reaches the target or has used upstream's whole budget of epochs or seconds.
+Searches the same space on the same data (sweep_tasks.py) with the same training function, 2 workers
+and at most 27 epochs per trial (search_rivals/searches.py: what each method is):
+
+    python benchmarks/sweep_time_to_f1.py --target 0.8296           # thaw,optuna,ray
+    python benchmarks/sweep_time_to_f1.py --methods upstream,asha   # upstream sets the target
+
+Without --target, upstream runs first for each seed, `--trials` of them to their ends; the target is
+its best macro F1 minus 0.5 points, and its epochs are the limit of the others. Every other search
+ends as soon as it reaches the target, or after `--max-epochs`.
 
 Counts the epochs of all trials in the order in which they ended, up to the first one whose
 validation F1 reaches the target, and the seconds from the first trial's start until then (start-up
-is left out for both). If a seed of ours never reaches the target, it counts with the whole budget.
-The ratio is upstream's mean over ours; its interval is a bootstrap over the seeds.
+is left out). A search that does not reach it counts with the limit, marked >=: its true cost is
+higher. The ratio is the mean of the better rival over ours (the first of thaw and asha); its
+interval is a bootstrap over the seeds, in which each draw has its own better rival.
 
-`--random N` shows how hard the space is: it also trains N random configurations to their ends and
-prints the share that reaches the targets, and how these ranked early. The space was fixed before
-any comparison, so that about 1 in 20 reaches the target. Prints a table, then one JSON line.
+With --out FILE each result is kept at once, and the same command goes on where it was interrupted.
+`--random N` also trains N random configurations to their ends, and prints the share that reaches
+the targets. Prints a table, then one JSON line.
 """
 
 import argparse
-import csv
 import json
-import statistics
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import machine
-from PIL import Image
-from sweep_apps.process import run_commands, sweep_versions
-from sweep_tasks import SPACE, TRAINING
+from search_rivals.searches import METHODS, SLOTS, Search
+from sweep_apps.process import sweep_versions
+from sweep_epochs import Sweep
+from sweep_tasks import EPOCHS, make_task
 
-from visionsweep.data.fashion_mnist import load_fashion_mnist
-from visionsweep.rundir.journal import read_journal
-
-BAR = 3.0  # ratio of means, in epochs and in time
 TOLERANCE = 0.005  # of macro F1: half a point
-SLOTS = 2
-TRAIN = Path(__file__).resolve().parent.parent / "train.py"
-METRIC = "val/f1_macro"
-
-NUM_TRAIN, NUM_VAL = 1000, 2000
 RANDOM_SEED = 2000
+OURS = ("thaw", "asha")
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One epoch of a trial and its validation macro F1."""
+class Result:
+    """What one search cost until the target."""
 
-    time: float  # of its end, in seconds since 1970
-    trial: int
-    number: int
-    f1: float
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The trials of one command."""
-
-    epochs: list[Epoch]  # of all trials, by the time of their end
-    start: float  # of the first trial, in seconds since 1970
-    states: Counter[str]  # number of trials per end state
-    command_seconds: float  # including start-up
-
-    def best(self) -> float:
-        """Return the best macro F1."""
-        return max(epoch.f1 for epoch in self.epochs)
-
-    def seconds(self) -> float:
-        """Return the time from the first trial's start to the end of the last epoch."""
-        return self.epochs[-1].time - self.start
-
-    def until(self, target: float) -> tuple[int, float] | None:
-        """Return epochs and seconds until the target was reached, or None."""
-        for count, epoch in enumerate(self.epochs, 1):
-            if epoch.f1 >= target:
-                return count, epoch.time - self.start
-        return None
-
-    def curves(self) -> dict[int, list[float]]:
-        """Return the F1 of each epoch by trial number."""
-        found: dict[int, list[float]] = {}
-        for epoch in sorted(self.epochs, key=lambda epoch: (epoch.trial, epoch.number)):
-            found.setdefault(epoch.trial, []).append(epoch.f1)
-        return found
-
-
-def write_subset(directory: Path, images: int) -> Path:
-    """Write the same number of images per class as PNG files and return their CSV file.
-
-    The images are chosen with a fixed seed.
-    """
-    dataset = load_fashion_mnist()
-    targets = dataset.train.targets.numpy()
-    order = np.random.default_rng(0).permutation(len(targets))
-    classes = len(dataset.class_names)
-    rows = [row for k in range(classes) for row in order[targets[order] == k][: images // classes]]
-    directory.mkdir()
-    table = directory / "images.csv"
-    with table.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"])
-        for row in sorted(rows):
-            Image.fromarray(dataset.train.images[row][0].numpy()).save(directory / f"{row}.png")
-            writer.writerow([f"{row}.png", targets[row]])
-    return table
-
-
-class Commands:
-    """Runs the benchmark's command lines and reads their sweeps."""
-
-    def __init__(self, directory: Path, epochs: int) -> None:
-        """``epochs``: the length of a trial that is not pruned."""
-        self._directory = directory
-        table = write_subset(directory / "subset", NUM_TRAIN + NUM_VAL)
-        self._fixed = [
-            str(TRAIN),
-            "--multirun",
-            "data=csv",
-            f"data.path={table}",
-            "data.label=label",
-            "data.channels=1",
-            "data.image_size=28",
-            "data.cache_dir=none",
-            f"split.val_fraction={NUM_VAL / (NUM_TRAIN + NUM_VAL):.6g}",
-            *TRAINING,
-            f"trainer.epochs={epochs}",
-            "hydra/launcher=workers",
-            f"hydra.launcher.n_jobs={SLOTS}",
-        ]
-
-    def upstream(self, seed: int, trials: int) -> Sweep:
-        """Search with hydra-optuna-sweeper."""
-        return self._run(
-            f"upstream_{seed}",
-            "hydra/sweeper=optuna",
-            "hydra.sweeper.direction=maximize",
-            f"hydra.sweeper.n_jobs={SLOTS}",
-            f"hydra.sweeper.sampler.seed={seed}",
-            f"hydra.sweeper.n_trials={trials}",
-            # Its default ends the sweep at the first trial whose loss is NaN.
-            "hydra.sweeper.max_failure_rate=1.0",
-        )
-
-    def ours(self, seed: int, trials: int, seconds: float, target: float) -> Sweep:
-        """Search until it reaches the target, `seconds` are over, or all trials have ended."""
-        return self._run(
-            f"ours_{seed}",
-            "hydra/sweeper=visionsweep",
-            "hydra/sweeper/pruner=asha",
-            "hydra.sweeper.pruner.bootstrap_count=2",
-            f"hydra.sweeper.sampler.seed={seed}",
-            f"hydra.sweeper.n_trials={trials}",
-            f"hydra.sweeper.target_value={target!r}",
-            f"hydra.sweeper.timeout_seconds={seconds:.1f}",
-            "hydra.sweeper.max_failure_rate=1.0",
-        )
-
-    def random(self, seed: int, trials: int) -> Sweep:
-        """Train random configurations to their ends."""
-        return self._run(
-            f"random_{seed}",
-            "hydra/sweeper=visionsweep",
-            "hydra/sweeper/sampler=random",
-            f"hydra.sweeper.sampler.seed={seed}",
-            f"hydra.sweeper.n_trials={trials}",
-            "hydra.sweeper.max_failure_rate=1.0",
-        )
-
-    def _run(self, study: str, *overrides: str) -> Sweep:
-        command = [*self._fixed, *SPACE, f"study={study}", *overrides]
-        (run,) = run_commands([command], self._directory)
-        return read_sweep(self._directory / "multirun" / study, run.seconds)
-
-
-def read_sweep(sweep_dir: Path, command_seconds: float) -> Sweep:
-    """Read the journals of a sweep's trials."""
-    epochs, starts, states = [], [], Counter[str]()
-    for run_dir in sorted(sweep_dir.glob("[0-9]*"), key=lambda path: int(path.name)):
-        records = read_journal(run_dir)
-        starts += [record["time"] / 1000 for record in records if record["type"] == "start"]
-        ends = [record["state"] for record in records if record["type"] == "end"]
-        states[ends[-1] if ends else "failed"] += 1
-        epochs += [
-            Epoch(
-                record["time"] / 1000,
-                int(run_dir.name),
-                record["step"],
-                float(record["values"][METRIC]),
-            )
-            for record in records
-            if record["type"] == "metrics" and METRIC in record["values"]
-        ]
-    return Sweep(sorted(epochs, key=lambda epoch: epoch.time), min(starts), states, command_seconds)
-
-
-@dataclass(frozen=True)
-class Row:
-    """Both engines with one seed, and their cost until the target."""
-
+    method: str
     seed: int
     target: float
-    upstream: Sweep
-    ours: Sweep
-    upstream_until: tuple[int, float]  # epochs, seconds
-    ours_until: tuple[int, float]
-    is_reached: bool  # by ours
+    epochs: int  # the limit if the target was not reached
+    seconds: float
+    is_reached: bool
+    best: float  # F1 until then
+    trials: int
 
 
-def compare(commands: Commands, seed: int, trials: int, epochs: int) -> Row:
-    """Run both engines with one sampler seed."""
-    upstream = commands.upstream(seed, trials)
-    target = upstream.best() - TOLERANCE
-    budget = (trials * epochs, upstream.seconds())
-    # A trial has at least one epoch, so the limit on trials is never the tighter one.
-    ours = commands.ours(seed, trials * epochs, budget[1], target)
-    found = ours.until(target)
-    is_reached = found is not None and found[0] <= budget[0]
-    needed = upstream.until(target)
-    assert needed is not None
-    row = Row(
+def result_of(method: str, seed: int, target: float, cap: int, sweep: Sweep) -> Result:
+    """Return the cost of a search; `cap` epochs if it took more to reach the target."""
+    needed = sweep.until(target)
+    is_reached = needed is not None and needed <= cap
+    epochs = needed if needed is not None and is_reached else cap
+    spent = sweep.epochs[:epochs]
+    return Result(
+        method,
         seed,
-        target,
-        upstream,
-        ours,
-        needed,
-        found if found is not None and is_reached else budget,
+        round(target, 4),
+        epochs,
+        round(sweep.seconds(epochs), 1),
         is_reached,
+        round(max(epoch.f1 for epoch in spent), 4),
+        len({epoch.trial for epoch in spent}),
     )
-    print(
-        f"{seed:>6}{target:>9.4f}{upstream.best():>10.4f}{ours.best():>8.4f}"
-        f"{upstream.states.total():>10}{ours.states.total():>8}{ours.states['pruned']:>8}"
-        f"{row.upstream_until[0]:>10}{row.ours_until[0]:>8}"
-        f"{row.upstream_until[1]:>10.1f}{row.ours_until[1]:>8.1f}"
-        f"{upstream.command_seconds:>10.0f}{ours.command_seconds:>8.0f}"
-        f"{'' if is_reached else '  never reached'}",
-        flush=True,
-    )
-    return row
 
 
-def ratio(rows: Sequence[Row], index: int) -> dict[str, float]:
-    """Return upstream's mean over ours with its 95 % interval; `index` 0: epochs, 1: seconds."""
-    pairs = np.array(
-        [(row.upstream_until[index], row.ours_until[index]) for row in rows], dtype=float
-    )
-    drawn = np.random.default_rng(0).integers(len(rows), size=(20_000, len(rows)))
-    means = pairs[drawn].mean(axis=1)
-    low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
-    upstream, ours = pairs.mean(axis=0)
-    values = {
-        "upstream": upstream,
-        "ours": ours,
-        "ratio": upstream / ours,
-        "low": low,
-        "high": high,
-    }
-    return {name: round(float(value), 3) for name, value in values.items()}
+class Results:
+    """The results so far, in a file if there is one."""
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
+        self._path, self._settings = path, dict(settings)
+        self.found: list[Result] = []
+        if path is not None and path.exists():
+            stored = json.loads(path.read_text())
+            if stored["settings"] != self._settings:
+                raise SystemExit(
+                    f"{path}: has results of {stored['settings']}, not of {self._settings}; "
+                    "choose another --out"
+                )
+            self.found = [Result(**values) for values in stored["results"]]
+
+    def get(self, method: str, seed: int) -> Result | None:
+        """Return the result of a search that has run."""
+        return next((r for r in self.found if (r.method, r.seed) == (method, seed)), None)
+
+    def add(self, result: Result) -> None:
+        """Keep a result."""
+        self.found.append(result)
+        if self._path is not None:
+            stored = {"settings": self._settings, "results": [asdict(r) for r in self.found]}
+            new = self._path.with_suffix(".new")
+            new.write_text(json.dumps(stored, indent=1))
+            new.replace(self._path)
 
 
-def benchmark(commands: Commands, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compare the engines seed by seed, print rows and ratios, return the JSON line's values."""
-    columns = {
-        "best F1": 18,
-        "trials": 18,
-        "": 8,
-        "epochs to it": 18,
-        "seconds to it": 18,
-        "command, s": 18,
-    }
-    print(f"{'':15}" + "".join(f"{name:>{width}}" for name, width in columns.items()))
-    names = f"{'upstream':>10}{'ours':>8}"
-    print(f"{'seed':>6}{'target':>9}{names}{names}{'pruned':>8}{names * 3}")
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    rows = [compare(commands, seed, arguments.trials, arguments.epochs) for seed in seeds]
-    result: dict[str, Any] = {"seeds": len(rows), "reached": sum(row.is_reached for row in rows)}
-    result["targets"] = [round(row.target, 4) for row in rows]
-    for index, name in enumerate(("epochs", "seconds")):
-        result[name] = found = ratio(rows, index)
+def compare(search: Search, results: Results, seed: int, arguments: argparse.Namespace) -> None:
+    """Run what has not run of one seed, and print its row."""
+    target, cap = arguments.target, arguments.max_epochs
+    for method in arguments.methods:
+        result = results.get(method, seed)
+        if result is None and target is None:  # upstream, which is the first
+            sweep = search.run(method, seed, arguments.trials)
+            result = result_of(
+                method, seed, sweep.best() - TOLERANCE, arguments.trials * EPOCHS, sweep
+            )
+            results.add(result)
+        elif result is None:
+            sweep = search.run(method, seed, target=target, cap=cap)
+            result = result_of(method, seed, target, cap, sweep)
+            results.add(result)
+        target = result.target
+        mark = "" if result.is_reached else ">="
         print(
-            f"mean {name}: upstream {found['upstream']:.1f}, ours {found['ours']:.1f}, "
-            f"ratio {found['ratio']:.2f} "
-            f"(95 % interval {found['low']:.2f} to {found['high']:.2f}; bar {BAR:g})"
+            f"{seed:>5}{target:>9.4f}  {method:10}{mark + str(result.epochs):>8}"
+            f"{mark + f'{result.seconds:.0f}':>9}{result.trials:>8}{result.best:>9.4f}",
+            flush=True,
         )
-    if arguments.random:
-        result |= share(commands, arguments.random, [row.target for row in rows])
-    return result
 
 
-def share(commands: Commands, count: int, targets: Sequence[float]) -> dict[str, Any]:
+def summary(results: Sequence[Result], methods: Sequence[str]) -> dict[str, Any]:
+    """Print means and ratios of the seeds that all methods have; return the JSON line's values."""
+    by_method = {m: {r.seed: r for r in results if r.method == m} for m in methods}
+    seeds = sorted(set.intersection(*(set(found) for found in by_method.values())))
+    rows = {m: [found[seed] for seed in seeds] for m, found in by_method.items()}
+    values: dict[str, Any] = {"seeds": seeds}
+    values["reached"] = {m: sum(r.is_reached for r in rows[m]) for m in methods}
+    values["targets"] = sorted({r.target for row in rows.values() for r in row})
+    for unit in ("epochs", "seconds"):
+        costs = np.array([[getattr(r, unit) for r in rows[m]] for m in methods], dtype=float)
+        means, medians = costs.mean(axis=1), np.median(costs, axis=1)
+        drawn = np.random.default_rng(0).integers(len(seeds), size=(20_000, len(seeds)))
+        in_draws = costs[:, drawn].mean(axis=2)  # (methods, draws)
+        print(f"{unit} until the target, {len(seeds)} seeds")
+        values[unit] = {}
+        for index, method in enumerate(methods):
+            mark = "" if values["reached"][method] == len(seeds) else ">="
+            low, high = np.quantile(in_draws[index], [0.025, 0.975])
+            print(
+                f"  {method:10}mean {mark + f'{means[index]:.1f}':>7} ({low:.0f} to {high:.0f}), "
+                f"median {medians[index]:.1f}, {values['reached'][method]} of {len(seeds)} reached"
+            )
+            values[unit][method] = round(float(means[index]), 1)
+        ours = [index for index, method in enumerate(methods) if method in OURS]
+        rivals = [index for index, method in enumerate(methods) if method not in OURS]
+        if ours and rivals:
+            better = rivals[int(means[rivals].argmin())]
+            ratio = means[better] / means[ours[0]]
+            ratios = in_draws[rivals].min(axis=0) / in_draws[ours[0]]
+            low, high = np.quantile(ratios, [0.025, 0.975])
+            print(
+                f"  {methods[better]} needs {ratio:.2f} times as many as {methods[ours[0]]} "
+                f"(95 % interval {low:.2f} to {high:.2f})"
+            )
+            values[unit]["ratio"] = [round(float(x), 2) for x in (ratio, low, high)]
+    return values
+
+
+def share(search: Search, count: int, targets: Sequence[float]) -> dict[str, Any]:
     """Print how many random configurations reach the targets, and return the JSON line's values."""
-    sample = commands.random(RANDOM_SEED, count)
-    curves = sample.curves()
-    best = {trial: max(curve) for trial, curve in curves.items()}
-    reached = [sum(value >= target for value in best.values()) for target in targets]
-    mean = statistics.mean(reached) / count
-    print(
-        f"random configurations that reach the targets: {reached} of {count}, "
-        f"mean share {100 * mean:.1f} %"
-    )
-    lowest = min(targets)
-    for rung in (1, 3, 9):
-        until = {trial: max(curve[:rung]) for trial, curve in curves.items()}
-        ranked = sorted(until, key=until.__getitem__, reverse=True)
-        ranks = sorted(ranked.index(trial) + 1 for trial, value in best.items() if value >= lowest)
-        print(f"  ranks at epoch {rung} of those that reach the lowest target: {ranks}")
-    return {"random": count, "random_reached": reached, "share": round(mean, 4)}
+    curves = search.run("random", RANDOM_SEED, count).curves()
+    reached = [sum(max(curve) >= target for curve in curves.values()) for target in targets]
+    print(f"random configurations that reach the targets {targets}: {reached} of {count}")
+    return {"random": count, "random_reached": reached}
 
 
-@contextmanager
-def working_directory(given: Path | None) -> Iterator[Path]:
-    """Yield the given directory, newly made, or a temporary one if there is none."""
-    if given is None:
-        with tempfile.TemporaryDirectory() as directory:
-            yield Path(directory)
-    else:
-        given.mkdir(parents=True)
-        yield given.absolute()
+def _methods(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(METHODS)}, got {text}")
+    return names
 
 
 def main() -> None:
@@ -332,26 +187,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--task", default="fashion", choices=["fashion", "longtail", "clothing"])
+    parser.add_argument("--clothing", type=Path, metavar="DIR", help="the photographs")
+    parser.add_argument("--methods", type=_methods, default=METHODS[:3], help=",".join(METHODS))
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--trials", type=int, default=20, help="trials of upstream's search")
-    parser.add_argument("--epochs", type=int, default=27, help="epochs of a trial without pruning")
-    parser.add_argument(
-        "--random", type=int, default=0, metavar="N", help="also train N random configurations"
-    )
-    parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="keep the sweeps in this new directory"
-    )
+    parser.add_argument("--target", type=float, help="macro F1; default: set by upstream")
+    parser.add_argument("--max-epochs", type=int, help="default: 250, or those of upstream")
+    parser.add_argument("--trials", type=int, default=20, help="of upstream without --target")
+    parser.add_argument("--random", type=int, default=0, metavar="N")
+    parser.add_argument("--out", type=Path, help="JSON file with a result per search")
     arguments = parser.parse_args()
-    print(
-        f"{machine() | sweep_versions()}  {NUM_TRAIN} + {NUM_VAL} images, "
-        f"at most {arguments.epochs} epochs, {arguments.trials} trials with the full budget, "
-        f"{SLOTS} workers, 1 thread each"
-    )
-    with working_directory(arguments.keep) as directory:
-        commands = Commands(directory, arguments.epochs)
-        result = benchmark(commands, arguments)
-    print(json.dumps(result))
+    if arguments.target is None and arguments.methods[0] != "upstream":
+        parser.error("--target: expected a macro F1, or upstream as the first of --methods")
+    if (arguments.task == "clothing") != (arguments.clothing is not None):
+        parser.error("--clothing: expected the folder of photographs with --task clothing only")
+    if arguments.max_epochs is None:
+        by_upstream = arguments.trials * EPOCHS
+        arguments.max_epochs = by_upstream if arguments.target is None else 250
+    versions = machine() | sweep_versions()
+    with suppress(metadata.PackageNotFoundError):
+        versions["ray"] = metadata.version("ray")
+    names = ("task", "target", "max_epochs", "trials")
+    settings = {name: getattr(arguments, name) for name in names}
+    results = Results(arguments.out, settings)
+    print(f"{versions}  {settings}, at most {EPOCHS} epochs, {SLOTS} workers, 1 thread each")
+    print(f"{'seed':>5}{'target':>9}  {'':10}{'epochs':>8}{'seconds':>9}{'trials':>8}{'F1':>9}")
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    with tempfile.TemporaryDirectory() as name:
+        task = make_task(arguments.task, Path(name) / "data", arguments.clothing)
+        for seed in seeds:
+            with tempfile.TemporaryDirectory() as directory:
+                compare(Search(task, Path(directory)), results, seed, arguments)
+        asked = [r for r in results.found if r.seed in seeds and r.method in arguments.methods]
+        values = settings | summary(asked, arguments.methods)
+        if arguments.random:
+            values |= share(Search(task, Path(name)), arguments.random, values["targets"])
+    print(json.dumps(values | {"versions": versions}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -56,10 +56,14 @@ class Run:
         return self.samples[max(index, 0)]
 
 
-def run_commands(commands: Sequence[Sequence[str]], directory: Path) -> list[Run]:
+def run_commands(
+    commands: Sequence[Sequence[str]], directory: Path, until: Callable[[], bool] | None = None
+) -> list[Run]:
     """Run Python commands in parallel in a directory, one thread each; return their `Run`s.
 
     Exits with the command's output if one fails. Kills the processes that are left.
+
+    ``until``: as soon as it returns True, all commands are killed.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "1"}
     directory.mkdir(parents=True, exist_ok=True)
@@ -85,6 +89,8 @@ def run_commands(commands: Sequence[Sequence[str]], directory: Path) -> list[Run
                 if process.returncode is None:
                     run.seconds = time.monotonic() - started
                     run.samples += _sample(process.pid)
+            if until is not None and until():
+                return runs
             time.sleep(_SAMPLE_SECONDS)
         for index, process in enumerate(processes):
             if process.returncode:
