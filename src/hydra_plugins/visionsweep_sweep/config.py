@@ -158,6 +158,9 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     # nothing was chosen on; called once, for the confirmed configuration.
     evaluate: str | None = None
 
+    # Time that the study may take, with its start-up. The search thaws (pruner: thaw) and ends in
+    # time, with its best trial trained to its end. n_trials is a limit only if it is typed.
+    budget_minutes: float | None = None
     # Reasons to end before n_trials.
     timeout_seconds: float | None = None
     max_trials_without_improvement: int | None = None

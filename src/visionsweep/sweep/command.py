@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def run_sweep(
 
     Raises `UserError` for what the user can fix, before any trial starts.
     """
+    began = time.monotonic()
     sweep = prepare(context, config, task_function, arguments)
     for line in warnings_of(sweep.space):
         log.warning(line)
@@ -48,7 +50,7 @@ def run_sweep(
             raise UserError(
                 f"another sweep has just changed {sweep.sweep_dir}; run the command again"
             )
-        return run_session(sweep, requests)
+        return run_session(sweep, requests, began)
 
 
 class LogFile(logging.FileHandler):

@@ -18,6 +18,7 @@ from visionsweep.errors import DataError
 from visionsweep.rundir.atomic import write_text
 from visionsweep.rundir.end_paused import end_paused_run
 from visionsweep.rundir.layout import TRIAL_ERROR, run_place
+from visionsweep.sweep.budget import NO_LIMIT, Budget
 from visionsweep.sweep.display import Display, Status
 from visionsweep.sweep.duplicates import Duplicates
 from visionsweep.sweep.engines.engine import (
@@ -35,11 +36,11 @@ from visionsweep.sweep.limits import is_good_enough, time_is_over, too_many_fail
 from visionsweep.sweep.objective import objectives
 from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.pause import Pause
+from visionsweep.sweep.queues import make_queue
 from visionsweep.sweep.repeats import next_trial
 from visionsweep.sweep.settings import SweepSettings, report_problem
 from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.tally import Tally
-from visionsweep.sweep.thaw_queue import make_queue
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.text import counted
 
@@ -79,12 +80,14 @@ class Controller:
         epochs: int | None = None,
         valid_from: int = 0,
         look: Look | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """``write`` writes the results. ``requests`` grows with each request to stop.
 
         ``epochs`` is the last step of a run. Trials before ``valid_from`` had another fixed config:
         a repeated configuration does not take their values. With ``look`` every trial runs its
         first seed before one runs its second, and so on, until ``look`` finds the answer clear.
+        ``budget``: the clock of a sweep that has one.
         """
         self._study = study
         self._engine = engine
@@ -98,7 +101,7 @@ class Controller:
         self._valid_from = valid_from
         self._running: dict[str, LiveTrial] = {}  # by job key
         self._events: deque[Event] = deque()
-        self._queue = make_queue(study, jobs, n_trials, settings)
+        self._queue = make_queue(study, jobs, n_trials, settings, budget)
         self._duplicates = Duplicates()
         self._tally = Tally(settings.directions)
         self._look = look
@@ -141,6 +144,7 @@ class Controller:
                 self._handle(self._events.popleft())
         self._complete_decided()
         self._end_paused()
+        self._queue.save()
         for trial in self._running.values():  # after a second request to stop
             self._study.save_notes(trial.number)
 
@@ -321,6 +325,7 @@ class Controller:
         trial = self._running.get(event.key)
         if trial is None:  # a thread that a task left behind reports after its job's end
             return
+        self._queue.heard(event, trial)
         if isinstance(event, Started):
             trial.started = event.time
             notes = self._study.notes(trial.number)
@@ -590,6 +595,8 @@ class Controller:
             )
             self._stop("interrupted")
         over = time_is_over(self._settings, time.monotonic() - self._began)
+        if over is None:
+            over = self._queue.end([trial.number for trial in self._running.values()])
         if over is not None:
             self._stop(over)
         enough = is_good_enough(self._settings, self._tally)
@@ -608,9 +615,12 @@ class Controller:
         elapsed = time.monotonic() - self._began
         starts = [trial.started for trial in self._running.values()]
         running = [time.time() - start for start in starts if start is not None]
-        left = self._tally.seconds_left(self._n_trials, self._engine.num_slots, running)
+        left, total = self._queue.seconds_left(), self._n_trials
+        if left is None:
+            left = self._tally.seconds_left(total, self._engine.num_slots, running)
         counts, best = self._tally.counts, self._tally.best
-        self._display.refresh(Status(counts, self._n_trials, best, elapsed, left))
+        is_total = total < NO_LIMIT
+        self._display.refresh(Status(counts, total if is_total else None, best, elapsed, left))
 
     def _write_results(self) -> None:
         self._written = time.monotonic()

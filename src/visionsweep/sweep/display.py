@@ -33,7 +33,7 @@ class Status:
     """The progress of a sweep."""
 
     counts: Mapping[str, int]  # of complete, pruned and failed trials
-    total: int
+    total: int | None  # None: no limit
     best: TrialRecord | None
     elapsed_seconds: float
     seconds_left: float | None = None  # an estimate; None: unknown
@@ -244,10 +244,9 @@ def _end_line(record: TrialRecord, is_best: bool) -> str:
 def _status_lines(status: Status) -> list[str]:
     counts = [status.counts.get(state, 0) for state in ("complete", "pruned", "failed")]
     best, left = status.best, status.seconds_left
+    total = "" if status.total is None else f"/{status.total}"
     return [
-        "{}/{} trials: {} complete, {} pruned, {} failed".format(
-            sum(counts), status.total, *counts
-        ),
+        "{}{} trials: {} complete, {} pruned, {} failed".format(sum(counts), total, *counts),
         "best: none yet"
         if best is None
         else f"best {best.values_text()}  #{best.number}  {params_text(best.params)}",

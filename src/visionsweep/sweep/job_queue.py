@@ -2,12 +2,12 @@
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from visionsweep.rundir.layout import run_place
-from visionsweep.sweep.engines.engine import Job
+from visionsweep.sweep.engines.engine import Event, Job
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
 
@@ -87,6 +87,20 @@ class JobQueue:
     def paused(self) -> list[int]:
         """Return the trials that wait to be trained on."""
         return []
+
+    def heard(self, event: Event, trial: LiveTrial) -> None:
+        """Take note of an event of a running trial."""
+
+    def end(self, running: Collection[int]) -> str | None:
+        """Return why the sweep ends now, or None. ``running``: the trials that have a worker."""
+        return None
+
+    def seconds_left(self) -> float | None:
+        """Return how long the sweep has yet; None if its trials decide that."""
+        return None
+
+    def save(self) -> None:
+        """Store what the next command has to know, besides the trials."""
 
     def first(self) -> LiveTrial | None:
         """Return the first queued trial, which stays in the queue."""

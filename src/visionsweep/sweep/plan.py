@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 
+from visionsweep.sweep.budget import NO_LIMIT
 from visionsweep.sweep.composition import shown
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.launcher import create_engine
@@ -50,7 +51,8 @@ def plan(sweep: Sweep) -> list[str]:
 
 def _first_configurations(sweep: Sweep) -> list[str]:
     count = min(_NUM_SHOWN, sweep.n_trials)
-    title = f"first {count} of {counted(sweep.n_trials, 'configuration')}"
+    all_ = f" of {counted(sweep.n_trials, 'configuration')}"
+    title = f"first {count}{' configurations' if sweep.n_trials >= NO_LIMIT else all_}"
     if sweep.grid is not None:
         points = sweep.grid[:count]
     else:
@@ -67,9 +69,16 @@ def _cost(sweep: Sweep, num_slots: int, checked: list[Any]) -> list[str]:
     parts = [f"{most}{settings.seeds} seeds"] * (settings.seeds > 1)
     parts += [f"{settings.folds} folds"] * (settings.folds > 1)
     runs = f" of {' x '.join(parts)}" if parts else ""
-    lines = [f"  {counted(sweep.n_trials, 'trial')}{runs}, {num_slots} at a time"]
+    is_limited = sweep.n_trials < NO_LIMIT
+    trials = counted(sweep.n_trials, "trial") if is_limited else "trials"
+    lines = [f"  {trials}{runs}, {num_slots} at a time"]
+    if settings.budget_minutes is not None:
+        lines.append(
+            f"  {settings.budget_minutes:g} minutes (hydra.sweeper.budget_minutes); how many "
+            "trials that allows is said as soon as the first epochs have been timed"
+        )
     epochs = sweep.epochs()
-    if epochs is not None:
+    if epochs is not None and is_limited:
         fewer = ", fewer with pruning" if settings.prunes_epochs or settings.prunes_runs else ""
         num_runs = sweep.n_trials * settings.num_runs
         if settings.races:

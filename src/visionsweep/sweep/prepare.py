@@ -18,13 +18,14 @@ from omegaconf.errors import OmegaConfBaseException
 from visionsweep.config.hydra_errors import one_line
 from visionsweep.errors import ConfigError, UserError
 from visionsweep.rundir.usable import usable
+from visionsweep.sweep.budget import NO_LIMIT, within_budget
 from visionsweep.sweep.command_line import resume_overrides
 from visionsweep.sweep.composition import Composer, as_written, resolve
 from visionsweep.sweep.confirm import check_confirm, choose, listed_space, stored_candidates
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import DEFAULT_TRIALS, SweepSettings, read_settings
-from visionsweep.sweep.space.space import parse_space
+from visionsweep.sweep.space.space import SearchSpace, parse_space
 from visionsweep.sweep.stored import (
     Stored,
     continued,
@@ -66,7 +67,8 @@ def _prepare(
     if previous is not None:
         config, task = _merged(context, config, task, previous)
     node: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True, enum_to_str=True)
-    settings = read_settings(node)
+    hydra, _ = typed_overrides(config)
+    settings = within_budget(read_settings(node), map(override_key, hydra))
     if (
         previous is not None
         and settings.seeds_for is None
@@ -78,6 +80,7 @@ def _prepare(
         settings.params, settings.default_params, task, config_loader=context.config_loader
     )
     composer = Composer(context, config, space, settings)
+    _require_epochs(settings, space, composer)
     candidates = None
     if settings.confirm is not None:
         check_confirm(settings, space)
@@ -90,7 +93,6 @@ def _prepare(
     ]
     settings = replace(settings, enqueue=enqueue)
     composer.require_directories_below()
-    hydra, _ = typed_overrides(config)
     # Fixed overrides count as what they make of the config, however they are written.
     search = {"space": space.fingerprint()["searched"], **settings.identity()}
     search["storage"] = _stored_url(config)
@@ -128,6 +130,23 @@ def _prepare(
     return Sweep(
         *(context, config, task_function, sweep_dir, settings, space, composer, n_trials, grid),
         *(previous, current, resume, candidates),
+    )
+
+
+def _require_epochs(settings: SweepSettings, space: SearchSpace, composer: Composer) -> None:
+    """Raise `ConfigError` if a budget has no number of epochs to plan with."""
+    key = settings.epochs_key
+    is_searched = key in space.searched_keys
+    if settings.budget_minutes is None or (
+        not is_searched and isinstance(composer.value_of(key), int)
+    ):
+        return
+    remedy = f"give {key} a single value"
+    if key is None:
+        remedy = "set hydra.sweeper.epochs_key to the key of this app that has it"
+    raise ConfigError(
+        "hydra.sweeper.budget_minutes: needs one number of epochs for all trials, to tell what can "
+        f"be finished in time; {remedy}"
     )
 
 
@@ -231,7 +250,8 @@ def _is_same_search(
 
 def _total(settings: SweepSettings, grid: list[dict[str, Any]] | None) -> int:
     if grid is None:
-        return DEFAULT_TRIALS if settings.n_trials is None else settings.n_trials
+        default = DEFAULT_TRIALS if settings.budget_minutes is None else NO_LIMIT
+        return default if settings.n_trials is None else settings.n_trials
     if not grid:
         raise UserError("hydra.sweeper: the grid is empty; name the parameters to search")
     if settings.n_trials is None or settings.n_trials >= len(grid):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from visionsweep.rundir.layout import SWEEP_LOG, run_place, runs_of_trial
 from visionsweep.rundir.ranges import write_ranges
 from visionsweep.rundir.usable import usable
 from visionsweep.sweep import _hydra
+from visionsweep.sweep.budget import Budget, spent_before
+from visionsweep.sweep.budget_queue import STORED
 from visionsweep.sweep.command_line import command_of
 from visionsweep.sweep.controller import Controller
 from visionsweep.sweep.data_digests import check_data, digests_of
@@ -28,6 +31,7 @@ from visionsweep.sweep.display import make_display
 from visionsweep.sweep.engines.engine import Check, Engine
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
+from visionsweep.sweep.pace import Pace
 from visionsweep.sweep.patience import GaveUp
 from visionsweep.sweep.preflight import build, check_choices
 from visionsweep.sweep.ranking import best
@@ -39,7 +43,7 @@ from visionsweep.sweep.study import SweepStudy
 from visionsweep.sweep.summary import failure, summary
 from visionsweep.sweep.trial_record import TrialRecord
 from visionsweep.sweep.widen import ranges_of
-from visionsweep.text import first_line, mask_passwords
+from visionsweep.text import counted, first_line, mask_passwords
 
 if TYPE_CHECKING:  # SciPy, which it imports, takes longer than the rest of a sweep's start
     from visionsweep.sweep.confirmation import Answer, Confirmation
@@ -47,12 +51,13 @@ if TYPE_CHECKING:  # SciPy, which it imports, takes longer than the rest of a sw
 log = logging.getLogger(__name__)
 
 
-def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
+def run_session(sweep: Sweep, requests: Sequence[int], began: float | None = None) -> int:
     """Run the sweep, whose directory is locked; return the exit code.
 
     ``requests`` grows with each request to stop: the first ends trials at their next checkpoint,
-    the second at once.
+    the second at once. ``began``: since when its time counts, by `time.monotonic`; None: from now.
     """
+    began = time.monotonic() if began is None else began
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # its line per trial says less than ours
     engine = create_engine(sweep, sweep.sweep_dir / SWEEP_LOG)
     try:
@@ -91,7 +96,7 @@ def run_session(sweep: Sweep, requests: Sequence[int]) -> int:
 
             confirmation = Confirmation(sweep.sweep_dir, sweep.candidates, sweep.settings)
         with _storage_errors(sweep):
-            code = _run(sweep, study, engine, requests, confirmation)
+            code = _run(sweep, study, engine, requests, confirmation, began)
         if confirmation is not None and code == 0:
             engine.close()  # its workers were told to stop
             _conclude(sweep, study, confirmation, requests)
@@ -127,6 +132,12 @@ def _is_over(sweep: Sweep, study: SweepStudy) -> bool:
 
 def _resumed(sweep: Sweep, study: SweepStudy) -> str:
     ended = _num_ended(study)
+    if sweep.settings.budget_minutes is not None:
+        used = spent_before(study.attribute(STORED)).seconds / 60
+        return (
+            f"resuming study {sweep.study_name}: {counted(ended, 'trial')} of {len(study)} ended, "
+            f"{used:.2f} of {sweep.settings.budget_minutes:g} minutes used"
+        )
     line = f"resuming study {sweep.study_name}: {ended} of {sweep.n_trials} trials have ended"
     if _is_over(sweep, study) and sweep.grid is None:
         line += f"; nothing left to do. For more, set hydra.sweeper.n_trials={2 * ended}"
@@ -149,7 +160,8 @@ def _storage_errors(sweep: Sweep) -> Iterator[None]:
 
 def _require_free_directories(sweep: Sweep, num_trials: int) -> None:
     """Raise `ConfigError` if a future trial would find another one's checkpoint."""
-    for number in range(num_trials, sweep.n_trials):
+    taken = (int(path.name) for path in sweep.sweep_dir.glob("[0-9]*") if path.name.isdecimal())
+    for number in sorted(number for number in taken if num_trials <= number < sweep.n_trials):
         directory = sweep.sweep_dir / run_place(number)
         if directory.exists():
             raise ConfigError(
@@ -211,6 +223,7 @@ def _run(
     engine: Engine,
     requests: Sequence[int],
     confirmation: "Confirmation | None",
+    began: float,
 ) -> int:
     settings, sweep_dir = sweep.settings, sweep.sweep_dir
     metric = sweep.composer.value_of(settings.metric_key) or "value"
@@ -245,6 +258,17 @@ def _run(
         )
 
     display = make_display(sweep_dir, epochs=epochs, metric=metric)
+    budget = None
+    if settings.budget_minutes is not None:
+        assert epochs is not None
+        budget = Budget(
+            settings.budget_minutes,
+            Pace(epochs, settings.runs_in_a_row),
+            engine.num_slots,
+            before=study.attribute(STORED),
+            began=began,
+            say=display.note,
+        )
     controller = Controller(
         study,
         engine,
@@ -258,6 +282,7 @@ def _run(
         epochs=epochs,
         valid_from=sweep.current.valid_from,
         look=None if confirmation is None else confirmation.look,
+        budget=budget,
     )
     try:
         end = controller.run()
@@ -266,7 +291,13 @@ def _run(
     records = controller.records()
     winner = best(records, settings.directions)
     if end.reason is not None:
-        log.info("ended early: %s", end.reason)
+        log.info("ended%s: %s", "" if budget is not None else " early", end.reason)
+    if budget is not None:
+        log.info(
+            budget.spent().line(
+                budget.minutes, sum(record.epochs is not None for record in records)
+            )
+        )
     for line in summary(
         records,
         settings.directions,

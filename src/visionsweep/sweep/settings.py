@@ -48,6 +48,7 @@ class SweepSettings:
     confirm: str | None
     confirm_top: int
     evaluate: str | None
+    budget_minutes: float | None
     timeout_seconds: float | None
     max_trials_without_improvement: int | None
     target_value: float | None

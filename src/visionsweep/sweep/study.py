@@ -180,6 +180,14 @@ class SweepStudy:
             self.save_notes(number)
         return numbers
 
+    def attribute(self, key: str) -> Any:
+        """Return what `set_attribute` stored with the study; None without it."""
+        return self._storage.get_study_user_attrs(self._study_id).get(key)
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Store a value of JSON with the study."""
+        self._storage.set_study_user_attr(self._study_id, key, value)
+
     def _reopen(self, number: int, forget: str | None) -> None:
         where = self._study_id, self._ids[number], forget
         if isinstance(self._storage, PatientStorage):

@@ -45,7 +45,7 @@ class ThawQueue(JobQueue):
 
     def has_next(self) -> bool:
         """Return whether there is another trial, or one to thaw."""
-        return bool(self._trials) or super().can_draw() or self._chosen() is not None
+        return self._has_queued() or self._may_draw() or self._chosen() is not None
 
     def can_draw(self) -> bool:
         """Return False: what comes next depends on what the running trials report."""
@@ -53,7 +53,7 @@ class ThawQueue(JobQueue):
 
     def pop(self) -> LiveTrial:
         """Return the next trial: one without an epoch, a paused one, or a new one."""
-        if self._trials:
+        if self._has_queued():
             return self._trials.popleft()
         number = self._chosen()
         if number is None:
@@ -63,7 +63,7 @@ class ThawQueue(JobQueue):
 
     def goes_on(self, number: int) -> bool:
         """Return whether a trial that has just reported promises more than all others."""
-        return not self._trials and self._chosen(number) == number
+        return not self._has_queued() and self._chosen(number) == number
 
     def paused(self) -> list[int]:
         """Return the paused trials."""
@@ -77,7 +77,17 @@ class ThawQueue(JobQueue):
             waiting = [n for n in reached if curves[n].is_waiting]
             if waiting:
                 return min(waiting)
-        return choose(curves, self._thaw, can_draw=super().can_draw())
+        return self._choose(curves, running)
+
+    def _choose(self, curves: Mapping[int, Curve], running: int | None) -> int | None:
+        """Return the trial to thaw, or None; ``running`` has just reported."""
+        return choose(curves, self._thaw, can_draw=self._may_draw())
+
+    def _has_queued(self) -> bool:
+        return bool(self._trials)
+
+    def _may_draw(self) -> bool:
+        return super().can_draw()
 
     def _curves(self, running: int | None = None) -> dict[int, Curve]:
         """Return the curves of all trials with a report; ``running`` counts as a paused one."""
@@ -94,11 +104,3 @@ class ThawQueue(JobQueue):
         """Return the last value of each paused trial."""
         curves = self._curves()
         return {n: self._sign * curves[n].values[-1] for n in self._paused}
-
-
-def make_queue(study: SweepStudy, jobs: Jobs, n_trials: int, settings: SweepSettings) -> JobQueue:
-    """Return the queue that the pruner of the study asks for."""
-    pruner = study.mirror.pruner
-    if isinstance(pruner, Thaw):
-        return ThawQueue(study, jobs, n_trials, settings, pruner)
-    return JobQueue(study, jobs, n_trials, settings)

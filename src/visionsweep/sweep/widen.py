@@ -76,8 +76,10 @@ def _command(sweep: Sweep, found: Sequence[Edge], num_trials: int) -> str | None
 
 def _same_study(sweep: Sweep, words: Sequence[str], num_trials: int) -> list[str]:
     total = "null" if sweep.grid is not None else 2 * num_trials
-    more = ["hydra.sweeper.on_change=extend", f"hydra.sweeper.n_trials={total}"]
-    return [*sweep.resume_overrides, *words, *more]
+    minutes = sweep.settings.budget_minutes
+    more = f"n_trials={total}" if minutes is None else f"budget_minutes={2 * minutes:g}"
+    extend = ["hydra.sweeper.on_change=extend", f"hydra.sweeper.{more}"]
+    return [*sweep.resume_overrides, *words, *extend]
 
 
 def _new_study(sweep: Sweep, words: Sequence[str]) -> list[str]:
