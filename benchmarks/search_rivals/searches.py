@@ -27,9 +27,12 @@ _POLL_SECONDS = 1.0
 OURS = "hydra/sweeper=visionsweep"
 # A loss that is NaN fails its trial and no more, as in the other programs.
 FAILURES = "hydra.sweeper.max_failure_rate=1.0"
+# It was learned on images of Fashion-MNIST, too.
+COLD = "hydra.sweeper.portfolio=none"
+ASHA = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.bootstrap_count=2"]
 SWEEPERS = {
-    "thaw": [OURS, "hydra/sweeper/pruner=thaw", FAILURES],
-    "asha": [OURS, "hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.bootstrap_count=2", FAILURES],
+    "thaw": [OURS, "hydra/sweeper/pruner=thaw", COLD, FAILURES],
+    "asha": [OURS, *ASHA, COLD, FAILURES],
     "upstream": [
         "hydra/sweeper=optuna",
         "hydra.sweeper.direction=maximize",

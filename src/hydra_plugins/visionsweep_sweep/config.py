@@ -144,6 +144,9 @@ class OptunaAsyncSweeperConf(OptunaSweeperConf):
     fold_key: str | None = None  # null: the app has no folds
     folds_key: str | None = None
 
+    # auto: try first what did well with such networks on other data sets, as far as the space has
+    # it: at most 6 configurations, and no more than a third of n_trials. none: nothing.
+    portfolio: Literal["auto", "none"] = "none"
     # Configurations to try first: a list of {key: value}. Missing keys are drawn.
     enqueue: Any = None
     # Directory of another sweep (multirun/STUDY), or a list of them, whose complete trials inform

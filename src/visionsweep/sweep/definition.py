@@ -42,6 +42,12 @@ class Sweep:
         return self.settings.storage or study_url(self.sweep_dir)
 
     @property
+    def portfolio(self) -> list[dict[str, Any]]:
+        """What is tried first because it did well on other data sets."""
+        found: list[dict[str, Any]] = self.current.search.get("portfolio", [])
+        return found
+
+    @property
     def study_name(self) -> str:
         """The study's name in its storage; renaming the directory does not change it."""
         return self.settings.study_name or self.current.study_name

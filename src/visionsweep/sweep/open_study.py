@@ -49,7 +49,7 @@ def open_study(
         race_seeds=settings.seeds if settings.races else None,
         suggest=_suggest(sweep),
         check=_check(sweep),
-        presets=[sweep.space.collapse(params) for params in settings.enqueue],
+        presets=[sweep.space.collapse(params) for params in settings.enqueue + sweep.portfolio],
         history=history,
         distributions=distributions,
     )

@@ -11,6 +11,7 @@ from visionsweep.sweep.composition import shown
 from visionsweep.sweep.definition import Sweep
 from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import open_study
+from visionsweep.sweep.portfolio import portfolio_rule
 from visionsweep.sweep.preflight import check_choices
 from visionsweep.sweep.repeats import ENTRANTS, seeds_rule
 from visionsweep.sweep.retention import disk_space
@@ -32,6 +33,7 @@ def plan(sweep: Sweep) -> list[str]:
     settings, size = sweep.settings, sweep.space.size()
     sampler = str(settings.sampler.get("_target_", "")).rpartition(".")[2]
     rule = pruning_rule(settings, sweep.composer.value_of(settings.metric_key))
+    first = portfolio_rule(sweep.portfolio)
     return [
         f"plan of {sweep.sweep_dir} (dry run: writes nothing, runs no trial)",
         "",
@@ -45,7 +47,7 @@ def plan(sweep: Sweep) -> list[str]:
         "cost:",
         *_cost(sweep, num_slots, list(checked.values())),
         f"  sampler {sampler}, pruner {settings.pruner_name}",
-        *(f"  {line}" for line in (rule, seeds_rule(settings)) if line is not None),
+        *(f"  {line}" for line in (first, rule, seeds_rule(settings)) if line is not None),
     ]
 
 

@@ -23,6 +23,7 @@ from visionsweep.sweep.command_line import resume_overrides
 from visionsweep.sweep.composition import Composer, as_written, resolve
 from visionsweep.sweep.confirm import check_confirm, choose, listed_space, stored_candidates
 from visionsweep.sweep.definition import Sweep
+from visionsweep.sweep.portfolio import first_configurations
 from visionsweep.sweep.samplers import build_pruner, sampler_factory
 from visionsweep.sweep.settings import DEFAULT_TRIALS, SweepSettings, read_settings
 from visionsweep.sweep.space.space import SearchSpace, parse_space
@@ -96,6 +97,11 @@ def _prepare(
     # Fixed overrides count as what they make of the config, however they are written.
     search = {"space": space.fingerprint()["searched"], **settings.identity()}
     search["storage"] = _stored_url(config)
+    if settings.portfolio != "none":
+        is_typed = "hydra.sweeper.portfolio" in map(override_key, hydra)
+        portfolio = _portfolio(settings, space, composer, previous, is_typed=is_typed)
+        if portfolio is not None:
+            search["portfolio"] = portfolio
     if candidates is not None:
         search["confirm"] = {**candidates.as_plain(settings), "study": settings.confirm}
     written = as_written(composer.fixed_config())
@@ -155,6 +161,26 @@ def _sweep_dir(config: DictConfig) -> Path:
     if not directory:
         raise ConfigError(f"hydra.sweep.dir: expected a directory, got {directory!r}")
     return Path(str(directory))
+
+
+def _portfolio(
+    settings: SweepSettings,
+    space: SearchSpace,
+    composer: Composer,
+    previous: Stored | None,
+    *,
+    is_typed: bool,
+) -> list[dict[str, Any]] | None:
+    """Return what a sweep tries first; None if it was started without a portfolio.
+
+    That is decided once: n_trials may change, and so may the portfolio of a later version.
+    """
+    if previous is None:
+        return first_configurations(settings, space, composer.value_of)
+    if "portfolio" in previous.search:
+        stored: list[dict[str, Any]] = previous.search["portfolio"]
+        return stored
+    return [] if is_typed else None  # an earlier version stored none
 
 
 def _stored_url(config: DictConfig) -> str | None:
@@ -239,11 +265,12 @@ def _is_same_search(
             f"{listed}\n  Undo the change, choose another study, or add "
             "hydra.sweeper.on_change=extend to resume with it."
         )
-    if settings.enqueue != previous.search["enqueue"]:
-        raise ConfigError(
-            "hydra.sweeper.enqueue: runs first in a sweep, and this one has started already; "
-            "undo the change"
-        )
+    for name in ("enqueue", "portfolio"):
+        if current.search.get(name) != previous.search.get(name):
+            raise ConfigError(
+                f"hydra.sweeper.{name}: runs first in a sweep, and this one has started already; "
+                "undo the change"
+            )
     log.warning("%s is resumed with another search (stored -> now):\n%s", sweep_dir, listed)
     return False
 

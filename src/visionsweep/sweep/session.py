@@ -33,6 +33,7 @@ from visionsweep.sweep.launcher import create_engine
 from visionsweep.sweep.open_study import first_valid, open_study
 from visionsweep.sweep.pace import Pace
 from visionsweep.sweep.patience import GaveUp
+from visionsweep.sweep.portfolio import portfolio_rule
 from visionsweep.sweep.preflight import build, check_choices
 from visionsweep.sweep.ranking import best
 from visionsweep.sweep.repeats import entrants, next_trial, race_lines, seeds_rule
@@ -86,7 +87,8 @@ def run_session(sweep: Sweep, requests: Sequence[int], began: float | None = Non
         if sweep.previous is not None:
             log.info(_resumed(sweep, study))
         rule = pruning_rule(sweep.settings, sweep.composer.value_of(sweep.settings.metric_key))
-        for line in (rule, seeds_rule(sweep.settings)):
+        first = None if sweep.previous is not None else portfolio_rule(sweep.portfolio)
+        for line in (first, rule, seeds_rule(sweep.settings)):
             if line is not None:
                 log.info(line)
         log.info("resume with: %s", sweep.resume_command())

@@ -43,6 +43,7 @@ class SweepSettings:
     folds: int
     fold_key: str | None
     folds_key: str | None
+    portfolio: Literal["auto", "none"]
     enqueue: list[dict[str, Any]]
     warm_start: tuple[str, ...]
     confirm: str | None

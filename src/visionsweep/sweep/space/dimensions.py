@@ -109,6 +109,27 @@ def convert(distribution: BaseDistribution, value: Any) -> Any:
     return found if isinstance(distribution, FloatDistribution) else int(found)
 
 
+def nearest(distribution: BaseDistribution, value: Any) -> Any:
+    """Return the value of the distribution that is nearest to `value`; None if there is none.
+
+    Only `value` itself is near enough for a choice, and any number for a range.
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        try:
+            return _choice(distribution.choices, value)
+        except ValueError:
+            return None
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    number = _as_number(value)
+    if number is None or math.isnan(number):
+        return None
+    inside = min(max(number, distribution.low), distribution.high)
+    if distribution.step is not None:
+        steps = round((inside - distribution.low) / distribution.step)
+        inside = distribution.low + steps * distribution.step
+    return convert(distribution, inside)
+
+
 def _as_number(value: Any) -> float | None:
     try:
         # float() also of a string: YAML reads 1e-4 as one.
