@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -23,6 +24,8 @@ from visionsweep.sweep.stored import read_stored
 
 log = logging.getLogger(__name__)
 
+_START_UP_SECONDS = 60.0  # no start of Python and Hydra takes longer
+
 
 def run_sweep(
     context: HydraContext, config: DictConfig, task_function: TaskFunction, arguments: Sequence[str]
@@ -31,7 +34,7 @@ def run_sweep(
 
     Raises `UserError` for what the user can fix, before any trial starts.
     """
-    began = time.monotonic()
+    began = _began()
     sweep = prepare(context, config, task_function, arguments)
     for line in warnings_of(sweep.space):
         log.warning(line)
@@ -51,6 +54,15 @@ def run_sweep(
                 f"another sweep has just changed {sweep.sweep_dir}; run the command again"
             )
         return run_session(sweep, requests, began)
+
+
+def _began() -> float:
+    """Return when this command began, by `time.monotonic`: a budget pays for its start-up too.
+
+    An older process did something else before, such as another sweep.
+    """
+    age = time.time() - psutil.Process().create_time()
+    return time.monotonic() - (age if 0 < age < _START_UP_SECONDS else 0.0)
 
 
 class LogFile(logging.FileHandler):
