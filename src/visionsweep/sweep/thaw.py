@@ -8,6 +8,8 @@ What to train next follows from the values that were reported, and from nothing 
 with one worker that was killed decides as if it had not been.
 """
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,3 +75,22 @@ def promise(values: Sequence[float], thaw: Thaw) -> float:
     if len(values) < 2:
         return values[-1] * (1 + thaw.slope)
     return values[-1] + thaw.slope * (values[-1] - values[-2])
+
+
+def forecasts(curves: Mapping[int, Curve]) -> dict[int, float]:
+    """Return what each trial would reach if it went on as the others did, as the sampler sees it.
+
+    To its value come the median gains of the epochs that it lacks, over all trials that have them.
+    Taken as they are, values would say little but how long a trial has trained.
+    """
+    length = max((len(curve.values) for curve in curves.values()), default=0)
+    gains = [
+        statistics.median(
+            c.values[k] - c.values[k - 1] for c in curves.values() if len(c.values) > k
+        )
+        for k in range(1, length)
+    ]
+    return {
+        number: curve.values[-1] + math.fsum(gains[len(curve.values) - 1 :])
+        for number, curve in curves.items()
+    }

@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 from visionsweep.sweep.job_queue import JobQueue, Jobs, LiveTrial
 from visionsweep.sweep.settings import SweepSettings
 from visionsweep.sweep.study import SweepStudy
-from visionsweep.sweep.thaw import Curve, Thaw, choose
+from visionsweep.sweep.thaw import Curve, Thaw, choose, forecasts
 
 
 class ThawQueue(JobQueue):
@@ -57,7 +57,7 @@ class ThawQueue(JobQueue):
             return self._trials.popleft()
         number = self._chosen()
         if number is None:
-            return LiveTrial(self._study.ask(self._reached()))
+            return LiveTrial(self._study.ask(self._forecasts()))
         self._paused.remove(number)
         return LiveTrial(number, attempt=1, is_thawed=True)
 
@@ -100,7 +100,7 @@ class ThawQueue(JobQueue):
                 curves[number] = Curve(ordered, number in waiting)
         return curves
 
-    def _reached(self) -> Mapping[int, float]:
-        """Return the last value of each paused trial."""
-        curves = self._curves()
-        return {n: self._sign * curves[n].values[-1] for n in self._paused}
+    def _forecasts(self) -> Mapping[int, float]:
+        """Return what the sampler takes for the values of the paused trials."""
+        found = forecasts(self._curves())
+        return {n: self._sign * found[n] for n in self._paused}
