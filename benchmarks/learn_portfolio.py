@@ -183,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("action", choices=("train", "learn"))
     parser.add_argument("curves", type=Path)
-    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--count", type=int, default=48)
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     if arguments.action == "train":
