@@ -234,6 +234,33 @@ def test_a_budget_for_one_trial_finishes_one(tmp_path: Path) -> None:
     assert world.now <= 1.05 * 180
 
 
+def test_the_only_trial_may_end_a_little_late(tmp_path: Path) -> None:
+    world = World(18.0)  # 180 s, and a start
+    search = Search(tmp_path, world, num_slots=1)
+    assert search.run().code == 0
+    assert 180 < world.now <= 1.05 * 180
+    assert [max(t.intermediate_values) for t in search.trials()] == [EPOCHS]
+
+
+def test_a_first_epoch_that_took_long_is_not_taken_for_all(tmp_path: Path) -> None:
+    class Warming(World):
+        def epoch_seconds(self, number: int, epoch: int) -> float:
+            return super().epoch_seconds(number, epoch) * (1.4 if self.now < 50 else 1)
+
+    world = Warming(14.0)
+    search = Search(tmp_path, world, num_slots=1)
+    assert search.run().code == 0
+    assert world.now <= 1.05 * 180
+
+
+def test_what_turns_out_too_slow_is_given_up_early(tmp_path: Path) -> None:
+    world = World(21.0)
+    search = Search(tmp_path, world, num_slots=1)
+    assert search.run().code == 1
+    assert world.trained[-1][1] == 4
+    assert world.now < 100
+
+
 @pytest.mark.parametrize("num_slots", [1, 3])
 def test_a_budget_in_which_no_trial_fits_ends_soon_in_one_line(
     tmp_path: Path, num_slots: int

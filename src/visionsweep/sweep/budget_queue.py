@@ -20,7 +20,9 @@ from visionsweep.text import counted, duration_text
 STORED = "sweep:budget"  # study attribute: what the next command has to know
 _MARGIN = 1.1  # finishing begins with so many times the seconds that it is expected to take
 _FITS = 1.05  # what is expected to take longer is not begun ...
-_ONLY = 0.95  # ... unless no trial is complete yet: then it may end a little late
+_LATE = 0.05  # ... unless no trial is complete yet: then this share of the budget may be exceeded,
+_DOUBT, _FEW = 0.75, 3  # and with few epochs timed, they may be found to take less
+_SMALL = 0.2  # share of the budget for which a trial that is late is not given up
 _SAVE_SECONDS = 2.0
 _MOST_REPEATS = 20  # configurations drawn in a row that were drawn before: there are no others
 
@@ -78,8 +80,10 @@ class BudgetQueue(ThawQueue):
     def _choose(self, curves: Mapping[int, Curve], running: int | None) -> int | None:
         if self._budget.seconds_left() <= 0:
             return running if running is not None and running == self._awaited(curves) else None
-        if running in self._finishing:
-            return running
+        if running is not None and running in self._finishing:
+            if not self._is_hopeless(running):
+                return running
+            self._finishing.remove(running)
         waiting = {n: c for n, c in curves.items() if c.is_waiting}
         if not self._pace.is_known:  # a second epoch tells how long one takes
             best = max(waiting, key=lambda n: (waiting[n].values[-1], -n), default=None)
@@ -136,8 +140,19 @@ class BudgetQueue(ThawQueue):
 
     def _fits(self, number: int | None, running: int | None = None) -> bool:
         """Return whether a trial can be trained to its end in time; None: a new one."""
-        margin = _FITS if self._is_any_complete() else _ONLY
-        return margin * self._needs(number, running) <= self._budget.seconds_left()
+        needs, left = self._needs(number, running), self._budget.seconds_left()
+        if self._is_any_complete():
+            return _FITS * needs <= left
+        doubt = _DOUBT if self._pace.num_timed < _FEW else 1.0
+        return doubt * needs <= left + _LATE * self._budget.seconds
+
+    def _is_hopeless(self, number: int) -> bool:
+        """Return whether a trial that should be the first complete one turns out to be too slow.
+
+        Once it needs no more than a small share of the budget, it is trained to its end anyhow.
+        """
+        is_early = self._needs(number, number) > _SMALL * self._budget.seconds
+        return is_early and not self._is_any_complete() and not self._fits(number, number)
 
     def _needs(self, number: int | None, running: int | None = None) -> float:
         done = 0 if number is None else self._done(number)

@@ -30,6 +30,7 @@ class Pace:
         self._levels: dict[int, float] = {}  # of each trial
         self._ratios: dict[int, list[float]] = {}  # of each epoch: its seconds by its trial's level
         self._level = 0.0  # of a usual trial
+        self.num_timed = 0  # epochs
         self._until = list(map(float, range(epochs + 1)))  # what all epochs before one cost
         self._new_start = 0.0  # start-up of a new trial
 
@@ -126,6 +127,7 @@ class Pace:
             self._until = list(accumulate(costs, initial=0.0))
         own = self._gaps.setdefault(number, {})
         own[step] = seconds
+        self.num_timed += 1
         until = self._until
         self._levels[number] = statistics.median(
             gap / max(until[epoch] - until[epoch - 1], 1e-9) for epoch, gap in own.items()
