@@ -1,6 +1,7 @@
 """Searches by name: what a user types, with 2 workers, until a target or a number of epochs.
 
 thaw      ours, `hydra/sweeper/pruner=thaw`
+first     the same, and the portfolio comes first, chosen without the scores on Fashion-MNIST
 asha      ours, `hydra/sweeper/pruner=asha` with `bootstrap_count=2`: otherwise the first
           configuration trains to its end however bad it is
 optuna    plain Optuna 5 (optuna_two_processes.py)
@@ -13,10 +14,14 @@ random    ours, random configurations to their ends
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from sweep_apps.process import run_commands
 from sweep_epochs import Sweep, read_sweep
 from sweep_tasks import EPOCHS, Task
+
+from visionsweep.sweep.portfolio import FILE, MAX_CONFIGURATIONS, greedy_order
 
 SLOTS = 2
 MANY = 1000  # trials; a search is ended before
@@ -28,10 +33,12 @@ OURS = "hydra/sweeper=visionsweep"
 # A loss that is NaN fails its trial and no more, as in the other programs.
 FAILURES = "hydra.sweeper.max_failure_rate=1.0"
 # It was learned on images of Fashion-MNIST, too.
+OF_FASHION_MNIST = {"fashion", "longtail"}
 COLD = "hydra.sweeper.portfolio=none"
 ASHA = ["hydra/sweeper/pruner=asha", "hydra.sweeper.pruner.bootstrap_count=2"]
 SWEEPERS = {
     "thaw": [OURS, "hydra/sweeper/pruner=thaw", COLD, FAILURES],
+    "first": [OURS, "hydra/sweeper/pruner=thaw", COLD, FAILURES],
     "asha": [OURS, *ASHA, COLD, FAILURES],
     "upstream": [
         "hydra/sweeper=optuna",
@@ -45,7 +52,7 @@ RIVALS = {
     "optuna": ["optuna_two_processes.py", f"--trials={MANY}"],
     "ray": ["ray_tune.py", f"--trials={MANY}", f"--epochs={EPOCHS}"],
 }
-METHODS = ["thaw", "optuna", "ray", "asha", "upstream"]
+METHODS = ["thaw", "first", "optuna", "ray", "asha", "upstream"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class Search:
                 *(str(TRAIN), "--multirun", *overrides, *SWEEPERS[method], "study=search"),
                 *("hydra/launcher=workers", f"hydra.launcher.n_jobs={SLOTS}"),
                 *(f"hydra.sweeper.sampler.seed={seed}", f"hydra.sweeper.n_trials={trials}"),
+                *([_enqueue(self.task.space)] if method == "first" else []),
             ]
             runs = directory / "multirun/search"
         looked = time.monotonic()
@@ -93,3 +101,24 @@ class Search:
 
         run_commands([command], directory, is_over)
         return read_sweep(runs)
+
+
+def _enqueue(space: list[str]) -> str:
+    """Return the override that tries first what did well on other images than Fashion-MNIST's."""
+    (node,) = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    columns = [k for k, name in enumerate(node["data_sets"]) if name not in OF_FASHION_MNIST]
+    rows = node["configurations"]
+    order = greedy_order([[row["scores"][k] for k in columns] for row in rows])
+    chosen = [_reduced(rows[i]["params"], space) for i in order[:MAX_CONFIGURATIONS]]
+    listed = (", ".join(f"{key}: {value}" for key, value in params.items()) for params in chosen)
+    return f"hydra.sweeper.enqueue=[{', '.join(f'{{{params}}}' for params in listed)}]"
+
+
+def _reduced(params: dict[str, Any], space: list[str]) -> dict[str, Any]:
+    """Return the parameters that are searched, without choices that the space lacks."""
+    found = {}
+    for override in space:
+        key, _, values = override.partition("=")
+        if key in params and ("interval" in values or str(params[key]) in values.split(",")):
+            found[key] = params[key]
+    return found
