@@ -330,6 +330,27 @@ def test_a_trial_that_fails_at_its_end_is_replaced_by_the_next_best(tmp_path: Pa
     assert world.now <= 1.05 * 180
 
 
+def test_a_worker_that_dies_while_it_finishes_the_best_trial_is_made_up_for(tmp_path: Path) -> None:
+    lost = []
+
+    class Losing(TimedEngine):
+        def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
+            if self._world.now > 165 and not lost and not pause:
+                lost.append(int(key))
+                self._after(0.0, Ended(key, "lost", error="killed by signal 9"))
+            else:
+                super().answer(key, prune=prune, pause=pause)
+
+    world = World(3.0)
+    search = Search(tmp_path, world, num_slots=1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("tests.sweep.test_budget_queue.TimedEngine", Losing)
+        assert search.run().code == 0
+    assert search.trials()[lost[0]].state == TrialState.COMPLETE
+    assert search.best().state == TrialState.COMPLETE
+    assert world.now <= 1.05 * 180
+
+
 def test_the_budget_is_that_of_the_study(tmp_path: Path) -> None:
     world = World(1.0)
     search = Search(tmp_path, world, num_slots=1)

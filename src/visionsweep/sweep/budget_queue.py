@@ -173,6 +173,8 @@ class BudgetQueue(ThawQueue):
 
     def end(self, running: Collection[int]) -> str | None:
         """Return why the sweep ends, or None. ``running``: the trials that have a worker."""
+        if self._budget.clock() - self._saved >= _SAVE_SECONDS:
+            self.save()
         left = self._budget.seconds_left()
         if left <= 0:
             awaited = self._awaited(self._curves())
@@ -231,10 +233,6 @@ class BudgetQueue(ThawQueue):
             self._say_plan()
         elif isinstance(event, Ended):
             self._pace.ended(number, now, event.state)
-            if event.state != "stopped":
-                self._finishing.discard(number)
-        if now - self._saved >= _SAVE_SECONDS:
-            self.save()
 
     def save(self) -> None:
         """Store what was spent, for the next command."""
