@@ -335,9 +335,9 @@ def test_a_worker_that_dies_while_it_finishes_the_best_trial_is_made_up_for(tmp_
 
     class Losing(TimedEngine):
         def answer(self, key: str, *, prune: bool, pause: bool = False) -> None:
-            if self._world.now > 165 and not lost and not pause:
+            if self._world.now > 160 and not lost and not pause:
                 lost.append(int(key))
-                self._after(0.0, Ended(key, "lost", error="killed by signal 9"))
+                self._after(5.0, Ended(key, "lost", error="killed by signal 9"))
             else:
                 super().answer(key, prune=prune, pause=pause)
 
