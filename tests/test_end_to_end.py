@@ -250,17 +250,18 @@ def test_the_default_sweep_searches_and_exports_its_best_model_once(
     assert {"report.html", "leaderboard.json", "trials.csv", "sweep.yaml"} <= set(parent["files"])
     winners = [name for name, run in stored["runs"].items() if "visionsweep.winner" in run["tags"]]
     assert winners == [f"faces/{best}"]
-    # The sampler is seeded: the same command searches the same way.
+    # The sampler is seeded: the same command searches the same way. What comes first is at most a
+    # third of the trials: here too, one.
     train(
         "--multirun",
         "study=again",
-        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.n_trials=3",
         "trainer.epochs=1",
         "trainer.threads=1",
         "tracking=none",
     )
-    again = [json.loads((tmp_path / f"multirun/again/{n}" / RESULT).read_text()) for n in range(2)]
-    assert [r["objective"]["value"] for r in again] == values[:2]
+    again = [json.loads((tmp_path / f"multirun/again/{n}" / RESULT).read_text()) for n in range(3)]
+    assert [r["objective"]["value"] for r in again] == values[:3]
     # A study that is complete runs nothing again, and another sweeper does not overwrite it.
     done = train("--multirun", "study=faces")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -309,16 +310,17 @@ def readme_commands() -> list[str]:
     verbs = ("train", "predict", "compare", "ensemble", "report")
     starts = ("python train.py", "python predict.py", *(f"visionsweep {verb} " for verb in verbs))
     commands = [line for line in lines if line.startswith(starts)]
-    return [command + _faster(command) for command in commands]
+    return [_faster(command) for command in commands]
 
 
 def _faster(command: str) -> str:
-    """Return settings for what takes minutes as it stands."""
+    """Return a command with other settings if it takes minutes as it stands."""
+    command = command.replace("budget_minutes=30", "budget_minutes=1")
     if "confirm=" in command:
-        return " hydra.sweeper.confirm_top=1 hydra.sweeper.seeds=3"
+        return f"{command} hydra.sweeper.confirm_top=1 hydra.sweeper.seeds=3"
     if "folds=5" in command:
-        return " hydra.sweeper.n_trials=3 trainer.epochs=1"
-    return " trainer.epochs=2" if "--multirun" in command else ""
+        return f"{command} hydra.sweeper.n_trials=3 trainer.epochs=1"
+    return f"{command} trainer.epochs=2" if "--multirun" in command else command
 
 
 @pytest.mark.timeout(1500)
