@@ -5,6 +5,7 @@ What it decides depends on how fast trials are, so no two sweeps are equal.
 
 import math
 from collections.abc import Collection, Mapping
+from itertools import islice
 
 from optuna.trial import TrialState
 
@@ -46,7 +47,7 @@ class BudgetQueue(ThawQueue):
         self._seen: set[tuple[tuple[str, str], ...]] = set()  # configurations
         self._repeats = 0
         self._saved = -math.inf
-        self._has_plan = self._is_late = False
+        self._has_plan = self._is_late = self._was_complete = False
 
     # -- what comes next
 
@@ -110,18 +111,16 @@ class BudgetQueue(ThawQueue):
 
         As many of the best as there are workers count. ``usual`` is what would be trained instead.
         """
-        ranked = sorted(
-            (
-                number
-                for number, curve in curves.items()
-                if self._study.trial(number).state == TrialState.RUNNING
-                and (not curve.is_waiting or self._fits(number, running))
-            ),
-            key=lambda number: (-curves[number].values[-1], number),
+        ranked = sorted(curves, key=lambda number: (-curves[number].values[-1], number))
+        unfinished = (
+            number
+            for number in ranked
+            if self._study.trial(number).state == TrialState.RUNNING
+            and (not curves[number].is_waiting or self._fits(number, running))
         )
         left = self._budget.seconds_left()
         turn = self._pace.turn_seconds(usual, 0 if usual is None else self._done(usual))
-        for number in ranked[: self._budget.num_slots]:
+        for number in islice(unfinished, self._budget.num_slots):
             room = left - (0 if number == usual else turn)
             if curves[number].is_waiting and room < _MARGIN * self._needs(number, running):
                 return number
@@ -167,7 +166,10 @@ class BudgetQueue(ThawQueue):
         return max(self._study.trial(number).intermediate_values, default=0)
 
     def _is_any_complete(self) -> bool:
-        return any(trial.state == TrialState.COMPLETE for trial in self._study.trials())
+        if not self._was_complete:  # asked for every paused trial, each time one is chosen
+            states = (trial.state for trial in self._study.trials())
+            self._was_complete = TrialState.COMPLETE in states
+        return self._was_complete
 
     # -- the end
 
