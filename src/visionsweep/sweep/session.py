@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -219,6 +219,19 @@ def _test_scores(
     return [float(found[job]) for job in jobs if found.get(job) is not None]
 
 
+def _budget(
+    sweep: Sweep, study: SweepStudy, num_slots: int, began: float, say: Callable[[str], None]
+) -> Budget | None:
+    """Return the clock of a sweep that has a budget, with what earlier commands used of it."""
+    minutes, epochs = sweep.settings.budget_minutes, sweep.epochs()
+    if minutes is None:
+        return None
+    assert epochs is not None  # `prepare` refuses a budget without
+    pace = Pace(epochs, sweep.settings.runs_in_a_row)
+    before = study.attribute(STORED)
+    return Budget(minutes, pace, num_slots, before=before, began=began, say=say)
+
+
 def _run(
     sweep: Sweep,
     study: SweepStudy,
@@ -260,17 +273,7 @@ def _run(
         )
 
     display = make_display(sweep_dir, epochs=epochs, metric=metric)
-    budget = None
-    if settings.budget_minutes is not None:
-        assert epochs is not None
-        budget = Budget(
-            settings.budget_minutes,
-            Pace(epochs, settings.runs_in_a_row),
-            engine.num_slots,
-            before=study.attribute(STORED),
-            began=began,
-            say=display.note,
-        )
+    budget = _budget(sweep, study, engine.num_slots, began, display.note)
     controller = Controller(
         study,
         engine,
