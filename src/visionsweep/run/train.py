@@ -85,6 +85,7 @@ def _run(cfg: DictConfig, folds_dir: Path | None = None) -> Objective:
                 parts, progress = kept
             environment = write_description(context, parts)
         except Exception as error:
+            forget_runs()  # the memory that they hold may be what is missing
             if not context.is_resumed:  # else the result of the earlier process stands
                 write_result(context.run_dir, result_of(context, "failed", error=_reason(error)))
                 if context.is_trial:
@@ -158,7 +159,7 @@ def _train(context: RunContext, parts: RunParts, recorder: Recorder) -> Objectiv
         stop()
         raise Stopped(run_dir, signal.SIGINT) from None
     except Exception as error:
-        forget_runs()  # the memory that they hold may be what is missing
+        forget_runs()
         reason = _reason(error)
         write_result(run_dir, result_of(context, "failed", parts, recorder, error=reason))
         _record_failure(context, journal, error)
