@@ -126,6 +126,7 @@ class Search:
     def __init__(self, folder: Path, world: World, **keys: Any) -> None:
         self.folder, self.world = folder, world
         self.num_slots = keys.pop("num_slots", 2)
+        self.make_engine = keys.pop("make_engine", TimedEngine)
         self.suggest = keys.pop("suggest", continuous)
         typed = ["hydra.sweeper.n_trials"] if "n_trials" in keys else []
         self.settings = within_budget(
@@ -136,7 +137,7 @@ class Search:
 
     def run(self, minutes: float = 3.0) -> SweepEnd:
         self.display = Silent()
-        self.engine = TimedEngine(self.world, self.num_slots)
+        self.engine = self.make_engine(self.world, self.num_slots)
         self.study = SweepStudy(
             self.storage,
             "s",
@@ -320,10 +321,8 @@ def test_a_trial_that_fails_at_its_end_is_replaced_by_the_next_best(tmp_path: Pa
                 super().answer(key, prune=prune, pause=pause)
 
     world = World(1.0)
-    search = Search(tmp_path, world, num_slots=1)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("tests.sweep.test_budget_queue.TimedEngine", Failing)
-        assert search.run().code == 0
+    search = Search(tmp_path, world, num_slots=1, make_engine=Failing)
+    assert search.run().code == 0
     complete = [t for t in search.trials() if t.state == TrialState.COMPLETE]
     assert complete
     assert max(t.params["x"] for t in complete) <= 0.9
@@ -342,10 +341,8 @@ def test_a_worker_that_dies_while_it_finishes_the_best_trial_is_made_up_for(tmp_
                 super().answer(key, prune=prune, pause=pause)
 
     world = World(3.0)
-    search = Search(tmp_path, world, num_slots=1)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("tests.sweep.test_budget_queue.TimedEngine", Losing)
-        assert search.run().code == 0
+    search = Search(tmp_path, world, num_slots=1, make_engine=Losing)
+    assert search.run().code == 0
     assert search.trials()[lost[0]].state == TrialState.COMPLETE
     assert search.best().state == TrialState.COMPLETE
     assert world.now <= 1.05 * 180
@@ -379,10 +376,10 @@ def test_what_was_used_before_a_sigkill_counts(tmp_path: Path) -> None:
                 raise Killed
             return super().poll(timeout_seconds)
 
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("tests.sweep.test_budget_queue.TimedEngine", Killing)
-        with pytest.raises(Killed):
-            search.run()
+    search.make_engine = Killing
+    with pytest.raises(Killed):
+        search.run()
+    search.make_engine = TimedEngine
     assert spent_before(search.study.attribute(STORED)).seconds == pytest.approx(100, abs=4)
     assert search.run().code == 0
     assert world.now == pytest.approx(180, rel=0.05)
