@@ -14,14 +14,14 @@ random    ours, random configurations to their ends
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from sweep_apps.process import run_commands
 from sweep_epochs import Sweep, read_sweep
 from sweep_tasks import EPOCHS, Task
 
-from visionsweep.sweep.portfolio import FILE, MAX_CONFIGURATIONS, greedy_order
+from visionsweep.sweep.portfolio import FILE, MAX_CONFIGURATIONS, greedy_order, reduced
+from visionsweep.sweep.space.space import parse_space
 
 SLOTS = 2
 MANY = 1000  # trials; a search is ended before
@@ -109,16 +109,7 @@ def _enqueue(space: list[str]) -> str:
     columns = [k for k, name in enumerate(node["data_sets"]) if name not in OF_FASHION_MNIST]
     rows = node["configurations"]
     order = greedy_order([[row["scores"][k] for k in columns] for row in rows])
-    chosen = [_reduced(rows[i]["params"], space) for i in order[:MAX_CONFIGURATIONS]]
+    searched = parse_space(None, None, space)
+    chosen = [reduced(rows[i]["params"], searched) for i in order[:MAX_CONFIGURATIONS]]
     listed = (", ".join(f"{key}: {value}" for key, value in params.items()) for params in chosen)
     return f"hydra.sweeper.enqueue=[{', '.join(f'{{{params}}}' for params in listed)}]"
-
-
-def _reduced(params: dict[str, Any], space: list[str]) -> dict[str, Any]:
-    """Return the parameters that are searched, without choices that the space lacks."""
-    found = {}
-    for override in space:
-        key, _, values = override.partition("=")
-        if key in params and ("interval" in values or str(params[key]) in values.split(",")):
-            found[key] = params[key]
-    return found
