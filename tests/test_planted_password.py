@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -60,7 +61,10 @@ def test_no_process_shows_it_in_its_arguments(tmp_path: Path) -> None:
     from visionsweep.tracking.process import start_uploader
 
     uploader = start_uploader(tmp_path / "run", URI, "e")
-    arguments = psutil.Process(uploader.pid).cmdline()
+    process, deadline = psutil.Process(uploader.pid), time.monotonic() + 30
+    # `Popen` returns a moment before the kernel has put the arguments in place.
+    while not (arguments := process.cmdline()) and time.monotonic() < deadline:
+        time.sleep(0.01)
     uploader.finish(0, lambda behind: None)
     assert os.fspath(tmp_path / "run") in arguments
     assert not any(TYPED in argument for argument in arguments)
