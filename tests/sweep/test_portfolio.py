@@ -342,6 +342,7 @@ def test_the_presets_try_configurations_that_their_space_has(
         assert space.check_params(params, "here") == params
 
 
+@pytest.mark.slow  # composes every configuration
 def test_the_portfolio_sets_what_a_run_has(compose: Compose) -> None:
     for family in portfolio.families():
         for params in family.configurations:
